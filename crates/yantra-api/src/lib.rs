@@ -1,0 +1,1 @@
+//! Wire types of the OpenAI API and of Yantra's own endpoints.

@@ -1,0 +1,1 @@
+//! Chat with a model wherever it runs: in process or behind an OpenAI-compatible URL.

@@ -1,0 +1,1 @@
+//! Scheduler, paged KV cache, prefix tree, sampling: synchronous, on its own thread.

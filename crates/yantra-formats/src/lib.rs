@@ -1,0 +1,1 @@
+//! GGUF, safetensors and Hugging Face model directories: read and write.

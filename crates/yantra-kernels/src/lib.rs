@@ -1,0 +1,1 @@
+//! Arithmetic on slices: block-quantised formats, matmul, attention, norms; the compute thread pool.

@@ -1,0 +1,1 @@
+//! Tokenisers, incremental detokenisation, chat templates.
