@@ -2,7 +2,7 @@
 
 use crate::{EmbedderHandle, Engine, EngineConfig, EngineError, EngineHandle, ModelRunner};
 use std::{fmt, path::Path, sync::Arc};
-use yantra_formats::Checkpoint;
+use yantra_formats::{Checkpoint, TensorInfo};
 use yantra_kernels::{Compute, KvFormat, WeightFormat};
 use yantra_model::{Decoder, Encoder, EncoderSpec, KvCache, ModelError, ModelSpec, PAGE_TOKENS, family};
 use yantra_text::{ChatTemplate, TextError, Tokenizer};
@@ -219,20 +219,18 @@ fn plan_pages(options: &LoadOptions, context: usize, page_bytes: u64, free: Opti
 }
 
 fn weight_bytes(checkpoint: &Checkpoint, options: &LoadOptions) -> u64 {
-    let bytes = |view: yantra_formats::TensorView<'_>| {
-        let values: usize = view.shape.iter().product();
-        match options.quantize {
-            Some(target) if view.format.is_float() && view.shape.len() == 2 => {
-                (values as f64 * target.bits_per_weight() / 8.0) as u64
-            }
-            _ => view.data.len() as u64,
+    let bytes = |tensor: &TensorInfo| match options.quantize {
+        Some(target) if tensor.format.is_float() && tensor.shape.len() == 2 => {
+            (tensor.num_elements() as f64 * target.bits_per_weight() / 8.0) as u64
         }
+        _ => tensor.num_bytes() as u64,
     };
     let all: u64 = checkpoint.tensors().map(bytes).sum();
     // A tied head is packed beside the table.
-    let embedding = ["token_embd.weight", "model.embed_tokens.weight"].iter().find_map(|name| checkpoint.tensor(name));
     let tied = ["output.weight", "lm_head.weight"].iter().all(|name| checkpoint.tensor(name).is_none());
-    all + if tied { embedding.map_or(0, bytes) } else { 0 }
+    let embeddings = ["token_embd.weight", "model.embed_tokens.weight"];
+    let head = checkpoint.tensors().find(|tensor| tied && embeddings.contains(&tensor.name.as_str()));
+    all + head.map_or(0, bytes)
 }
 
 fn step_bytes(spec: &ModelSpec, options: &LoadOptions) -> u64 {
@@ -314,13 +312,13 @@ pub fn info(checkpoint: &Checkpoint, context_length: usize) -> Result<ModelInfo,
         if family::is_encoder(checkpoint)? { "BERT".to_owned() } else { family::spec(checkpoint)?.family.to_owned() };
     let (mut parameters, mut size_bytes) = (0, 0);
     let mut by_format: Vec<(WeightFormat, u64)> = Vec::new();
-    for view in checkpoint.tensors() {
-        let values = view.shape.iter().product::<usize>() as u64;
+    for tensor in checkpoint.tensors() {
+        let values = tensor.num_elements() as u64;
         parameters += values;
-        size_bytes += view.data.len() as u64;
-        match by_format.iter_mut().find(|(format, _)| *format == view.format) {
+        size_bytes += tensor.num_bytes() as u64;
+        match by_format.iter_mut().find(|(format, _)| *format == tensor.format) {
             Some((_, sum)) => *sum += values,
-            None => by_format.push((view.format, values)),
+            None => by_format.push((tensor.format, values)),
         }
     }
     let quantization = by_format.iter().max_by_key(|(_, sum)| *sum).map_or("", |(format, _)| format.name());

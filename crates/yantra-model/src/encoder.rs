@@ -54,7 +54,7 @@ pub struct Encoder {
     spec: EncoderSpec,
     /// Word embeddings, `[vocab_size, hidden_size]`.
     words: Vec<f32>,
-    /// Position embeddings with that of token type 0 added, `[context_length, hidden_size]`.
+    /// Position embeddings with that of token type 0 added, `[at least context_length, hidden_size]`.
     positions: Vec<f32>,
     embedding_norm: Norm,
     layers: Vec<Layer>,
@@ -94,7 +94,8 @@ impl Encoder {
         let names = Names::new(checkpoint, &source);
         let hidden = spec.hidden_size;
         let table = |name: &str, rows: usize| source.table(&format!("{name}.weight"), rows, hidden);
-        let mut positions = table(&names.global("position_embd", "embeddings.position_embeddings"), spec.context_length)?;
+        let positions = names.global("position_embd", "embeddings.position_embeddings");
+        let mut positions = source.rows_of(&format!("{positions}.weight"), hidden)?;
         let types = names.global("token_types", "embeddings.token_type_embeddings");
         let types = source.rows_of(&format!("{types}.weight"), hidden)?;
         for row in positions.chunks_exact_mut(hidden) {
@@ -266,7 +267,7 @@ impl EncoderSpec {
             let architecture = p.architecture().to_owned();
             return Err(ModelError::WrongKind { architecture, found: "a text generator", expected: "an embedding model" });
         }
-        if let Some(activation) = p.text(key("", "hidden_act")).filter(|name| *name != "gelu") {
+        if let Some(activation) = p.text(key("", "hidden_act"))?.filter(|name| *name != "gelu") {
             return Err(ModelError::Unsupported { feature: format!("encoder activation '{activation}'") });
         }
         let hidden_size = p.required_count(key("embedding_length", "hidden_size"))?;
@@ -276,16 +277,17 @@ impl EncoderSpec {
             return Err(ModelError::Parameter { key: "num_attention_heads".to_owned(), message });
         }
         let words = if p.is_gguf() { &["token_embd.weight"][..] } else { &EMBEDDING_NAMES[..] };
-        let words = words.iter().find_map(|name| checkpoint.tensor(name));
-        let words = words.ok_or_else(|| ModelError::MissingTensor { name: EMBEDDING_NAMES[0].to_owned() })?;
-        let context = p.required_count(key("context_length", "max_position_embeddings"))?;
+        let words = match words.iter().find_map(|name| checkpoint.tensor(name)) {
+            Some(words) => words,
+            None => checkpoint.require(EMBEDDING_NAMES[0])?,
+        };
         Ok(Self {
             vocab_size: words.shape.first().copied().unwrap_or(0),
             hidden_size,
             intermediate_size: p.required_count(key("feed_forward_length", "intermediate_size"))?,
             num_layers: p.required_count(key("block_count", "num_hidden_layers"))?,
             num_heads,
-            context_length: context,
+            context_length: context_length(checkpoint, &p)?,
             norm_eps: p.real(key("attention.layer_norm_epsilon", "layer_norm_eps"))?.unwrap_or(1e-12),
             pooling: pooling(checkpoint, &p)?,
             normalize: true,
@@ -294,6 +296,15 @@ impl EncoderSpec {
 }
 
 const EMBEDDING_NAMES: [&str; 2] = ["embeddings.word_embeddings.weight", "bert.embeddings.word_embeddings.weight"];
+
+/// The position table's length, or less if the model was tuned on shorter texts (`sentence_bert_config.json`).
+fn context_length(checkpoint: &Checkpoint, p: &Parameters<'_>) -> Result<usize, ModelError> {
+    let positions = p.required_count(key("context_length", "max_position_embeddings"))?;
+    let Checkpoint::HuggingFace(directory) = checkpoint else { return Ok(positions) };
+    let config = directory.read_json("sentence_bert_config.json")?;
+    let tuned = config.map(|config| config.find::<usize>("max_seq_length")).transpose()?.flatten();
+    Ok(tuned.map_or(positions, |tuned| tuned.min(positions)))
+}
 
 /// GGUF records `pooling_type` (1 mean, 2 CLS); sentence-transformers directories have `1_Pooling/config.json`.
 fn pooling(checkpoint: &Checkpoint, p: &Parameters<'_>) -> Result<Pooling, ModelError> {
@@ -305,12 +316,12 @@ fn pooling(checkpoint: &Checkpoint, p: &Parameters<'_>) -> Result<Pooling, Model
             Some(other) => unsupported(format!("pooling type {other}")),
         },
         Checkpoint::HuggingFace(directory) => {
-            let Some(config) = directory.pooling() else { return Ok(Pooling::Mean) };
-            let on = |key: &str| config[key].as_bool() == Some(true);
-            match (on("pooling_mode_mean_tokens"), on("pooling_mode_cls_token")) {
+            let Some(config) = directory.pooling_config()? else { return Ok(Pooling::Mean) };
+            let on = |key: &str| Ok::<_, ModelError>(config.find(key)? == Some(true));
+            match (on("pooling_mode_mean_tokens")?, on("pooling_mode_cls_token")?) {
                 (true, false) => Ok(Pooling::Mean),
                 (false, true) => Ok(Pooling::Cls),
-                _ => unsupported(format!("pooling {config}")),
+                _ => unsupported(format!("pooling {}", config.value())),
             }
         }
     }

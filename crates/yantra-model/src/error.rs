@@ -1,6 +1,6 @@
 //! What can go wrong between a checkpoint and a running model.
 
-use yantra_kernels::{KernelError, WeightFormat};
+use yantra_kernels::KernelError;
 
 /// An error of loading or running a model.
 #[derive(Debug, thiserror::Error)]
@@ -37,12 +37,6 @@ pub enum ModelError {
         /// The feature, with its value.
         feature: String,
     },
-    /// A weight is missing.
-    #[error("tensor '{name}' is missing from the checkpoint")]
-    MissingTensor {
-        /// Its name.
-        name: String,
-    },
     /// A weight has another shape than the hyper-parameters say.
     #[error("tensor '{name}' has shape {given:?}, expected {expected:?}")]
     TensorShape {
@@ -59,16 +53,13 @@ pub enum ModelError {
         /// What is wrong.
         message: String,
     },
-    /// A request to quantise to a format that is no target.
-    #[error("can not quantise weights to {format} at load")]
-    Quantize {
-        /// The format asked for.
-        format: WeightFormat,
-    },
     /// An error of the arithmetic layer.
     #[error(transparent)]
     Kernel(#[from] KernelError),
     /// An error of the file.
     #[error(transparent)]
     Format(#[from] yantra_formats::FormatError),
+    /// A hyper-parameter of another type than expected.
+    #[error(transparent)]
+    Metadata(#[from] yantra_formats::MetadataError),
 }

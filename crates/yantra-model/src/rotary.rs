@@ -20,17 +20,22 @@ pub(crate) fn tables(
         })
         .collect();
     let table = |spec: &RopeSpec| {
-        let frequencies = frequencies(spec, source)?;
+        let divisors = match spec.scaling {
+            RopeScaling::Stored => source.vector("rope_freqs.weight", spec.rotary_dim / 2)?,
+            _ => Vec::new(),
+        };
+        let frequencies = frequencies(spec, &divisors);
         Ok(RopeTable::new(spec.rotary_dim, &frequencies, 1.0, max_positions))
     };
     Ok((distinct.iter().map(table).collect::<Result<_, ModelError>>()?, indices))
 }
 
-/// Angular frequency of each rotated pair, in radians per position, `[rotary_dim / 2]`.
-fn frequencies(spec: &RopeSpec, source: &WeightSource<'_>) -> Result<Vec<f32>, ModelError> {
+/// Angular frequency of each rotated pair, in radians per position, `[rotary_dim / 2]`; `stored` are the checkpoint's
+/// divisors, if it has any.
+fn frequencies(spec: &RopeSpec, stored: &[f32]) -> Vec<f32> {
     let half = spec.rotary_dim / 2;
     let plain = (0..half).map(|i| (f64::from(spec.theta)).powf(-2.0 * i as f64 / spec.rotary_dim as f64) as f32);
-    Ok(match spec.scaling {
+    match spec.scaling {
         RopeScaling::None => plain.collect(),
         RopeScaling::Linear { factor } => plain.map(|frequency| frequency / factor).collect(),
         RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_context } => plain
@@ -41,21 +46,17 @@ fn frequencies(spec: &RopeSpec, source: &WeightSource<'_>) -> Result<Vec<f32>, M
                 frequency * (kept + (1.0 - kept) / factor)
             })
             .collect(),
-        RopeScaling::Stored => {
-            let divisors = source.vector("rope_freqs.weight", half)?;
-            plain.zip(divisors).map(|(frequency, divisor)| frequency / divisor).collect()
-        }
-    })
+        RopeScaling::Stored => plain.zip(stored).map(|(frequency, divisor)| frequency / divisor).collect(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     fn check(scaling: RopeScaling, expected: &[(usize, f32)]) {
         let spec = RopeSpec { theta: 500_000.0, rotary_dim: 128, scaling };
-        let found = frequencies(&spec, &WeightSource::empty()).unwrap();
+        let found = frequencies(&spec, &[]);
         for (index, value) in expected {
             assert!((found[*index] / value - 1.0).abs() < 1e-5, "{index}: {} is not {value}", found[*index]);
         }

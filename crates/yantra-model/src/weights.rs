@@ -28,32 +28,22 @@ impl Linear {
 
 /// Tensors of a checkpoint, fetched with their expected shape.
 pub(crate) struct WeightSource<'a> {
-    checkpoint: Option<&'a Checkpoint>,
+    checkpoint: &'a Checkpoint,
     options: LoadOptions,
 }
 
 impl<'a> WeightSource<'a> {
     pub(crate) fn new(checkpoint: &'a Checkpoint, options: LoadOptions) -> Self {
-        Self { checkpoint: Some(checkpoint), options }
-    }
-
-    /// A source without tensors.
-    #[cfg(test)]
-    pub(crate) fn empty() -> Self {
-        Self { checkpoint: None, options: LoadOptions::default() }
+        Self { checkpoint, options }
     }
 
     pub(crate) fn has(&self, name: &str) -> bool {
-        self.find(name).is_some()
-    }
-
-    fn find(&self, name: &str) -> Option<TensorView<'a>> {
-        self.checkpoint?.tensor(name)
+        self.checkpoint.tensor(name).is_some()
     }
 
     /// The tensor of that name and shape.
     pub(crate) fn tensor(&self, name: &str, shape: &[usize]) -> Result<TensorView<'a>, ModelError> {
-        let view = self.find(name).ok_or_else(|| ModelError::MissingTensor { name: name.to_owned() })?;
+        let view = self.checkpoint.require(name)?;
         if view.shape == shape {
             Ok(view)
         } else {
@@ -84,7 +74,7 @@ impl<'a> WeightSource<'a> {
 
     /// A matrix of however many rows of `cols` as f32.
     pub(crate) fn rows_of(&self, name: &str, cols: usize) -> Result<Vec<f32>, ModelError> {
-        let view = self.find(name).ok_or_else(|| ModelError::MissingTensor { name: name.to_owned() })?;
+        let view = self.checkpoint.require(name)?;
         self.table(name, view.shape.first().copied().unwrap_or(0), cols)
     }
 

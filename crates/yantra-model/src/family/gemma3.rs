@@ -34,10 +34,10 @@ fn adapt(p: &Parameters<'_>, spec: &mut ModelSpec) -> Result<(), ModelError> {
     let window = p.count(WINDOW)?;
     let pattern = p.count(key("", "sliding_window_pattern"))?.unwrap_or(PATTERN);
     let local_theta = p.real(key("rope.freq_base_swa", "rope_local_base_freq"))?;
-    let kinds = p.json(&["layer_types"]).and_then(serde_json::Value::as_array);
+    let kinds: Option<Vec<&str>> = p.config().map(|config| config.find("layer_types")).transpose()?.flatten();
     for (index, layer) in spec.layers.iter_mut().enumerate() {
-        let listed = kinds.and_then(|kinds| kinds.get(index)).and_then(serde_json::Value::as_str);
-        let global = listed.map_or((index + 1) % pattern == 0, |kind| kind == "full_attention");
+        let listed = kinds.as_ref().and_then(|kinds| kinds.get(index));
+        let global = listed.map_or((index + 1) % pattern == 0, |kind| *kind == "full_attention");
         if !global {
             layer.window = window;
             layer.rope.theta = local_theta.unwrap_or(10_000.0);

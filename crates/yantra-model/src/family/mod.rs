@@ -149,7 +149,7 @@ fn check(holds: bool, key: &str, message: impl FnOnce() -> String) -> Result<(),
 /// Rows of the embedding table: what the file holds is the truth, the recorded number only a hint.
 fn vocab_size(p: &Parameters<'_>, checkpoint: &Checkpoint, hidden_size: usize) -> Result<usize, ModelError> {
     let name = if p.is_gguf() { "token_embd.weight" } else { "model.embed_tokens.weight" };
-    let view = checkpoint.tensor(name).ok_or_else(|| ModelError::MissingTensor { name: name.to_owned() })?;
+    let view = checkpoint.require(name)?;
     match view.shape[..] {
         [rows, cols] if cols == hidden_size => Ok(rows),
         _ => Err(ModelError::TensorShape { name: name.to_owned(), given: view.shape, expected: vec![0, hidden_size] }),
@@ -158,18 +158,22 @@ fn vocab_size(p: &Parameters<'_>, checkpoint: &Checkpoint, hidden_size: usize) -
 
 fn rope_theta(p: &Parameters<'_>) -> Result<f32, ModelError> {
     // transformers 5 moved the base into `rope_parameters`.
-    let nested = p.json(&["rope_parameters", "rope_theta"]).and_then(serde_json::Value::as_f64);
-    let recorded = p.real(key("rope.freq_base", "rope_theta"))?;
-    Ok(recorded.or(nested.map(|theta| theta as f32)).unwrap_or(10_000.0))
+    let keys = [key("rope.freq_base", "rope_theta"), key("rope.freq_base", "rope_parameters.rope_theta")];
+    for key in keys {
+        if let Some(theta) = p.real(key)? {
+            return Ok(theta);
+        }
+    }
+    Ok(10_000.0)
 }
 
 fn rope_scaling(p: &Parameters<'_>, checkpoint: &Checkpoint) -> Result<RopeScaling, ModelError> {
     let unsupported = |kind: &str| ModelError::Unsupported { feature: format!("rotary scaling '{kind}'") };
-    if p.is_gguf() {
+    let Some(config) = p.config() else {
         if checkpoint.tensor("rope_freqs.weight").is_some() {
             return Ok(RopeScaling::Stored);
         }
-        return match p.text(key("rope.scaling.type", "")) {
+        return match p.text(key("rope.scaling.type", ""))? {
             None | Some("none") => Ok(RopeScaling::None),
             Some("linear") => {
                 let factor = p.real(key("rope.scaling.factor", ""))?.unwrap_or(1.0);
@@ -177,25 +181,20 @@ fn rope_scaling(p: &Parameters<'_>, checkpoint: &Checkpoint) -> Result<RopeScali
             }
             Some(kind) => Err(unsupported(kind)),
         };
-    }
-    let Some(object) = p.json(&["rope_scaling"]).or_else(|| p.json(&["rope_parameters"])) else {
+    };
+    let Some(section) = config.section("rope_scaling").or_else(|| config.section("rope_parameters")) else {
         return Ok(RopeScaling::None);
     };
-    let number = |key: &str| {
-        let value = object.get(key).and_then(serde_json::Value::as_f64);
-        value.map(|value| value as f32).ok_or_else(|| ModelError::Parameter {
-            key: format!("rope_scaling.{key}"),
-            message: "a number is needed for this kind of rotary scaling".to_owned(),
-        })
-    };
-    match object.get("rope_type").or_else(|| object.get("type")).and_then(serde_json::Value::as_str) {
+    let kind: Option<&str> = section.find("rope_type")?;
+    let kind = if kind.is_some() { kind } else { section.find("type")? };
+    match kind {
         None | Some("default") => Ok(RopeScaling::None),
-        Some("linear") => Ok(RopeScaling::Linear { factor: number("factor")? }),
+        Some("linear") => Ok(RopeScaling::Linear { factor: section.get("factor")? }),
         Some("llama3") => Ok(RopeScaling::Llama3 {
-            factor: number("factor")?,
-            low_freq_factor: number("low_freq_factor")?,
-            high_freq_factor: number("high_freq_factor")?,
-            original_context: number("original_max_position_embeddings")?,
+            factor: section.get("factor")?,
+            low_freq_factor: section.get("low_freq_factor")?,
+            high_freq_factor: section.get("high_freq_factor")?,
+            original_context: section.get("original_max_position_embeddings")?,
         }),
         Some(kind) => Err(unsupported(kind)),
     }

@@ -15,8 +15,8 @@ pub(super) const FAMILY: Family = Family {
 
 /// Layers from `max_window_layers` on see a window, if the checkpoint asks for windows at all.
 pub(super) fn adapt(p: &Parameters<'_>, spec: &mut ModelSpec) -> Result<(), ModelError> {
-    let windowed = p.json(&["use_sliding_window"]).and_then(serde_json::Value::as_bool) == Some(true);
-    if windowed {
+    let windowed = p.config().map(|config| config.find("use_sliding_window")).transpose()?.flatten();
+    if windowed == Some(true) {
         let window = p.count(WINDOW)?;
         let first = p.count(key("", "max_window_layers"))?.unwrap_or(0);
         spec.layers.iter_mut().skip(first).for_each(|layer| layer.window = window);
