@@ -1,6 +1,5 @@
 //! Text embedding on its own thread: requests of all callers are joined into batches of whole texts.
 
-use crate::EngineError;
 use std::{
     sync::{
         Arc,
@@ -9,16 +8,36 @@ use std::{
     thread,
 };
 use yantra_kernels::Compute;
-use yantra_model::Encoder;
+use yantra_model::{Encoder, ModelError};
 
 /// Tokens after which a batch takes no further text.
 const BATCH_TOKENS: usize = 4096;
 /// Requests that may wait.
 const MAX_QUEUE: usize = 1024;
 
+/// Why texts were not embedded.
+#[derive(Debug, thiserror::Error)]
+pub enum EmbedError {
+    /// Too many requests wait already.
+    #[error("{waiting} embedding requests are waiting already")]
+    Overloaded {
+        /// Requests waiting.
+        waiting: usize,
+    },
+    /// The texts do not fit the model, or it failed.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The model's thread could not be started.
+    #[error("could not start the embedding thread: {0}")]
+    Spawn(std::io::Error),
+    /// The model's thread has ended.
+    #[error("the embedding thread has stopped")]
+    Stopped,
+}
+
 struct Job {
     texts: Vec<Vec<u32>>,
-    reply: SyncSender<Result<Vec<Vec<f32>>, EngineError>>,
+    reply: SyncSender<Result<Vec<Vec<f32>>, EmbedError>>,
 }
 
 /// A running embedding model; clones share it. The thread ends when the last clone is dropped.
@@ -34,13 +53,13 @@ impl EmbedderHandle {
     ///
     /// # Errors
     /// If the thread can not be started.
-    pub fn spawn(encoder: Encoder, compute: Arc<Compute>) -> Result<Self, EngineError> {
+    pub fn spawn(encoder: Encoder, compute: Arc<Compute>) -> Result<Self, EmbedError> {
         let (queue, jobs) = sync_channel(MAX_QUEUE);
         let context_length = encoder.spec().context_length;
         let dimensions = encoder.spec().hidden_size;
         let run = move || serve(&encoder, &compute, &jobs);
         let thread = thread::Builder::new().name("embedder".to_owned());
-        thread.spawn(run).map_err(|error| EngineError::Model(format!("could not start a thread: {error}")))?;
+        thread.spawn(run).map_err(EmbedError::Spawn)?;
         Ok(Self { queue, context_length, dimensions })
     }
 
@@ -58,18 +77,14 @@ impl EmbedderHandle {
     ///
     /// # Errors
     /// If the queue is full, or a text is empty, too long or has a token outside the vocabulary.
-    pub fn embed(&self, texts: Vec<Vec<u32>>) -> Result<Vec<Vec<f32>>, EngineError> {
+    pub fn embed(&self, texts: Vec<Vec<u32>>) -> Result<Vec<Vec<f32>>, EmbedError> {
         let (reply, answer) = sync_channel(1);
         self.queue.try_send(Job { texts, reply }).map_err(|error| match error {
-            TrySendError::Full(_) => EngineError::Overloaded { waiting: MAX_QUEUE },
-            TrySendError::Disconnected(_) => stopped(),
+            TrySendError::Full(_) => EmbedError::Overloaded { waiting: MAX_QUEUE },
+            TrySendError::Disconnected(_) => EmbedError::Stopped,
         })?;
-        answer.recv().map_err(|_| stopped())?
+        answer.recv().map_err(|_| EmbedError::Stopped)?
     }
-}
-
-fn stopped() -> EngineError {
-    EngineError::Model("the embedding thread has stopped".to_owned())
 }
 
 fn serve(encoder: &Encoder, compute: &Compute, jobs: &Receiver<Job>) {
@@ -108,7 +123,7 @@ fn run(encoder: &Encoder, compute: &Compute, batch: Vec<Job>) {
 }
 
 /// Embeds in slices of about [`BATCH_TOKENS`], so that one large request needs no large buffers.
-fn embed(encoder: &Encoder, compute: &Compute, texts: &[&[u32]]) -> Result<Vec<Vec<f32>>, EngineError> {
+fn embed(encoder: &Encoder, compute: &Compute, texts: &[&[u32]]) -> Result<Vec<Vec<f32>>, EmbedError> {
     let mut vectors = Vec::with_capacity(texts.len());
     let mut rest = texts;
     while !rest.is_empty() {
@@ -118,8 +133,7 @@ fn embed(encoder: &Encoder, compute: &Compute, texts: &[&[u32]]) -> Result<Vec<V
             sum <= BATCH_TOKENS
         });
         let (now, later) = rest.split_at(fits.count().max(1));
-        let embedded = encoder.embed(compute, now).map_err(|error| EngineError::Model(error.to_string()))?;
-        vectors.extend(embedded);
+        vectors.extend(encoder.embed(compute, now)?);
         rest = later;
     }
     Ok(vectors)

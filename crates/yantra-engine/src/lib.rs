@@ -14,11 +14,14 @@
 
 mod batch;
 mod config;
+mod embedder;
 mod engine;
 mod error;
 mod event;
 mod handle;
 mod histogram;
+pub mod load;
+mod model_runner;
 mod request;
 mod sink;
 mod stats;
@@ -27,11 +30,13 @@ mod text;
 
 pub use batch::{AttentionSequence, Batch};
 pub use config::EngineConfig;
+pub use embedder::{EmbedError, EmbedderHandle};
 pub use engine::Engine;
 pub use error::{EngineError, SubmitError};
 pub use event::{Event, EventSink, FinishReason, Timings, TokenLogprobs, TopLogprob, Usage};
 pub use handle::EngineHandle;
 pub use histogram::HistogramSnapshot;
+pub use model_runner::ModelRunner;
 pub use request::{Request, RequestId, SamplingParams, limits};
 pub use stats::EngineStats;
 pub use step_model::StepModel;

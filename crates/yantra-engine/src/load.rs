@@ -1,6 +1,6 @@
 //! From a model file to a running model: memory plan, weights, tokeniser, template, engine.
 
-use crate::{EmbedderHandle, Engine, EngineConfig, EngineError, EngineHandle, ModelRunner};
+use crate::{EmbedError, EmbedderHandle, Engine, EngineConfig, EngineError, EngineHandle, ModelRunner};
 use std::{fmt, path::Path, sync::Arc};
 use yantra_formats::{Checkpoint, TensorInfo};
 use yantra_kernels::{Compute, KvFormat, WeightFormat};
@@ -49,6 +49,12 @@ pub enum LoadError {
     /// The engine.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// The embedding model's thread.
+    #[error(transparent)]
+    Embed(#[from] EmbedError),
+    /// The tokeniser's thread panicked.
+    #[error("reading the tokeniser panicked")]
+    TokenizerPanicked,
     /// The context asked for is longer than the model's.
     #[error("a context of {given} tokens was asked for, but the model was made for at most {limit}")]
     Context {
@@ -271,10 +277,10 @@ pub fn load(
         let model = start(&checkpoint, compute, options, &plan);
         (tokenizer.join(), model)
     });
-    let tokenizer = tokenizer.map_err(|_| EngineError::Model("reading the tokeniser panicked".to_owned()))??;
+    let tokenizer = tokenizer.map_err(|_| LoadError::TokenizerPanicked)??;
     let kind = match kind? {
         Prepared::Generate(runner) => {
-            ModelKind::Generate(Engine::spawn(runner, Some(tokenizer.clone()), options.engine.clone())?)
+            ModelKind::Generate(Engine::spawn(runner, Some(Arc::new(tokenizer.clone())), options.engine.clone())?)
         }
         Prepared::Embed(embedder) => ModelKind::Embed(embedder),
     };

@@ -54,6 +54,7 @@ impl StepModel for ModelRunner {
 
     fn forward(&mut self, batch: &Batch<'_>, logits: &mut Vec<f32>) -> Result<(), EngineError> {
         let Self { decoder, compute, kv, scratch } = self;
-        decoder.forward(compute, batch, kv, scratch, logits).map_err(|error| EngineError::Model(error.to_string()))
+        let result = decoder.forward(compute, batch, kv, scratch, logits);
+        result.map_err(|error| EngineError::Forward { message: error.to_string() })
     }
 }

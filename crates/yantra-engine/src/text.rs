@@ -15,3 +15,23 @@ pub trait TextDecoder: Send + Sync {
     /// Every end-of-generation token.
     fn eos_ids(&self) -> &[u32];
 }
+
+impl Detokenizer for yantra_text::DetokenizeStream {
+    fn push(&mut self, id: u32) -> &str {
+        Self::push(self, id)
+    }
+
+    fn finish(&mut self) -> String {
+        Self::finish(self)
+    }
+}
+
+impl TextDecoder for yantra_text::Tokenizer {
+    fn stream(&self, skip_special: bool) -> Box<dyn Detokenizer + Send> {
+        Box::new(Self::stream(self, skip_special))
+    }
+
+    fn eos_ids(&self) -> &[u32] {
+        Self::eos_ids(self)
+    }
+}

@@ -9,7 +9,7 @@ use crate::{
 use yantra_formats::Checkpoint;
 use yantra_kernels::{
     ActivationKind, ActivationKinds, Activations, AttentionParams, Compute, LinearJob, PackedLinear,
-    RopeTable, WeightFormat, add_assign, attention, embed_rows, linear, rms_norm_in_place, rope,
+    RopeTable, WeightFormat, add_assign, attention, embed_rows, linear, rms_norm_in_place, rope, softcap,
 };
 
 /// A decoder-only transformer ready to run.
@@ -146,14 +146,8 @@ impl Decoder {
         let num_tokens = batch.tokens.len();
         scratch.resize(spec, num_tokens);
         let table = &self.embedding;
-        embed_rows(
-            table.format,
-            &table.data,
-            spec.hidden_size,
-            batch.tokens,
-            spec.embedding_scale,
-            &mut scratch.hidden,
-        )?;
+        let (width, scale) = (spec.hidden_size, spec.embedding_scale);
+        embed_rows(cx, table.format, &table.data, width, batch.tokens, scale, &mut scratch.hidden)?;
         for (index, layer) in self.layers.iter().enumerate() {
             self.attend(cx, layer, batch, kv.layer_mut(index), scratch);
             self.feed_forward(cx, layer, num_tokens, scratch);
@@ -167,7 +161,7 @@ impl Decoder {
         let job = LinearJob { weight: &self.head, bias: None, out: logits, accumulate: false };
         linear(cx, input, &mut [job]);
         if let Some(cap) = spec.logit_softcap {
-            logits.iter_mut().for_each(|logit| *logit = cap * (*logit / cap).tanh());
+            softcap(cx, logits, cap);
         }
         Ok(())
     }
@@ -187,8 +181,8 @@ impl Decoder {
         input.set_rms_norm(cx, hidden, &layer.attention_norm, spec.norm.eps, num_tokens, spec.hidden_size);
         linear(cx, input, &mut [layer.query.job(query), layer.key.job(key), layer.value.job(value)]);
         if let (Some(query_norm), Some(key_norm)) = (&layer.query_norm, &layer.key_norm) {
-            rms_norm_in_place(cx, query, query_norm, spec.norm.eps, head_dim);
-            rms_norm_in_place(cx, key, key_norm, spec.norm.eps, head_dim);
+            rms_norm_in_place(cx, query, query_norm, spec.norm.eps, num_tokens * num_heads, head_dim);
+            rms_norm_in_place(cx, key, key_norm, spec.norm.eps, num_tokens * num_kv_heads, head_dim);
         }
         let table = &self.ropes[layer.rope];
         rope(cx, table, rope_style, query, num_heads, head_dim, batch.positions);
@@ -224,7 +218,8 @@ impl Decoder {
             None => linear(cx, input, &mut [LinearJob { accumulate: true, ..projection.job(hidden) }]),
             Some(weight) => {
                 linear(cx, input, &mut [projection.job(block)]);
-                rms_norm_in_place(cx, block, weight, self.spec.norm.eps, self.spec.hidden_size);
+                let width = self.spec.hidden_size;
+                rms_norm_in_place(cx, block, weight, self.spec.norm.eps, block.len() / width, width);
                 add_assign(cx, hidden, block);
             }
         }

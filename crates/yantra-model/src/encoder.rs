@@ -14,7 +14,7 @@ use std::sync::Mutex;
 use yantra_formats::Checkpoint;
 use yantra_kernels::{
     ActivationFn, ActivationKind, ActivationKinds, Activations, AttentionParams, AttentionSequence, Compute, KvFormat,
-    KvLayout, KvPages, activate, add_assign, attention, l2_normalize, layer_norm_in_place, linear,
+    KvLayout, KvPages, activate, add_assign, attention, l2_normalize, layer_norm, linear,
 };
 
 /// How the token vectors of a text become one vector.
@@ -133,7 +133,7 @@ impl Encoder {
         for layer in &self.layers {
             self.run_layer(cx, layer, scratch, &paging.slots, &sequences, &mut hidden);
         }
-        Ok(sequences.iter().map(|sequence| self.pool(&hidden, sequence)).collect())
+        Ok(sequences.iter().map(|sequence| self.pool(cx, &hidden, sequence)).collect())
     }
 
     fn check(&self, texts: &[&[u32]]) -> Result<(), ModelError> {
@@ -186,16 +186,17 @@ impl Encoder {
 
     fn embed_tokens(&self, cx: &Compute, texts: &[&[u32]], num_tokens: usize) -> Vec<f32> {
         let width = self.spec.hidden_size;
-        let mut hidden = vec![0.0; num_tokens * width];
+        let mut sums = vec![0.0; num_tokens * width];
         let tokens = texts.iter().flat_map(|text| text.iter().enumerate());
-        for (row, (position, token)) in hidden.chunks_exact_mut(width).zip(tokens) {
+        for (row, (position, token)) in sums.chunks_exact_mut(width).zip(tokens) {
             let word = &self.words[*token as usize * width..][..width];
             let place = &self.positions[position * width..][..width];
             for ((value, word), place) in row.iter_mut().zip(word).zip(place) {
                 *value = word + place;
             }
         }
-        self.embedding_norm.apply(cx, &mut hidden, self.spec.norm_eps);
+        let mut hidden = vec![0.0; sums.len()];
+        self.embedding_norm.apply(cx, &sums, &mut hidden, self.spec.norm_eps);
         hidden
     }
 
@@ -223,8 +224,8 @@ impl Encoder {
         input.set(cx, &attended, num_tokens, hidden_size);
         let mut block = new(hidden_size);
         linear(cx, input, &mut [layer.output.job(&mut block)]);
-        add_assign(cx, hidden, &block);
-        layer.attention_norm.apply(cx, hidden, norm_eps);
+        add_assign(cx, &mut block, hidden);
+        layer.attention_norm.apply(cx, &block, hidden, norm_eps);
 
         let mut inner = new(intermediate_size);
         input.set(cx, hidden, num_tokens, hidden_size);
@@ -232,11 +233,11 @@ impl Encoder {
         activate(cx, ActivationFn::Gelu, &mut inner);
         input.set(cx, &inner, num_tokens, intermediate_size);
         linear(cx, input, &mut [layer.down.job(&mut block)]);
-        add_assign(cx, hidden, &block);
-        layer.output_norm.apply(cx, hidden, norm_eps);
+        add_assign(cx, &mut block, hidden);
+        layer.output_norm.apply(cx, &block, hidden, norm_eps);
     }
 
-    fn pool(&self, hidden: &[f32], sequence: &AttentionSequence<'_>) -> Vec<f32> {
+    fn pool(&self, cx: &Compute, hidden: &[f32], sequence: &AttentionSequence<'_>) -> Vec<f32> {
         let width = self.spec.hidden_size;
         let rows = &hidden[sequence.query_start * width..][..sequence.query_len * width];
         let mut pooled = vec![0.0; width];
@@ -250,7 +251,7 @@ impl Encoder {
         let count = (rows.len() / width) as f32;
         pooled.iter_mut().for_each(|value| *value /= count);
         if self.spec.normalize {
-            l2_normalize(&mut pooled);
+            l2_normalize(cx, &mut pooled, 1, width);
         }
         pooled
     }
@@ -333,8 +334,9 @@ impl Norm {
         Ok(Self { weight, bias: source.vector(&format!("{name}.bias"), len)? })
     }
 
-    fn apply(&self, cx: &Compute, rows: &mut [f32], eps: f32) {
-        layer_norm_in_place(cx, rows, &self.weight, &self.bias, eps, self.weight.len());
+    fn apply(&self, cx: &Compute, x: &[f32], out: &mut [f32], eps: f32) {
+        let cols = self.weight.len();
+        layer_norm(cx, x, &self.weight, Some(&self.bias), eps, out, x.len() / cols, cols);
     }
 }
 
