@@ -3,6 +3,7 @@
 //! This crate knows nothing of models, files or requests. Each operation is a plain function over slices and dimensions
 //! with a scalar specification and faster versions picked at run time by [`CpuLevel`].
 
+mod attention;
 mod block;
 mod compute;
 mod cpu;
@@ -17,6 +18,7 @@ mod simd;
 #[cfg(test)]
 mod test_support;
 
+pub use attention::{AttentionParams, AttentionSequence, KvFormat, KvLayout, KvPages, attention};
 pub use block::{dequantize_row, quantize_row, quantize_rows};
 pub use compute::Compute;
 pub use cpu::CpuLevel;
