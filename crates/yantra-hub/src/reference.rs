@@ -102,7 +102,9 @@ mod tests {
 
     #[test]
     fn other_texts_are_not_references() {
-        for text in ["", "a", "a/b/c", "/a/b", "./a/b", "../b", "~/b", "a/..", "a/b:", "a/b:../c", "a/b@", "C:/a", "a\\b"] {
+        for text in
+            ["", "a", "a/b/c", "/a/b", "./a/b", "../b", "~/b", "a/..", "a/b:", "a/b:../c", "a/b@", "C:/a", "a\\b"]
+        {
             assert!(!HubReference::looks_like(text), "{text}");
         }
     }
