@@ -30,7 +30,7 @@ pub use content::{ContentPart, MessageContent, Prompt, StringOrList};
 pub use embedding::{Embedding, EmbeddingRequest, EmbeddingResponse, EmbeddingUsage, EmbeddingValue, EncodingFormat};
 pub use error::{ApiError, ErrorBody, ErrorDetail};
 pub use generation::GenerationParams;
-pub use model::{ModelCard, ModelList};
+pub use model::{ModelCard, ModelDetails, ModelList};
 pub use stats::{EngineStatsResponse, Health, LatencySummary, LoadState, ModelLoad, ModelStats, Readiness};
 pub use tokenize::{DetokenizeRequest, DetokenizeResponse, TokenizeRequest, TokenizeResponse};
 pub use usage::{FinishReason, PromptTokensDetails, Usage};

@@ -53,82 +53,79 @@ pub enum LoadState {
 pub struct EngineStatsResponse {
     /// The server's version.
     pub version: String,
-    /// Seconds since the server started.
-    pub uptime_s: f64,
+    /// Seconds since the server started: the clock for rates between two snapshots.
+    pub uptime_seconds: f64,
     /// Every generating model's figures.
     pub models: Vec<ModelStats>,
 }
 
-/// A model's figures. Counters count from the start and never fall.
+/// A model's figures. What ends in `_total`, and the prefix cache's tokens, count from the start and never fall.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ModelStats {
     /// The model's name.
-    pub model: String,
+    pub id: String,
     /// False while forward passes keep failing.
     pub healthy: bool,
-    /// Requests waiting.
-    pub queued_requests: usize,
-    /// Sequences waiting, preempted ones included.
-    pub waiting_sequences: usize,
     /// Sequences in the batch.
-    pub running_sequences: usize,
+    pub running: usize,
     /// Most sequences the batch holds.
-    pub max_sequences: usize,
+    pub max_running: usize,
+    /// Sequences waiting, preempted ones included.
+    pub waiting: usize,
+    /// Requests waiting that have not begun.
+    pub queued_requests: usize,
     /// KV pages that sequences hold.
     pub kv_pages_used: usize,
     /// KV pages kept for later prompts.
     pub kv_pages_cached: usize,
     /// KV pages there are.
     pub kv_pages_total: usize,
-    /// Prompt tokens found in the prefix cache (counter).
+    /// Prompt tokens found in the prefix cache.
     pub prefix_hit_tokens: u64,
-    /// Prompt tokens looked for in the prefix cache (counter).
+    /// Prompt tokens looked for in the prefix cache.
     pub prefix_query_tokens: u64,
-    /// Sequences put back to make room (counter).
-    pub preemptions: u64,
-    /// Requests taken in (counter).
-    pub requests_accepted: u64,
-    /// Requests refused (counter).
-    pub requests_refused: u64,
-    /// Requests that ended by themselves (counter).
-    pub requests_completed: u64,
-    /// Requests cancelled (counter).
-    pub requests_cancelled: u64,
-    /// Requests that failed (counter).
-    pub requests_failed: u64,
-    /// Prompt tokens (counter).
-    pub prompt_tokens: u64,
-    /// Generated tokens (counter).
-    pub generated_tokens: u64,
-    /// Prompt tokens per second since the previous event, in `/v1/engine/events`; 0 elsewhere.
-    pub prompt_tokens_per_s: f64,
-    /// Generated tokens per second since the previous event, in `/v1/engine/events`; 0 elsewhere.
-    pub generated_tokens_per_s: f64,
-    /// Forward passes (counter).
-    pub steps: u64,
-    /// Seconds spent in steps (counter).
-    pub busy_s: f64,
+    /// Sequences put back to make room.
+    pub preemptions_total: u64,
+    /// Requests taken in.
+    pub requests_accepted_total: u64,
+    /// Requests refused.
+    pub requests_refused_total: u64,
+    /// Requests that ended by themselves.
+    pub requests_completed_total: u64,
+    /// Requests cancelled.
+    pub requests_cancelled_total: u64,
+    /// Requests that failed.
+    pub requests_failed_total: u64,
+    /// Prompt tokens.
+    pub prompt_tokens_total: u64,
+    /// Generated tokens.
+    pub output_tokens_total: u64,
+    /// Forward passes.
+    pub steps_total: u64,
+    /// Seconds spent in steps.
+    pub busy_seconds_total: f64,
     /// From submission to the first step.
-    pub queue_time: LatencySummary,
+    pub queue_ms: LatencySummary,
     /// From submission to the first token.
-    pub time_to_first_token: LatencySummary,
+    pub time_to_first_token_ms: LatencySummary,
     /// Between consecutive tokens.
-    pub inter_token: LatencySummary,
+    pub inter_token_ms: LatencySummary,
     /// From submission to the end.
-    pub request_time: LatencySummary,
+    pub end_to_end_ms: LatencySummary,
 }
 
-/// A distribution of times, in milliseconds, since the start; null without values.
+/// A distribution of times since the start, in milliseconds; null without values. Percentiles are interpolated within a
+/// histogram's buckets.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct LatencySummary {
     /// Values.
     pub count: u64,
     /// Arithmetic mean.
-    pub mean_ms: Option<f64>,
-    /// Median, interpolated within a histogram's bucket like the others.
-    pub p50_ms: Option<f64>,
+    pub mean: Option<f64>,
+    /// Median.
+    pub p50: Option<f64>,
     /// 95th percentile.
-    pub p95_ms: Option<f64>,
+    pub p95: Option<f64>,
     /// 99th percentile.
-    pub p99_ms: Option<f64>,
+    pub p99: Option<f64>,
 }
