@@ -65,6 +65,13 @@ export function go(target: string): void {
   route.value = readRoute();
 }
 
+/** Where the conversation was left, for the way back from another page. */
+export let lastChat = "#/chat";
+effect(() => {
+  const at = route.value;
+  if (at.page === "chat") lastChat = at.id === undefined ? "#/chat" : `#/chat/${at.id}`;
+});
+
 /** The navigation drawer and the parameters panel on narrow screens; the panel on wide ones too. */
 export const drawerOpen = signal(false);
 export const panelOpen = signal(false);

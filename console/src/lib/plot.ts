@@ -7,6 +7,8 @@ export interface ChartScale {
   max?: number;
   /** The axis shows at least this much, so that noise around zero does not look like mountains. */
   atLeast?: number;
+  /** The values are counts: the middle of the axis must be one, too. */
+  whole?: boolean;
 }
 
 export interface Plot {
@@ -41,7 +43,7 @@ function topOf(plot: Plot): number {
   for (const sample of plot.samples) {
     for (const { value } of plot.lines) top = Math.max(top, value(sample) ?? 0);
   }
-  return niceMax(top);
+  return plot.scale.whole ? 2 * Math.ceil(niceMax(top) / 2) : niceMax(top);
 }
 
 export function drawChart(canvas: HTMLCanvasElement, plot: Plot): void {

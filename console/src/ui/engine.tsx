@@ -5,6 +5,7 @@ import type { Percentiles, Sample } from "../lib/engine";
 import { compact, duration, figure, integer, percent, span } from "../lib/format";
 import { engineHistory, engineState, snapshot, tick, type EngineState } from "../live-engine";
 import { Chart, type Series } from "./chart";
+import { Icon } from "./icons";
 import { PageBar } from "./page-bar";
 
 const STATES: Readonly<Record<EngineState, string>> = {
@@ -53,6 +54,7 @@ export function EnginePage() {
             <select value={model?.id} onChange={(event) => setChosen(event.currentTarget.value)}>
               {seen.map((entry) => <option key={entry.id} value={entry.id}>{entry.id}</option>)}
             </select>
+            <Icon name="down" />
           </label>
         )}
         {seen.length === 1 && <span class="note strong">{model?.id}</span>}
@@ -67,7 +69,7 @@ export function EnginePage() {
               <Gauge name="KV pages" value={integer(model.kvPagesUsed)} unit={`of ${compact(model.kvPagesTotal)}`} />
               <Gauge name="Prefix hits" value={percent(hitShare)} unit="since start" />
               <Gauge name="Tokens out" value={compact(model.outputTokens)} unit={`${compact(model.promptTokens)} in`} />
-              <Gauge name="Steps" value={figure(latest?.stepsPerSecond)} unit={`per second · ${integer(model.preemptions)} preempted`} />
+              <Gauge name="Steps" value={figure(latest?.stepsPerSecond)} unit={`per s, ${integer(model.preemptions)} preempted`} />
             </dl>
             <h2 class="section">Throughput</h2>
             <div class="charts wide">
@@ -76,7 +78,7 @@ export function EnginePage() {
             </div>
             <h2 class="section">Load</h2>
             <div class="charts">
-              <Chart title="Requests" samples={samples} series={REQUESTS} format={figure} scale={{ atLeast: 2 }} area />
+              <Chart title="Requests" samples={samples} series={REQUESTS} format={figure} scale={{ atLeast: 2, whole: true }} area />
               <Chart title="KV cache in use" samples={samples} series={KV} format={percent} scale={{ max: 1 }} area />
               <Chart title="Prefix cache hit rate, last minute" samples={samples} series={HITS} format={percent} scale={{ max: 1 }} />
             </div>

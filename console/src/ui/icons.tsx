@@ -19,7 +19,7 @@ const PATHS = {
   down: "m5 8 5 5 5-5",
   close: "m5 5 10 10M15 5 5 15",
   menu: "M3.5 6h13M3.5 10h13M3.5 14h13",
-  more: "M4.5 10h.01M10 10h.01M15.5 10h.01",
+  more: "M4 9.4v1.2M10 9.4v1.2M16 9.4v1.2M3.6 10h.8M9.6 10h.8M15.6 10h.8",
   download: "M10 3.5v9M6 9l4 4 4-4M4 16.5h12",
   upload: "M10 13V4M6 7.5l4-4 4 4M4 16.5h12",
   sun: "M10 6.5a3.5 3.5 0 1 0 0 7 3.5 3.5 0 0 0 0-7M10 2v1.5M10 16.5V18M2 10h1.5M16.5 10H18M4.3 4.3l1.1 1.1M14.6 14.6l1.1 1.1M15.7 4.3l-1.1 1.1M5.4 14.6l-1.1 1.1",
@@ -51,6 +51,27 @@ export function Mark({ busy = false }: { busy?: boolean }) {
   );
 }
 
+/**
+ * The nine triangles of the Sri Yantra by the classical construction (Lakshmidhara on the Saundarya Lahari): the upright
+ * diameter has 48 parts; nine chords cross it, shortened at both ends; five are bases of triangles that point down, four
+ * of triangles that point up, each reaching to another chord or to the circle.
+ */
+function triangles(radius: number): string {
+  const TOP = 0;
+  const BOTTOM = 10;
+  const levels = [0, 6, 12, 17, 20, 23, 27, 30, 36, 42, 48];
+  const shortened = [0, 3, 5, 0, 16, 18, 16, 0, 4, 3, 0];
+  const reach: [base: number, apex: number][] = [[1, 6], [2, 9], [3, BOTTOM], [4, 8], [5, 7], [6, 2], [7, TOP], [8, 1], [9, 3]];
+  const height = (chord: number) => ((levels[chord] ?? 0) / 24 - 1) * radius;
+  return reach
+    .map(([base, apex]) => {
+      const y = height(base);
+      const half = Math.sqrt(radius ** 2 - y ** 2) * (1 - (shortened[base] ?? 0) / 24);
+      return `M${half.toFixed(2)} ${y.toFixed(2)}H${(-half).toFixed(2)}L0 ${height(apex).toFixed(2)}Z`;
+    })
+    .join("");
+}
+
 /** The whole figure for the empty page: gates, petals, interlocked triangles, drawn in hairlines. */
 export function Figure() {
   const petals = (count: number, inner: number, outer: number) =>
@@ -62,12 +83,6 @@ export function Figure() {
       const middle = (inner + outer) / 2;
       return `M${at(index - 0.5, inner)}Q${at(index - 0.5, middle + 3)} ${at(index, outer)}Q${at(index + 0.5, middle + 3)} ${at(index + 0.5, inner)}`;
     }).join("");
-  const triangle = (radius: number, up: boolean, shift: number) => {
-    const y = up ? -radius : radius;
-    const base = up ? radius * 0.5 : -radius * 0.5;
-    const half = radius * 0.866;
-    return `M0 ${y + shift}L${half} ${base + shift}H${-half}Z`;
-  };
   const gate = (size: number) => {
     const s = size, g = 13, d = 7;
     const side = `H${-g}v${-d}h${-d}v${-d}h${2 * (g + d)}v${d}h${-d}v${d}`;
@@ -81,15 +96,8 @@ export function Figure() {
       <circle r="76" />
       <path class="petals" d={petals(8, 57, 75)} />
       <circle r="57" />
-      <g class="triangles">
-        <path d={triangle(56, true, 0)} />
-        <path d={triangle(56, false, 0)} />
-        <path d={triangle(40, true, 6)} />
-        <path d={triangle(40, false, -6)} />
-        <path d={triangle(24, false, 4)} />
-        <path d={triangle(24, true, -4)} />
-      </g>
-      <circle class="point" r="3" />
+      <path class="triangles" d={triangles(57)} />
+      <circle class="point" cy="-1" r="2.2" />
     </svg>
   );
 }

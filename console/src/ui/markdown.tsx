@@ -60,7 +60,7 @@ function block(token: Token, depth: number): ComponentChildren {
 
 function list(token: Tokens.List, depth: number): VNode {
   const items = token.items.map((item, index) => (
-    <li key={index} class={item.task ? "task" : ""}>
+    <li key={index} class={item.task ? "task" : undefined}>
       {item.task && <input type="checkbox" checked={item.checked ?? false} disabled aria-label={item.checked ? "done" : "to do"} />}
       {item.tokens.filter((child) => child.type !== "checkbox").map((child) => block(child, depth + 1))}
     </li>
@@ -71,7 +71,7 @@ function list(token: Tokens.List, depth: number): VNode {
 
 function table(token: Tokens.Table, depth: number): VNode {
   const cell = (content: Tokens.TableCell, index: number, Tag: "th" | "td") => (
-    <Tag key={index} class={content.align ? `align-${content.align}` : ""}>{inline(content.tokens, depth)}</Tag>
+    <Tag key={index} class={content.align ? `align-${content.align}` : undefined}>{inline(content.tokens, depth)}</Tag>
   );
   return (
     <div class="table" tabIndex={0} role="region" aria-label="Table">

@@ -6,7 +6,7 @@ import { newId, parseConversation, type Conversation } from "../lib/conversation
 import { ago, figure } from "../lib/format";
 import { engineHistory, engineState, snapshot, tick } from "../live-engine";
 import { current, deleteConversation, live, startNew } from "../session";
-import { apiKey, drawerOpen, go, keyWanted, route, store, theme, type Theme } from "../state";
+import { apiKey, drawerOpen, go, keyWanted, lastChat, route, store, theme, type Theme } from "../state";
 import { IconButton } from "./controls";
 import { Icon, Mark, type IconName } from "./icons";
 
@@ -59,10 +59,7 @@ function PageLink(props: { page: string; icon: IconName; label: string; href: st
         onClick={(event) => {
           event.preventDefault();
           drawerOpen.value = false;
-          if (props.page === "chat" && !props.current && live.value.size > 0) {
-            const running = [...live.value.keys()][0];
-            go(`#/chat/${running}`);
-          } else go(props.href);
+          go(props.page === "chat" && !props.current ? lastChat : props.href);
         }}
       >
         <Icon name={props.icon} />
