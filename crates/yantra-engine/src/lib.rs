@@ -1,1 +1,43 @@
 //! Scheduler, paged KV cache, prefix tree, sampling: synchronous, on its own thread.
+//!
+//! [`Engine::spawn`] puts a [`StepModel`] on a thread of its own, which repeats `schedule → forward → commit`:
+//! `Scheduler` decides which tokens of which sequences are computed (continuous batching, chunked prefill, preemption
+//! by recompute), the model computes them, and the results are sampled (`sampling`), turned into text and sent to each
+//! request's [`EventSink`]. Nothing here is async and nothing knows HTTP; callers talk to the thread through
+//! [`EngineHandle`].
+//!
+//! What the engine promises:
+//! - a request's tokens do not depend on what else is in the batch (given a model that promises the same of its logits);
+//! - every accepted request whose sink stays gets exactly one [`Event::Done`] or [`Event::Error`];
+//! - a cancelled request's pages are free again within one step;
+//! - a failing forward pass fails only the requests in that batch.
+
+mod batch;
+mod config;
+mod embedder;
+mod engine;
+mod error;
+mod event;
+mod handle;
+mod histogram;
+pub mod load;
+mod model_runner;
+mod request;
+mod sink;
+mod stats;
+mod step_model;
+mod text;
+
+pub use batch::{AttentionSequence, Batch};
+pub use config::EngineConfig;
+pub use embedder::{EmbedError, EmbedderHandle};
+pub use engine::Engine;
+pub use error::{EngineError, SubmitError};
+pub use event::{Event, EventSink, FinishReason, Timings, TokenLogprobs, TopLogprob, Usage};
+pub use handle::EngineHandle;
+pub use histogram::HistogramSnapshot;
+pub use model_runner::ModelRunner;
+pub use request::{Request, RequestId, SamplingParams, limits};
+pub use stats::EngineStats;
+pub use step_model::StepModel;
+pub use text::{Detokenizer, TextDecoder};

@@ -1,15 +1,17 @@
 //! Where operations run: the instruction-set level and the thread pool, passed to every operation.
 //!
 //! The pool exists because a decoded token forks and joins some 150 times: a fork must cost a cache line, not a futex.
-//! Workers spin for a while after each task set, then park; a fork on a hot pool is one store, a join one load loop.
+//! Workers spin for a while after each task set, then park. The caller takes part, and at the end waits only for
+//! workers that have entered the task set: one that the operating system has not scheduled yet delays nobody.
 
 use crate::{CpuLevel, KernelError};
 use std::{
     any::Any,
+    cell::{Cell, UnsafeCell},
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -18,29 +20,37 @@ use std::{
 /// How long an idle worker spins before it parks: longer than the gaps inside a step, shorter than an idle server.
 const SPIN: Duration = Duration::from_micros(200);
 
-type Task = dyn Fn(usize) + Sync;
+/// Spins of the joining caller before it offers its processor to the thread it may be waiting for.
+const SPINS_BEFORE_YIELD: u32 = 20_000;
+
+/// `Shared::state`: number of the task set, whether it can be entered, how many workers are inside.
+const EPOCH: u64 = 1 << 32;
+const OPEN: u64 = 1 << 31;
+const INSIDE: u64 = OPEN - 1;
+
+thread_local! {
+    /// Whether this thread is running a task: a nested `run` is then done by this thread alone.
+    static IN_TASK: Cell<bool> = const { Cell::new(false) };
+}
 
 /// The task set being run, erased of its lifetime; only touched between a fork and its join.
 #[derive(Clone, Copy)]
 struct Job {
-    task: *const Task,
+    task: *const (dyn Fn(usize) + Sync),
     num_tasks: usize,
 }
 
 struct Shared {
-    /// Counts forks; a change tells workers that `job` holds a new task set.
-    generation: AtomicUsize,
-    job: std::cell::UnsafeCell<Option<Job>>,
+    state: AtomicU64,
+    job: UnsafeCell<Option<Job>>,
     next_task: AtomicUsize,
-    /// Workers that have not yet finished the current generation.
-    running: AtomicUsize,
     stop: AtomicBool,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
-// SAFETY: `job` is written by the forking thread only while `running` is zero, and read by workers only after they saw
-// the `generation` store that follows (release/acquire), until they decrement `running`.
-#[expect(unsafe_code, reason = "the job cell is published by release/acquire on `generation`")]
+// SAFETY: `job` is written by the forking thread only while the set is closed and nobody is inside; workers read it only
+// after they entered by a compare-exchange on `state` that found the set open (acquire), until they leave (release).
+#[expect(unsafe_code, reason = "the job cell is guarded by `state`")]
 unsafe impl Sync for Shared {}
 // SAFETY: as above; the raw pointer is only dereferenced while the forking thread keeps the task alive.
 #[expect(unsafe_code, reason = "the job pointer outlives its use, see `Compute::run`")]
@@ -54,7 +64,7 @@ impl Shared {
                 if index >= job.num_tasks {
                     break;
                 }
-                // SAFETY: `Compute::run` does not return before every worker has left this function.
+                // SAFETY: `Compute::run` does not return before everybody has left this function.
                 #[expect(unsafe_code, reason = "lifetime erased by `Compute::run`")]
                 unsafe {
                     (*job.task)(index);
@@ -70,33 +80,56 @@ impl Shared {
     }
 
     fn worker(&self) {
+        IN_TASK.set(true);
         let mut seen = 0;
-        while let Some(generation) = self.await_generation(seen) {
-            seen = generation;
-            // SAFETY: the acquire load of `generation` makes the forking thread's write visible.
-            #[expect(unsafe_code, reason = "published by `generation`")]
+        while let Some(epoch) = self.enter(seen) {
+            seen = epoch;
+            // SAFETY: this thread is inside an open set, see `Sync for Shared`.
+            #[expect(unsafe_code, reason = "guarded by `state`")]
             let job = unsafe { *self.job.get() };
             if let Some(job) = job {
                 self.work(job);
             }
-            self.running.fetch_sub(1, Ordering::Release);
+            self.state.fetch_sub(1, Ordering::Release);
         }
     }
 
-    /// Waits until `generation` differs from `seen`: spinning first, then parked. `None` when the pool is dropped.
-    fn await_generation(&self, seen: usize) -> Option<usize> {
+    /// Enters the next open task set after `seen`: spinning first, then parked. `None` when the pool is dropped.
+    fn enter(&self, seen: u64) -> Option<u64> {
         let started = Instant::now();
         loop {
             for _ in 0..64 {
-                let generation = self.generation.load(Ordering::Acquire);
-                if generation != seen {
-                    return (!self.stop.load(Ordering::Acquire)).then_some(generation);
+                let state = self.state.load(Ordering::Acquire);
+                let epoch = state / EPOCH;
+                let can_enter = epoch != seen && state & OPEN != 0;
+                if can_enter
+                    && self.state.compare_exchange(state, state + 1, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+                {
+                    return Some(epoch);
                 }
                 std::hint::spin_loop();
+            }
+            if self.stop.load(Ordering::Acquire) {
+                return None;
             }
             if started.elapsed() > SPIN {
                 thread::park();
             }
+        }
+    }
+
+    /// Closes the task set and waits until every worker has left it.
+    fn join(&self) {
+        let mut spins = 0_u32;
+        let mut state = self.state.fetch_and(!OPEN, Ordering::AcqRel);
+        while state & INSIDE != 0 {
+            spins += 1;
+            if spins > SPINS_BEFORE_YIELD {
+                thread::yield_now();
+            } else {
+                std::hint::spin_loop();
+            }
+            state = self.state.load(Ordering::Acquire);
         }
     }
 }
@@ -111,6 +144,8 @@ pub struct Compute {
 
 impl Compute {
     /// A pool of `num_threads` threads (at least one: the caller) at the fastest level of this processor.
+    ///
+    /// When the operating system refuses a thread, the pool has fewer; see [`Compute::num_threads`].
     pub fn new(num_threads: usize) -> Self {
         Self::spawn(num_threads, CpuLevel::detect())
     }
@@ -129,10 +164,9 @@ impl Compute {
 
     fn spawn(num_threads: usize, level: CpuLevel) -> Self {
         let shared = Arc::new(Shared {
-            generation: AtomicUsize::new(0),
-            job: std::cell::UnsafeCell::new(None),
+            state: AtomicU64::new(0),
+            job: UnsafeCell::new(None),
             next_task: AtomicUsize::new(0),
-            running: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
             panic: Mutex::new(None),
         });
@@ -156,31 +190,35 @@ impl Compute {
 
     /// Runs `task(i)` for every `i` below `num_tasks` over the pool, claimed one by one; returns when all are done.
     ///
-    /// A panic in a task is raised again here after all threads have stopped. Must not be called from inside a task.
-    pub fn run(&self, num_tasks: usize, task: &Task) {
-        if num_tasks <= 1 || self.workers.is_empty() {
+    /// A panic in a task is raised again here after all threads have stopped; tasks not yet claimed are then skipped.
+    /// Called from inside a task, it runs the nested tasks on that thread, one after another.
+    pub fn run(&self, num_tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+        if num_tasks <= 1 || self.workers.is_empty() || IN_TASK.get() {
             (0..num_tasks).for_each(task);
             return;
         }
+        // A poisoned turn guards nothing: the pool is consistent after a panic.
         let turn = self.turn.lock();
         let shared = &*self.shared;
-        // SAFETY: only the lifetime is erased; this function returns after `running` is zero, when no worker holds it.
+        // SAFETY: only the lifetime is erased; this function returns after the join, when no worker holds the task.
         #[expect(unsafe_code, reason = "scoped task, joined below")]
-        let task: &'static Task = unsafe { std::mem::transmute::<&Task, &'static Task>(task) };
+        let task = unsafe {
+            std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), *const (dyn Fn(usize) + Sync + 'static)>(task)
+        };
         let job = Job { task, num_tasks };
-        // SAFETY: `running` is zero: no worker reads the cell until the `generation` store below.
+        // SAFETY: the set is closed and nobody is inside (the join of the previous run saw to it).
         #[expect(unsafe_code, reason = "exclusive between join and fork")]
         unsafe {
             *shared.job.get() = Some(job);
         }
         shared.next_task.store(0, Ordering::Relaxed);
-        shared.running.store(self.workers.len(), Ordering::Relaxed);
-        shared.generation.fetch_add(1, Ordering::Release);
-        self.workers.iter().for_each(|worker| worker.thread().unpark());
+        let epoch = shared.state.load(Ordering::Relaxed) / EPOCH;
+        shared.state.store(epoch.wrapping_add(1).wrapping_mul(EPOCH) | OPEN, Ordering::Release);
+        self.workers.iter().take(num_tasks - 1).for_each(|worker| worker.thread().unpark());
+        IN_TASK.set(true);
         shared.work(job);
-        while shared.running.load(Ordering::Acquire) != 0 {
-            std::hint::spin_loop();
-        }
+        IN_TASK.set(false);
+        shared.join();
         let panic = shared.panic.lock().ok().and_then(|mut slot| slot.take());
         drop(turn);
         if let Some(payload) = panic {
@@ -192,11 +230,111 @@ impl Compute {
 impl Drop for Compute {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Release);
-        self.shared.generation.fetch_add(1, Ordering::Release);
         for worker in self.workers.drain(..) {
             worker.thread().unpark();
             // A worker never panics: tasks are caught.
             let _ = worker.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicU32;
+
+    fn counts(cx: &Compute, num_tasks: usize) -> Vec<u32> {
+        let counts: Vec<AtomicU32> = (0..num_tasks).map(|_| AtomicU32::new(0)).collect();
+        cx.run(num_tasks, &|index| {
+            counts[index].fetch_add(1, Ordering::Relaxed);
+        });
+        counts.into_iter().map(AtomicU32::into_inner).collect()
+    }
+
+    #[test]
+    fn every_task_runs_once() {
+        for num_threads in [0, 1, 2, 5] {
+            let cx = Compute::new(num_threads);
+            assert_eq!(cx.num_threads(), num_threads.max(1));
+            for num_tasks in [0, 1, 2, 3, 100] {
+                assert_eq!(counts(&cx, num_tasks), vec![1; num_tasks]);
+            }
+        }
+    }
+
+    #[test]
+    fn many_short_runs_see_their_own_task() {
+        let cx = Compute::new(3);
+        for round in 0..20_000_u32 {
+            let total = AtomicU32::new(0);
+            cx.run(4, &|_| {
+                total.fetch_add(round, Ordering::Relaxed);
+            });
+            assert_eq!(total.into_inner(), round * 4);
+        }
+    }
+
+    #[test]
+    fn parked_workers_wake_up() {
+        let cx = Compute::new(2);
+        for _ in 0..5 {
+            thread::sleep(SPIN * 5);
+            // Both tasks wait for each other: only two threads can finish them.
+            let arrived = AtomicU32::new(0);
+            cx.run(2, &|_| {
+                arrived.fetch_add(1, Ordering::AcqRel);
+                while arrived.load(Ordering::Acquire) < 2 {
+                    thread::yield_now();
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_the_pool_goes_on() {
+        let cx = Compute::new(3);
+        for bad in [0, 7] {
+            let result = catch_unwind(AssertUnwindSafe(|| cx.run(20, &|index| assert_ne!(index, bad, "task {bad}"))));
+            assert!(result.is_err());
+            assert_eq!(counts(&cx, 50), vec![1; 50]);
+        }
+    }
+
+    #[test]
+    fn a_nested_run_is_done_by_the_task_itself() {
+        let cx = Compute::new(3);
+        let total = AtomicU32::new(0);
+        cx.run(6, &|_| {
+            cx.run(5, &|_| {
+                total.fetch_add(1, Ordering::Relaxed);
+            });
+        });
+        assert_eq!(total.into_inner(), 30);
+        assert_eq!(counts(&cx, 10), vec![1; 10]);
+    }
+
+    #[test]
+    fn threads_take_turns() {
+        let cx = Compute::new(2);
+        thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| (0..500).for_each(|_| assert_eq!(counts(&cx, 3), [1, 1, 1])));
+            }
+        });
+    }
+
+    #[test]
+    fn a_dropped_pool_stops_its_threads() {
+        for _ in 0..20 {
+            let cx = Compute::new(4);
+            counts(&cx, 8);
+        }
+    }
+
+    #[test]
+    fn refuses_a_level_the_processor_lacks() {
+        for level in [CpuLevel::Neon, CpuLevel::Avx512Vnni, CpuLevel::Avx2] {
+            assert_eq!(Compute::with_level(1, level).is_ok(), level.is_supported());
         }
     }
 }

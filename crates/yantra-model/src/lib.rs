@@ -1,1 +1,25 @@
 //! Model families as data and the one decoder and encoder that interpret them.
+//!
+//! A checkpoint names its architecture; [`family`] turns its hyper-parameters into a [`ModelSpec`]; [`Decoder`] (text
+//! generation) or [`Encoder`] (embeddings) interprets the specification over weights packed by `yantra-kernels`. A new
+//! family is a new specification, not a new forward pass.
+
+mod batch;
+mod decoder;
+mod encoder;
+mod error;
+pub mod family;
+mod kv;
+mod parameters;
+mod rotary;
+mod spec;
+mod weights;
+
+pub use batch::Batch;
+pub use decoder::{Decoder, Scratch};
+pub use encoder::{Encoder, EncoderSpec, Pooling};
+pub use error::ModelError;
+pub use kv::{KvCache, PAGE_TOKENS};
+pub use spec::{AttentionSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, RopeScaling, RopeSpec};
+pub use weights::LoadOptions;
+pub use yantra_kernels::AttentionSequence;

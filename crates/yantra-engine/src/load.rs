@@ -1,0 +1,332 @@
+//! From a model file to a running model: memory plan, weights, tokeniser, template, engine.
+
+use crate::{EmbedError, EmbedderHandle, Engine, EngineConfig, EngineError, EngineHandle, ModelRunner};
+use std::{fmt, path::Path, sync::Arc};
+use yantra_formats::{Checkpoint, TensorInfo};
+use yantra_kernels::{Compute, KvFormat, WeightFormat};
+use yantra_model::{Decoder, Encoder, EncoderSpec, KvCache, ModelError, ModelSpec, PAGE_TOKENS, family};
+use yantra_text::{ChatTemplate, TextError, Tokenizer};
+
+/// How a model is loaded and run.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// Longest sequence in tokens; the model's own context length when `None`.
+    pub context: Option<usize>,
+    /// Bytes for the KV cache; planned from the free memory when `None`.
+    pub kv_memory_bytes: Option<u64>,
+    /// How keys and values are stored.
+    pub kv_format: KvFormat,
+    /// Quantise float weights to this format at load.
+    pub quantize: Option<WeightFormat>,
+    /// How requests are scheduled.
+    pub engine: EngineConfig,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self {
+            context: None,
+            kv_memory_bytes: None,
+            kv_format: KvFormat::F16,
+            quantize: None,
+            engine: EngineConfig::default(),
+        }
+    }
+}
+
+/// An error of loading a model.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file.
+    #[error(transparent)]
+    Format(#[from] yantra_formats::FormatError),
+    /// The tokeniser or chat template.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// The architecture or the weights.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The engine.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The embedding model's thread.
+    #[error(transparent)]
+    Embed(#[from] EmbedError),
+    /// The tokeniser's thread panicked.
+    #[error("reading the tokeniser panicked")]
+    TokenizerPanicked,
+    /// The context asked for is longer than the model's.
+    #[error("a context of {given} tokens was asked for, but the model was made for at most {limit}")]
+    Context {
+        /// Tokens asked for.
+        given: usize,
+        /// The model's limit.
+        limit: usize,
+    },
+    /// The KV cache asked for can not hold a single sequence.
+    #[error(
+        "{given} bytes of KV memory hold {pages} pages of {PAGE_TOKENS} tokens, too few for one sequence of {context} \
+         tokens: give at least {needed} bytes or a shorter context"
+    )]
+    KvMemory {
+        /// Bytes given.
+        given: u64,
+        /// Pages they hold.
+        pages: usize,
+        /// The context wanted.
+        context: usize,
+        /// Bytes needed.
+        needed: u64,
+    },
+    /// The plan is larger than the free memory.
+    #[error("not enough memory: {plan}")]
+    Memory {
+        /// The plan that does not fit.
+        plan: Box<MemoryPlan>,
+    },
+}
+
+/// What a model will take of the memory, known before anything is allocated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemoryPlan {
+    /// Packed weights and the embedding table.
+    pub weight_bytes: u64,
+    /// The KV cache.
+    pub kv_bytes: u64,
+    /// Its pages.
+    pub kv_pages: usize,
+    /// KV bytes of one token.
+    pub kv_bytes_per_token: u64,
+    /// Buffers of one step.
+    pub step_bytes: u64,
+    /// Longest sequence, in tokens.
+    pub context: usize,
+    /// Free memory when the plan was made, if the system tells.
+    pub available_bytes: Option<u64>,
+}
+
+impl MemoryPlan {
+    /// All of it.
+    pub fn total_bytes(&self) -> u64 {
+        self.weight_bytes + self.kv_bytes + self.step_bytes
+    }
+}
+
+impl fmt::Display for MemoryPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mib = |bytes: u64| bytes as f64 / (1 << 20) as f64;
+        write!(
+            f,
+            "weights {:.0} MiB + KV cache {:.0} MiB ({} tokens at {:.1} KiB, {} per sequence) + step buffers {:.0} MiB \
+             = {:.0} MiB",
+            mib(self.weight_bytes),
+            mib(self.kv_bytes),
+            self.kv_pages * PAGE_TOKENS,
+            self.kv_bytes_per_token as f64 / 1024.0,
+            self.context,
+            mib(self.step_bytes),
+            mib(self.total_bytes()),
+        )?;
+        match self.available_bytes {
+            Some(available) => write!(f, " of {:.0} MiB available", mib(available)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A loaded model: what it can do and how to ask it.
+pub struct LoadedModel {
+    /// Text generation or embedding.
+    pub kind: ModelKind,
+    /// The tokeniser of the checkpoint.
+    pub tokenizer: Tokenizer,
+    /// The checkpoint's chat template, if it has one.
+    pub template: Option<ChatTemplate>,
+    /// Facts for people.
+    pub info: ModelInfo,
+}
+
+/// What a loaded model does.
+pub enum ModelKind {
+    /// Generates text.
+    Generate(EngineHandle),
+    /// Embeds texts.
+    Embed(EmbedderHandle),
+}
+
+/// Facts about a loaded model.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct ModelInfo {
+    /// The family, such as `Llama`.
+    pub family: String,
+    /// Weights in the checkpoint.
+    pub parameters: u64,
+    /// The format most of the weights are stored in.
+    pub quantization: String,
+    /// Longest sequence, in tokens.
+    pub context_length: usize,
+    /// Bytes of the checkpoint's tensors.
+    pub size_bytes: u64,
+}
+
+/// What the model at `path` would take of the memory.
+///
+/// # Errors
+/// If the checkpoint can not be read or the options do not fit it.
+pub fn plan_memory(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<MemoryPlan, LoadError> {
+    let available_bytes = available_memory();
+    let weight_bytes = weight_bytes(checkpoint, options);
+    if family::is_encoder(checkpoint)? {
+        let spec = EncoderSpec::read(checkpoint)?;
+        let step_bytes = 4096 * 4 * (8 * spec.hidden_size + spec.intermediate_size) as u64;
+        let context = spec.context_length;
+        return Ok(MemoryPlan {
+            weight_bytes,
+            kv_bytes: 0,
+            kv_pages: 0,
+            kv_bytes_per_token: 0,
+            step_bytes,
+            context,
+            available_bytes,
+        });
+    }
+    let spec = family::spec(checkpoint)?;
+    let context = options.context.unwrap_or(spec.context_length);
+    if context > spec.context_length {
+        return Err(LoadError::Context { given: context, limit: spec.context_length });
+    }
+    let page_bytes = KvCache::bytes_per_page(&spec, options.kv_format) as u64;
+    let kv_pages = plan_pages(options, context, page_bytes, available_bytes.map(|free| free.saturating_sub(weight_bytes)))?;
+    Ok(MemoryPlan {
+        weight_bytes,
+        kv_bytes: kv_pages as u64 * page_bytes,
+        kv_pages,
+        kv_bytes_per_token: page_bytes / PAGE_TOKENS as u64,
+        step_bytes: step_bytes(&spec, options),
+        context,
+        available_bytes,
+    })
+}
+
+/// Pages for every sequence at full length, but no more than a third of the memory left, and at least one sequence.
+fn plan_pages(options: &LoadOptions, context: usize, page_bytes: u64, free: Option<u64>) -> Result<usize, LoadError> {
+    let one_sequence = context.div_ceil(PAGE_TOKENS);
+    if let Some(given) = options.kv_memory_bytes {
+        let pages = (given / page_bytes) as usize;
+        return if pages >= one_sequence {
+            Ok(pages)
+        } else {
+            Err(LoadError::KvMemory { given, pages, context, needed: one_sequence as u64 * page_bytes })
+        };
+    }
+    let wanted = one_sequence * options.engine.max_sequences;
+    let affordable = free.map_or(wanted, |free| (free / 3 / page_bytes) as usize);
+    Ok(wanted.min(affordable).max(one_sequence))
+}
+
+fn weight_bytes(checkpoint: &Checkpoint, options: &LoadOptions) -> u64 {
+    let bytes = |tensor: &TensorInfo| match options.quantize {
+        Some(target) if tensor.format.is_float() && tensor.shape.len() == 2 => {
+            (tensor.num_elements() as f64 * target.bits_per_weight() / 8.0) as u64
+        }
+        _ => tensor.num_bytes() as u64,
+    };
+    let all: u64 = checkpoint.tensors().map(bytes).sum();
+    // A tied head is packed beside the table.
+    let tied = ["output.weight", "lm_head.weight"].iter().all(|name| checkpoint.tensor(name).is_none());
+    let embeddings = ["token_embd.weight", "model.embed_tokens.weight"];
+    let head = checkpoint.tensors().find(|tensor| tied && embeddings.contains(&tensor.name.as_str()));
+    all + head.map_or(0, bytes)
+}
+
+fn step_bytes(spec: &ModelSpec, options: &LoadOptions) -> u64 {
+    let yantra_model::MlpSpec::Gated { intermediate_size, .. } = spec.mlp;
+    let per_token = 3 * spec.hidden_size + 2 * (spec.query_size() + spec.kv_size()) + 3 * intermediate_size;
+    let logits = options.engine.max_sequences * spec.vocab_size;
+    4 * (options.engine.token_budget * per_token + logits) as u64
+}
+
+/// Memory that can be taken without swapping, where the system tells (Linux).
+fn available_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+}
+
+/// Loads the model at `path` and starts it on `compute`, which several models may share.
+///
+/// `on_plan` sees the memory plan before anything large is allocated.
+///
+/// # Errors
+/// If the file can not be read, the model is not supported, or the plan does not fit the memory.
+pub fn load(
+    path: &Path,
+    compute: &Arc<Compute>,
+    options: &LoadOptions,
+    on_plan: impl FnOnce(&MemoryPlan),
+) -> Result<LoadedModel, LoadError> {
+    let checkpoint = Checkpoint::open(path)?;
+    let plan = plan_memory(&checkpoint, options)?;
+    on_plan(&plan);
+    if plan.available_bytes.is_some_and(|available| plan.total_bytes() > available) {
+        return Err(LoadError::Memory { plan: Box::new(plan) });
+    }
+    // The tokeniser and the weights are independent: read them side by side.
+    let (tokenizer, kind) = std::thread::scope(|scope| {
+        let tokenizer = scope.spawn(|| Tokenizer::from_checkpoint(&checkpoint));
+        let model = start(&checkpoint, compute, options, &plan);
+        (tokenizer.join(), model)
+    });
+    let tokenizer = tokenizer.map_err(|_| LoadError::TokenizerPanicked)??;
+    let kind = match kind? {
+        Prepared::Generate(runner) => {
+            ModelKind::Generate(Engine::spawn(runner, Some(Arc::new(tokenizer.clone())), options.engine.clone())?)
+        }
+        Prepared::Embed(embedder) => ModelKind::Embed(embedder),
+    };
+    let template = ChatTemplate::from_checkpoint(&checkpoint, &tokenizer)?;
+    Ok(LoadedModel { kind, template, tokenizer, info: info(&checkpoint, plan.context)? })
+}
+
+enum Prepared {
+    Generate(Box<ModelRunner>),
+    Embed(EmbedderHandle),
+}
+
+fn start(
+    checkpoint: &Checkpoint,
+    compute: &Arc<Compute>,
+    options: &LoadOptions,
+    plan: &MemoryPlan,
+) -> Result<Prepared, LoadError> {
+    let load = yantra_model::LoadOptions { quantize: options.quantize, max_context: Some(plan.context) };
+    if family::is_encoder(checkpoint)? {
+        let encoder = Encoder::load(checkpoint, compute, load)?;
+        return Ok(Prepared::Embed(EmbedderHandle::spawn(encoder, Arc::clone(compute))?));
+    }
+    let decoder = Decoder::load(checkpoint, compute, load)?;
+    let runner = ModelRunner::new(decoder, Arc::clone(compute), options.kv_format, plan.kv_pages)?;
+    Ok(Prepared::Generate(Box::new(runner)))
+}
+
+/// Facts about a checkpoint, for people.
+///
+/// # Errors
+/// If its architecture is unknown.
+pub fn info(checkpoint: &Checkpoint, context_length: usize) -> Result<ModelInfo, LoadError> {
+    let family =
+        if family::is_encoder(checkpoint)? { "BERT".to_owned() } else { family::spec(checkpoint)?.family.to_owned() };
+    let (mut parameters, mut size_bytes) = (0, 0);
+    let mut by_format: Vec<(WeightFormat, u64)> = Vec::new();
+    for tensor in checkpoint.tensors() {
+        let values = tensor.num_elements() as u64;
+        parameters += values;
+        size_bytes += tensor.num_bytes() as u64;
+        match by_format.iter_mut().find(|(format, _)| *format == tensor.format) {
+            Some((_, sum)) => *sum += values,
+            None => by_format.push((tensor.format, values)),
+        }
+    }
+    let quantization = by_format.iter().max_by_key(|(_, sum)| *sum).map_or("", |(format, _)| format.name());
+    Ok(ModelInfo { family, parameters, quantization: quantization.to_owned(), context_length, size_bytes })
+}

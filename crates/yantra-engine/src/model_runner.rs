@@ -1,0 +1,60 @@
+//! The real decoder behind [`StepModel`]: weights, compute pool, KV cache and scratch buffers of one model.
+
+use crate::{EngineError, StepModel};
+use std::sync::Arc;
+use yantra_kernels::{Compute, KvFormat};
+use yantra_model::{Batch, Decoder, KvCache, ModelError, PAGE_TOKENS, Scratch};
+
+/// A decoder with its own KV cache, stepped by the engine.
+pub struct ModelRunner {
+    decoder: Decoder,
+    compute: Arc<Compute>,
+    kv: KvCache,
+    scratch: Scratch,
+}
+
+impl ModelRunner {
+    /// Allocates `num_pages` KV pages for `decoder`.
+    ///
+    /// # Errors
+    /// If the memory can not be had.
+    pub fn new(
+        decoder: Decoder,
+        compute: Arc<Compute>,
+        kv_format: KvFormat,
+        num_pages: usize,
+    ) -> Result<Self, ModelError> {
+        let kv = KvCache::new(decoder.spec(), kv_format, num_pages)?;
+        let scratch = decoder.scratch();
+        Ok(Self { decoder, compute, kv, scratch })
+    }
+
+    /// The decoder being run.
+    pub fn decoder(&self) -> &Decoder {
+        &self.decoder
+    }
+}
+
+impl StepModel for ModelRunner {
+    fn vocab_size(&self) -> usize {
+        self.decoder.spec().vocab_size
+    }
+
+    fn max_context(&self) -> usize {
+        self.decoder.max_context()
+    }
+
+    fn page_tokens(&self) -> usize {
+        PAGE_TOKENS
+    }
+
+    fn num_pages(&self) -> usize {
+        self.kv.num_pages()
+    }
+
+    fn forward(&mut self, batch: &Batch<'_>, logits: &mut Vec<f32>) -> Result<(), EngineError> {
+        let Self { decoder, compute, kv, scratch } = self;
+        let result = decoder.forward(compute, batch, kv, scratch, logits);
+        result.map_err(|error| EngineError::Forward { message: error.to_string() })
+    }
+}

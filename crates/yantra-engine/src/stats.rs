@@ -1,0 +1,168 @@
+//! The engine's figures: atomics that its thread writes and anybody reads.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+use serde::Serialize;
+
+use crate::{
+    HistogramSnapshot,
+    histogram::{Histogram, REQUEST_SECONDS, STEP_TOKENS, TOKEN_SECONDS},
+};
+
+/// The live figures.
+#[derive(Debug)]
+pub(crate) struct Counters {
+    /// Requests submitted and not yet started; handles count it up, the engine's thread down.
+    pub(crate) queued: AtomicUsize,
+    pub(crate) running: AtomicUsize,
+    pub(crate) waiting_sequences: AtomicUsize,
+    pub(crate) pages_used: AtomicUsize,
+    pub(crate) pages_cached: AtomicUsize,
+    pub(crate) pages_total: usize,
+    pub(crate) prefix_hit_tokens: AtomicU64,
+    pub(crate) prefix_query_tokens: AtomicU64,
+    pub(crate) preemptions: AtomicU64,
+    pub(crate) requests_accepted: AtomicU64,
+    pub(crate) requests_refused: AtomicU64,
+    pub(crate) requests_completed: AtomicU64,
+    pub(crate) requests_cancelled: AtomicU64,
+    pub(crate) requests_failed: AtomicU64,
+    pub(crate) prompt_tokens: AtomicU64,
+    pub(crate) generated_tokens: AtomicU64,
+    pub(crate) steps: AtomicU64,
+    pub(crate) failed_steps: AtomicU64,
+    pub(crate) busy_us: AtomicU64,
+    pub(crate) forward_us: AtomicU64,
+    pub(crate) healthy: AtomicBool,
+    pub(crate) queue_seconds: Histogram,
+    pub(crate) time_to_first_token_seconds: Histogram,
+    pub(crate) inter_token_seconds: Histogram,
+    pub(crate) request_seconds: Histogram,
+    pub(crate) step_tokens: Histogram,
+}
+
+/// Adds to a counter that only one thread writes or whose order does not matter.
+pub(crate) fn add(counter: &AtomicU64, count: usize) {
+    counter.fetch_add(count as u64, Relaxed);
+}
+
+impl Counters {
+    pub(crate) fn new(pages_total: usize) -> Self {
+        Self {
+            queued: AtomicUsize::new(0),
+            running: AtomicUsize::new(0),
+            waiting_sequences: AtomicUsize::new(0),
+            pages_used: AtomicUsize::new(0),
+            pages_cached: AtomicUsize::new(0),
+            pages_total,
+            prefix_hit_tokens: AtomicU64::new(0),
+            prefix_query_tokens: AtomicU64::new(0),
+            preemptions: AtomicU64::new(0),
+            requests_accepted: AtomicU64::new(0),
+            requests_refused: AtomicU64::new(0),
+            requests_completed: AtomicU64::new(0),
+            requests_cancelled: AtomicU64::new(0),
+            requests_failed: AtomicU64::new(0),
+            prompt_tokens: AtomicU64::new(0),
+            generated_tokens: AtomicU64::new(0),
+            steps: AtomicU64::new(0),
+            failed_steps: AtomicU64::new(0),
+            busy_us: AtomicU64::new(0),
+            forward_us: AtomicU64::new(0),
+            healthy: AtomicBool::new(true),
+            queue_seconds: Histogram::new(REQUEST_SECONDS),
+            time_to_first_token_seconds: Histogram::new(REQUEST_SECONDS),
+            inter_token_seconds: Histogram::new(TOKEN_SECONDS),
+            request_seconds: Histogram::new(REQUEST_SECONDS),
+            step_tokens: Histogram::new(STEP_TOKENS),
+        }
+    }
+
+    pub(crate) fn snapshot(&self) -> EngineStats {
+        EngineStats {
+            healthy: self.healthy.load(Relaxed),
+            queued_requests: self.queued.load(Relaxed),
+            waiting_sequences: self.waiting_sequences.load(Relaxed),
+            running_sequences: self.running.load(Relaxed),
+            pages_used: self.pages_used.load(Relaxed),
+            pages_cached: self.pages_cached.load(Relaxed),
+            pages_total: self.pages_total,
+            prefix_hit_tokens: self.prefix_hit_tokens.load(Relaxed),
+            prefix_query_tokens: self.prefix_query_tokens.load(Relaxed),
+            preemptions: self.preemptions.load(Relaxed),
+            requests_accepted: self.requests_accepted.load(Relaxed),
+            requests_refused: self.requests_refused.load(Relaxed),
+            requests_completed: self.requests_completed.load(Relaxed),
+            requests_cancelled: self.requests_cancelled.load(Relaxed),
+            requests_failed: self.requests_failed.load(Relaxed),
+            prompt_tokens: self.prompt_tokens.load(Relaxed),
+            generated_tokens: self.generated_tokens.load(Relaxed),
+            steps: self.steps.load(Relaxed),
+            failed_steps: self.failed_steps.load(Relaxed),
+            busy_seconds: self.busy_us.load(Relaxed) as f64 / 1e6,
+            forward_seconds: self.forward_us.load(Relaxed) as f64 / 1e6,
+            queue_seconds: self.queue_seconds.snapshot(),
+            time_to_first_token_seconds: self.time_to_first_token_seconds.snapshot(),
+            inter_token_seconds: self.inter_token_seconds.snapshot(),
+            request_seconds: self.request_seconds.snapshot(),
+            step_tokens: self.step_tokens.snapshot(),
+        }
+    }
+}
+
+/// The engine's figures at one moment. Counters count from the engine's start and never fall.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct EngineStats {
+    /// False after three failed forward passes in a row, until one succeeds.
+    pub healthy: bool,
+    /// Requests accepted and not yet started (gauge).
+    pub queued_requests: usize,
+    /// Sequences that wait for a place, preempted ones included (gauge).
+    pub waiting_sequences: usize,
+    /// Sequences in the batch (gauge).
+    pub running_sequences: usize,
+    /// KV pages that sequences hold (gauge).
+    pub pages_used: usize,
+    /// KV pages kept only for later prompts; they can be had at once (gauge).
+    pub pages_cached: usize,
+    /// KV pages there are.
+    pub pages_total: usize,
+    /// Prompt tokens found in the prefix cache (counter).
+    pub prefix_hit_tokens: u64,
+    /// Prompt tokens looked for in the prefix cache (counter).
+    pub prefix_query_tokens: u64,
+    /// Sequences put back to make room (counter).
+    pub preemptions: u64,
+    /// Requests taken in (counter).
+    pub requests_accepted: u64,
+    /// Requests refused (counter).
+    pub requests_refused: u64,
+    /// Requests that ended by themselves (counter).
+    pub requests_completed: u64,
+    /// Requests cancelled, by call or because their sink went away (counter).
+    pub requests_cancelled: u64,
+    /// Requests that ended in an error (counter).
+    pub requests_failed: u64,
+    /// Prompt tokens of started requests (counter).
+    pub prompt_tokens: u64,
+    /// Tokens generated (counter).
+    pub generated_tokens: u64,
+    /// Forward passes that succeeded (counter).
+    pub steps: u64,
+    /// Forward passes that failed (counter).
+    pub failed_steps: u64,
+    /// Time spent in steps (counter, seconds).
+    pub busy_seconds: f64,
+    /// Time spent in forward passes (counter, seconds); the rest of `busy_seconds` is scheduling, sampling and text.
+    pub forward_seconds: f64,
+    /// From submission to the first step.
+    pub queue_seconds: HistogramSnapshot,
+    /// From submission to the first token.
+    pub time_to_first_token_seconds: HistogramSnapshot,
+    /// Between consecutive tokens of a choice.
+    pub inter_token_seconds: HistogramSnapshot,
+    /// From submission to the end.
+    pub request_seconds: HistogramSnapshot,
+    /// Tokens computed per step.
+    pub step_tokens: HistogramSnapshot,
+}

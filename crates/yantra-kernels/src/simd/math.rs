@@ -1,0 +1,66 @@
+//! Exponential and the functions made from it, vectorised.
+//!
+//! `exp` reduces its argument by multiples of ln 2 and evaluates the degree-6 Taylor-like minimax polynomial on
+//! [-ln2/2, ln2/2] (coefficients of Cephes `expf`); relative error below 2e-7. `exp(0)` is exactly 1.
+
+use super::Simd;
+
+/// `e^x`; zero below -87.3, largest finite value above 88.3.
+#[inline(always)]
+pub(crate) fn exp<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
+    let lowest = simd.splat(-87.3);
+    let clamped = simd.min(simd.max(x, lowest), simd.splat(88.3));
+    let n = simd.round(simd.mul(clamped, simd.splat(std::f32::consts::LOG2_E)));
+    // ln 2 in two parts, so that n * ln 2 is taken away exactly enough.
+    let r = simd.fma(n, simd.splat(-0.693_359_4), clamped);
+    let r = simd.fma(n, simd.splat(2.121_944_4e-4), r);
+    let mut p = simd.splat(1.987_569_1e-4);
+    for coefficient in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 0.166_666_65, 0.5] {
+        p = simd.fma(p, r, simd.splat(coefficient));
+    }
+    let p = simd.add(simd.fma(p, simd.mul(r, r), r), simd.splat(1.0));
+    let value = simd.scale_by_power_of_two(p, n);
+    simd.select_less(x, lowest, simd.splat(0.0), value)
+}
+
+/// `tanh(x) = 1 - 2 / (e^2x + 1)`; absolute error below 3e-7.
+#[inline(always)]
+pub(crate) fn tanh<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
+    let e = exp(simd, simd.add(x, x));
+    simd.sub(simd.splat(1.0), simd.div(simd.splat(2.0), simd.add(e, simd.splat(1.0))))
+}
+
+/// `x / (1 + e^-x)`.
+#[inline(always)]
+pub(crate) fn silu<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
+    let e = exp(simd, simd.sub(simd.splat(0.0), x));
+    simd.div(x, simd.add(e, simd.splat(1.0)))
+}
+
+/// `x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`, written as `x * sigmoid(2u)` to keep the negative tail.
+#[inline(always)]
+pub(crate) fn gelu_tanh<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
+    const TWICE_SQRT_2_OVER_PI: f32 = 1.595_769_1;
+    let cubic = simd.fma(simd.mul(x, x), simd.splat(0.044_715), simd.splat(1.0));
+    let twice_u = simd.mul(simd.mul(x, simd.splat(TWICE_SQRT_2_OVER_PI)), cubic);
+    let e = exp(simd, simd.sub(simd.splat(0.0), twice_u));
+    simd.div(x, simd.add(e, simd.splat(1.0)))
+}
+
+/// `x/2 (1 + erf(x / sqrt 2))`; erf by Abramowitz & Stegun 7.1.26, absolute error of the result below 2e-7 |x| + 2e-7.
+#[inline(always)]
+pub(crate) fn gelu_erf<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
+    let z = simd.mul(x, simd.splat(std::f32::consts::FRAC_1_SQRT_2));
+    let negated = simd.sub(simd.splat(0.0), z);
+    let magnitude = simd.max(z, negated);
+    let t = simd.div(simd.splat(1.0), simd.fma(magnitude, simd.splat(0.327_591_1), simd.splat(1.0)));
+    let mut p = simd.splat(1.061_405_4);
+    for coefficient in [-1.453_152, 1.421_413_7, -0.284_496_74, 0.254_829_6] {
+        p = simd.fma(p, t, simd.splat(coefficient));
+    }
+    let e = exp(simd, simd.mul(z, negated));
+    // erfc(|z|) / 2; the two tails of the normal distribution function follow from it.
+    let tail = simd.mul(simd.mul(simd.mul(p, t), e), simd.splat(0.5));
+    let probability = simd.select_less(z, simd.splat(0.0), tail, simd.sub(simd.splat(1.0), tail));
+    simd.mul(x, probability)
+}

@@ -1,0 +1,65 @@
+//! What can go wrong between a checkpoint and a running model.
+
+use yantra_kernels::KernelError;
+
+/// An error of loading or running a model.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// The checkpoint is of a family that is not known.
+    #[error("unknown architecture '{given}': known are {known}")]
+    UnknownArchitecture {
+        /// The architecture named by the checkpoint.
+        given: String,
+        /// The architectures there are.
+        known: String,
+    },
+    /// The checkpoint is of another kind than was asked for.
+    #[error("'{architecture}' is {found}, not {expected}")]
+    WrongKind {
+        /// The architecture named by the checkpoint.
+        architecture: String,
+        /// What it is.
+        found: &'static str,
+        /// What was asked for.
+        expected: &'static str,
+    },
+    /// A hyper-parameter is missing or out of range.
+    #[error("hyper-parameter '{key}': {message}")]
+    Parameter {
+        /// Its key in the checkpoint.
+        key: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// A feature of the checkpoint that is not built.
+    #[error("{feature} is not supported")]
+    Unsupported {
+        /// The feature, with its value.
+        feature: String,
+    },
+    /// A weight has another shape than the hyper-parameters say.
+    #[error("tensor '{name}' has shape {given:?}, expected {expected:?}")]
+    TensorShape {
+        /// Its name.
+        name: String,
+        /// The shape found.
+        given: Vec<usize>,
+        /// The shape expected.
+        expected: Vec<usize>,
+    },
+    /// A batch that does not fit the model.
+    #[error("invalid batch: {message}")]
+    Batch {
+        /// What is wrong.
+        message: String,
+    },
+    /// An error of the arithmetic layer.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// An error of the file.
+    #[error(transparent)]
+    Format(#[from] yantra_formats::FormatError),
+    /// A hyper-parameter of another type than expected.
+    #[error(transparent)]
+    Metadata(#[from] yantra_formats::MetadataError),
+}

@@ -1,0 +1,48 @@
+//! The key/value cache of a decoder: pages of every layer, addressed by the page ids the engine hands out.
+
+use crate::{ModelError, ModelSpec};
+use yantra_kernels::{KvFormat, KvLayout, KvPages};
+
+/// Tokens in one page. A multiple of the attention kernels' block; small enough that a sequence wastes little.
+pub const PAGE_TOKENS: usize = 32;
+
+/// Keys and values of all layers. Page `p` means the same tokens in every layer.
+pub struct KvCache {
+    layers: Vec<KvPages>,
+    num_pages: usize,
+}
+
+impl KvCache {
+    /// Allocates `num_pages` pages for every layer.
+    ///
+    /// # Errors
+    /// If the memory can not be had.
+    pub fn new(spec: &ModelSpec, format: KvFormat, num_pages: usize) -> Result<Self, ModelError> {
+        let layers = spec.layers.iter().map(|_| KvPages::new(Self::layout(spec, format), num_pages));
+        Ok(Self { layers: layers.collect::<Result<_, _>>()?, num_pages })
+    }
+
+    fn layout(spec: &ModelSpec, format: KvFormat) -> KvLayout {
+        let attention = &spec.attention;
+        KvLayout {
+            num_kv_heads: attention.num_kv_heads,
+            head_dim: attention.head_dim,
+            page_tokens: PAGE_TOKENS,
+            format,
+        }
+    }
+
+    /// Bytes of one page over all layers.
+    pub fn bytes_per_page(spec: &ModelSpec, format: KvFormat) -> usize {
+        spec.layers.len() * KvPages::bytes_per_page(Self::layout(spec, format))
+    }
+
+    /// Pages there are.
+    pub fn num_pages(&self) -> usize {
+        self.num_pages
+    }
+
+    pub(crate) fn layer_mut(&mut self, index: usize) -> &mut KvPages {
+        &mut self.layers[index]
+    }
+}

@@ -1,0 +1,115 @@
+//! Hyper-parameters of a checkpoint under one roof: GGUF metadata and Hugging Face `config.json`.
+
+use crate::ModelError;
+use yantra_formats::{Checkpoint, Metadata, hf::Config};
+
+/// Largest count believed: no model has dimensions, layers or contexts near it.
+const MAX_COUNT: u32 = 1 << 28;
+
+/// Where a parameter is found: its GGUF key (without the architecture prefix) and its `config.json` key.
+///
+/// An empty name means that the format does not record the parameter.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Key {
+    gguf: &'static str,
+    hugging_face: &'static str,
+}
+
+/// Short form of [`Key`].
+pub(crate) const fn key(gguf: &'static str, hugging_face: &'static str) -> Key {
+    Key { gguf, hugging_face }
+}
+
+/// Typed access to the hyper-parameters of a checkpoint.
+pub(crate) struct Parameters<'a> {
+    architecture: String,
+    source: Source<'a>,
+}
+
+enum Source<'a> {
+    Gguf(&'a Metadata),
+    HuggingFace(&'a Config),
+}
+
+impl<'a> Parameters<'a> {
+    pub(crate) fn new(checkpoint: &'a Checkpoint) -> Result<Self, ModelError> {
+        let (architecture, source) = match checkpoint {
+            Checkpoint::Gguf(file) => {
+                let metadata = file.metadata();
+                (metadata.get_str("general.architecture")?.to_owned(), Source::Gguf(metadata))
+            }
+            Checkpoint::HuggingFace(directory) => {
+                let config = directory.config();
+                let architectures: Vec<&str> = config.get("architectures")?;
+                let first = architectures.first().ok_or_else(|| missing("architectures"))?;
+                ((*first).to_owned(), Source::HuggingFace(config))
+            }
+        };
+        Ok(Self { architecture, source })
+    }
+
+    /// The architecture as the checkpoint names it: `llama` (GGUF) or `LlamaForCausalLM` (Hugging Face).
+    pub(crate) fn architecture(&self) -> &str {
+        &self.architecture
+    }
+
+    pub(crate) fn is_gguf(&self) -> bool {
+        matches!(self.source, Source::Gguf(_))
+    }
+
+    /// The `config.json` of a Hugging Face checkpoint.
+    pub(crate) fn config(&self) -> Option<&'a Config> {
+        match self.source {
+            Source::Gguf(_) => None,
+            Source::HuggingFace(config) => Some(config),
+        }
+    }
+
+    fn name(&self, key: Key) -> String {
+        match self.source {
+            Source::Gguf(_) => format!("{}.{}", self.architecture, key.gguf),
+            Source::HuggingFace(_) => key.hugging_face.to_owned(),
+        }
+    }
+
+    /// A count of at least one, if recorded.
+    pub(crate) fn count(&self, key: Key) -> Result<Option<usize>, ModelError> {
+        let number: Option<u32> = match self.source {
+            Source::Gguf(metadata) => metadata.find(&self.name(key))?,
+            Source::HuggingFace(config) => config.find(key.hugging_face)?,
+        };
+        match number {
+            Some(number @ 1..=MAX_COUNT) => Ok(Some(number as usize)),
+            Some(number) => {
+                let message = format!("{number} is not between 1 and {MAX_COUNT}");
+                Err(ModelError::Parameter { key: self.name(key), message })
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// A count that must be recorded.
+    pub(crate) fn required_count(&self, key: Key) -> Result<usize, ModelError> {
+        self.count(key)?.ok_or_else(|| missing(&self.name(key)))
+    }
+
+    /// A real number, if recorded.
+    pub(crate) fn real(&self, key: Key) -> Result<Option<f32>, ModelError> {
+        Ok(match self.source {
+            Source::Gguf(metadata) => metadata.find(&self.name(key))?,
+            Source::HuggingFace(config) => config.find(key.hugging_face)?,
+        })
+    }
+
+    /// A text, if recorded.
+    pub(crate) fn text(&self, key: Key) -> Result<Option<&'a str>, ModelError> {
+        Ok(match self.source {
+            Source::Gguf(metadata) => metadata.find(&self.name(key))?,
+            Source::HuggingFace(config) => config.find(key.hugging_face)?,
+        })
+    }
+}
+
+fn missing(key: &str) -> ModelError {
+    ModelError::Parameter { key: key.to_owned(), message: "missing from the checkpoint".to_owned() }
+}

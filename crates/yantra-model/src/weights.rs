@@ -1,0 +1,123 @@
+//! Weights of a checkpoint by role: names, shapes, packing and quantisation at load.
+
+use crate::ModelError;
+use yantra_formats::{Checkpoint, TensorView};
+use yantra_kernels::{Compute, LinearJob, PackedLinear, WeightFormat, dequantize_row, quantize_rows};
+
+/// How weights are brought into memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct LoadOptions {
+    /// Quantise float matrices to this format; quantised ones stay as they are.
+    pub quantize: Option<WeightFormat>,
+    /// Longest sequence that will be run, in tokens; the model's own context length when `None`.
+    pub max_context: Option<usize>,
+}
+
+/// A matrix with its optional bias, ready for [`yantra_kernels::linear`].
+pub(crate) struct Linear {
+    pub(crate) weight: PackedLinear,
+    pub(crate) bias: Option<Vec<f32>>,
+}
+
+impl Linear {
+    /// The product with this matrix, written to `out` (`[num_tokens, rows]`).
+    pub(crate) fn job<'a>(&'a self, out: &'a mut [f32]) -> LinearJob<'a> {
+        LinearJob { weight: &self.weight, bias: self.bias.as_deref(), out, accumulate: false }
+    }
+}
+
+/// Tensors of a checkpoint, fetched with their expected shape.
+pub(crate) struct WeightSource<'a> {
+    checkpoint: &'a Checkpoint,
+    options: LoadOptions,
+}
+
+impl<'a> WeightSource<'a> {
+    pub(crate) fn new(checkpoint: &'a Checkpoint, options: LoadOptions) -> Self {
+        Self { checkpoint, options }
+    }
+
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.checkpoint.tensor(name).is_some()
+    }
+
+    /// The tensor of that name and shape.
+    pub(crate) fn tensor(&self, name: &str, shape: &[usize]) -> Result<TensorView<'a>, ModelError> {
+        let view = self.checkpoint.require(name)?;
+        if view.shape == shape {
+            Ok(view)
+        } else {
+            Err(ModelError::TensorShape { name: name.to_owned(), given: view.shape, expected: shape.to_vec() })
+        }
+    }
+
+    /// A vector of `len` values as f32.
+    pub(crate) fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, ModelError> {
+        let view = self.tensor(name, &[len])?;
+        let mut values = vec![0.0; len];
+        dequantize_row(view.format, view.data, &mut values)?;
+        Ok(values)
+    }
+
+    /// The vector if the checkpoint has it.
+    pub(crate) fn optional_vector(&self, name: &str, len: usize) -> Result<Option<Vec<f32>>, ModelError> {
+        self.has(name).then(|| self.vector(name, len)).transpose()
+    }
+
+    /// A matrix `[rows, cols]` as f32.
+    pub(crate) fn table(&self, name: &str, rows: usize, cols: usize) -> Result<Vec<f32>, ModelError> {
+        let view = self.tensor(name, &[rows, cols])?;
+        let mut values = vec![0.0; rows * cols];
+        dequantize_row(view.format, view.data, &mut values)?;
+        Ok(values)
+    }
+
+    /// A matrix of however many rows of `cols` as f32.
+    pub(crate) fn rows_of(&self, name: &str, cols: usize) -> Result<Vec<f32>, ModelError> {
+        let view = self.checkpoint.require(name)?;
+        self.table(name, view.shape.first().copied().unwrap_or(0), cols)
+    }
+
+    /// A matrix `[rows, cols]` packed for the processor, with the bias of the same name if there is one.
+    ///
+    /// `name` comes without the `.weight` suffix.
+    pub(crate) fn linear(&self, cx: &Compute, name: &str, rows: usize, cols: usize) -> Result<Linear, ModelError> {
+        let weight = self.matrix(cx, &format!("{name}.weight"), rows, cols)?;
+        let bias = self.optional_vector(&format!("{name}.bias"), rows)?;
+        Ok(Linear { weight, bias })
+    }
+
+    /// A matrix `[rows, cols]` packed for the processor, quantised first if the options ask for it.
+    pub(crate) fn matrix(
+        &self,
+        cx: &Compute,
+        name: &str,
+        rows: usize,
+        cols: usize,
+    ) -> Result<PackedLinear, ModelError> {
+        let view = self.tensor(name, &[rows, cols])?;
+        let target = self.options.quantize.filter(|_| view.format.is_float());
+        match target.and_then(|target| fitting(target, cols)) {
+            None => Ok(PackedLinear::pack(cx, view.format, rows, cols, view.data)?),
+            Some(target) => {
+                let mut values = vec![0.0; rows * cols];
+                dequantize_row(view.format, view.data, &mut values)?;
+                let quantized = quantize_rows(cx, target, &values, rows, cols)?;
+                Ok(PackedLinear::pack(cx, target, rows, cols, &quantized)?)
+            }
+        }
+    }
+}
+
+/// The format itself if rows of `cols` are whole blocks of it, else the nearest one of blocks of 32, else none.
+pub(crate) fn fitting(target: WeightFormat, cols: usize) -> Option<WeightFormat> {
+    use WeightFormat as F;
+    let fallback = match target {
+        F::Q2_K | F::Q3_K | F::IQ4_XS => F::IQ4_NL,
+        F::Q4_K => F::Q5_0,
+        F::Q5_K => F::Q5_1,
+        F::Q6_K => F::Q8_0,
+        other => other,
+    };
+    [target, fallback].into_iter().find(|format| cols % format.block_len() == 0)
+}

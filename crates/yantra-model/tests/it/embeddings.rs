@@ -1,0 +1,43 @@
+//! MiniLM against sentence-transformers in f32 (`tests/data/minilm_reference.py`).
+
+use crate::harness::model;
+use yantra_formats::Checkpoint;
+use yantra_kernels::Compute;
+use yantra_model::{Encoder, LoadOptions};
+
+fn reference() -> Vec<(Vec<u32>, Vec<f32>)> {
+    let json: serde_json::Value = serde_json::from_str(include_str!("../data/minilm_reference.json")).unwrap();
+    let numbers = |value: &serde_json::Value| -> Vec<f64> {
+        value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
+    };
+    let items = json["items"].as_array().unwrap().iter();
+    let tokens = |item| numbers(item).into_iter().map(|id| id as u32).collect();
+    let vector = |item| numbers(item).into_iter().map(|x| x as f32).collect();
+    items.map(|item| (tokens(&item["tokens"]), vector(&item["embedding"]))).collect()
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| -> f64 { a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum() };
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}
+
+#[test]
+fn minilm_equals_sentence_transformers() {
+    let Some(path) = model("minilm-l6") else { return };
+    let compute = Compute::new(2);
+    let encoder = Encoder::load(&Checkpoint::open(&path).unwrap(), &compute, LoadOptions::default()).unwrap();
+    let reference = reference();
+    assert_eq!(reference.len(), 50);
+    let texts: Vec<&[u32]> = reference.iter().map(|(tokens, _)| &tokens[..]).collect();
+    let found = encoder.embed(&compute, &texts).unwrap();
+    let worst = found.iter().zip(&reference).map(|(found, (_, expected))| cosine(found, expected)).fold(1.0, f64::min);
+    eprintln!("MiniLM: smallest cosine with sentence-transformers over 50 sentences {worst:.7}");
+    assert!(worst >= 0.9999, "cosine {worst}");
+
+    // A text's vector does not depend on what else is in the batch.
+    for index in [0, 24, 49] {
+        assert_eq!(encoder.embed(&compute, &texts[index..=index]).unwrap()[0], found[index]);
+    }
+    assert!(encoder.embed(&compute, &[&[]]).unwrap_err().to_string().contains("text 0 has 0 tokens"));
+    assert!(encoder.embed(&compute, &[&[1, 99_999]]).unwrap_err().to_string().contains("outside the vocabulary"));
+}

@@ -1,0 +1,84 @@
+//! Running a decoder on whole token sequences, and finding the files that tests need.
+
+use std::path::PathBuf;
+use yantra_formats::Checkpoint;
+use yantra_kernels::{AttentionSequence, Compute, KvFormat};
+use yantra_model::{Batch, Decoder, KvCache, LoadOptions, PAGE_TOKENS, Scratch};
+
+/// A decoder with its cache, for one sequence at a time.
+pub(crate) struct Runner {
+    pub(crate) decoder: Decoder,
+    pub(crate) compute: Compute,
+    pub(crate) kv: KvCache,
+    scratch: Scratch,
+}
+
+impl Runner {
+    pub(crate) fn load(path: &std::path::Path, kv: KvFormat, context: usize) -> Self {
+        Self::with_compute(path, kv, context, Compute::new(2))
+    }
+
+    pub(crate) fn with_compute(path: &std::path::Path, kv: KvFormat, context: usize, compute: Compute) -> Self {
+        let checkpoint = Checkpoint::open(path).unwrap();
+        let options = LoadOptions { max_context: Some(context), ..LoadOptions::default() };
+        let decoder = Decoder::load(&checkpoint, &compute, options).unwrap();
+        let kv = KvCache::new(decoder.spec(), kv, context.div_ceil(PAGE_TOKENS)).unwrap();
+        let scratch = decoder.scratch();
+        Self { decoder, compute, kv, scratch }
+    }
+
+    /// Feeds `tokens` at `start..` of the one sequence; returns the logits of the rows from `first_row` on.
+    pub(crate) fn feed(&mut self, tokens: &[u32], start: usize, first_row: usize) -> Vec<f32> {
+        let end = start + tokens.len();
+        let positions: Vec<u32> = (start as u32..end as u32).collect();
+        // Pages in descending order: a page table that is not the identity.
+        let num_pages = self.kv.num_pages();
+        let pages: Vec<u32> = (0..num_pages as u32).rev().collect();
+        let slot = |position: &u32| pages[*position as usize / PAGE_TOKENS] * PAGE_TOKENS as u32 + position % 32;
+        let slots: Vec<u32> = positions.iter().map(slot).collect();
+        let sequence =
+            AttentionSequence { query_start: 0, query_len: tokens.len(), context_len: end, pages: &pages };
+        let rows: Vec<u32> = (first_row as u32..tokens.len() as u32).collect();
+        let batch =
+            Batch { tokens, positions: &positions, slots: &slots, sequences: &[sequence], logit_rows: &rows };
+        let mut logits = Vec::new();
+        self.decoder.forward(&self.compute, &batch, &mut self.kv, &mut self.scratch, &mut logits).unwrap();
+        logits
+    }
+}
+
+/// The shared test data, if it lies beside the project.
+pub(crate) fn shared(path: &str) -> Option<PathBuf> {
+    let root = std::env::var_os("YANTRA_SHARED")
+        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared")), PathBuf::from);
+    found(root.join(path))
+}
+
+/// A file of the model cache, if it has been pulled.
+pub(crate) fn model(path: &str) -> Option<PathBuf> {
+    let cache = std::env::var_os("YANTRA_MODELS").map(PathBuf::from).or_else(|| {
+        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+        let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
+        Some(cache?.join("yantra/models"))
+    })?;
+    found(cache.join(path))
+}
+
+fn found(path: PathBuf) -> Option<PathBuf> {
+    if path.exists() {
+        return Some(path);
+    }
+    eprintln!("SKIPPED: {} is not there", path.display());
+    None
+}
+
+pub(crate) fn argmax(row: &[f32]) -> usize {
+    let best = row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(&a.0)));
+    best.unwrap().0
+}
+
+pub(crate) fn log_probability(row: &[f32], token: u32) -> f64 {
+    let max = row.iter().copied().fold(f32::MIN, f32::max);
+    let sum: f64 = row.iter().map(|logit| f64::from(logit - max).exp()).sum();
+    f64::from(row[token as usize] - max) - sum.ln()
+}

@@ -1,0 +1,8 @@
+//! Models against references we did not compute: logits, greedy texts, perplexities and embeddings.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "tests")]
+
+mod determinism;
+mod embeddings;
+mod harness;
+mod references;
+mod stories;
