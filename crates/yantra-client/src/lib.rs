@@ -5,6 +5,7 @@
 
 mod chat;
 pub mod conformance;
+mod engine;
 mod error;
 mod http;
 mod openai;
@@ -14,8 +15,9 @@ mod wire;
 
 pub use chat::{
     BoxFuture, ChatEvent, ChatModel, ChatParams, ChatReply, ChatRequest, ChatStream, FinishReason, Message, Role,
-    ToolCall, ToolCallDelta, Usage, collect,
+    FunctionCall, ToolCall, ToolCallDelta, Usage, collect,
 };
+pub use engine::EngineChat;
 pub use error::ClientError;
 pub use http::{Endpoint, EndpointConfig, ModelEntry, Timeouts};
 pub use openai::OpenAiChat;

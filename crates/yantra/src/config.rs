@@ -34,7 +34,7 @@ pub(crate) struct RawServer {
 #[serde(default)]
 #[command(next_help_heading = "Engine")]
 pub(crate) struct RawEngine {
-    /// Threads to compute with [default: the physical cores]
+    /// Threads to compute with [default: all cores]
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
     /// Longest sequence in tokens, prompt and reply together [default: the model's own limit]
@@ -121,7 +121,6 @@ impl RawConfig {
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let table: toml::Table = text.parse().map_err(|error: toml::de::Error| usage(error.to_string()))?;
         let mut known = serde_json::to_value(Self { models: vec![RawModel::default()], ..Self::default() })?;
-        // Flags only: a file that sets a fixed context for all models would be refused by the smaller ones.
         refuse_unknown_keys("", &serde_json::to_value(&table)?, &mut known)?;
         toml::from_str(text).map_err(|error| usage(error.to_string()))
     }
@@ -173,6 +172,12 @@ impl RawConfig {
 }
 
 impl RawEngine {
+    /// Checked, with the environment below: for commands that have no configuration file.
+    pub(crate) fn over_environment(self) -> Result<EngineSettings> {
+        let raw = RawConfig { engine: self, ..RawConfig::default() };
+        raw.over(crate::env::config()?).engine.validate()
+    }
+
     /// Checks the engine's settings.
     pub(crate) fn validate(&self) -> Result<EngineSettings> {
         let positive = |name: &str, value: Option<usize>| match value {
