@@ -70,6 +70,14 @@ pub struct ModelEntry {
     pub details: Value,
 }
 
+impl ModelEntry {
+    /// Whether the model answers conversations, as far as the server says: Yantra lists capabilities, others nothing.
+    pub fn generates_text(&self) -> bool {
+        let capabilities = self.details.get("capabilities").and_then(Value::as_array);
+        capabilities.is_none_or(|all| all.is_empty() || all.iter().any(|one| one == "chat" || one == "completion"))
+    }
+}
+
 /// A server that speaks OpenAI's HTTP API. Cheap to clone; clones share connections.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
@@ -190,10 +198,8 @@ impl Endpoint {
     /// # Errors
     /// As [`Endpoint::get`]; [`ClientError::Status`] 404 where there is no such endpoint.
     pub async fn tokenize(&self, model: &str, text: &str) -> Result<Vec<u32>, ClientError> {
-        // One name per dialect: llama.cpp reads `content`, vLLM and Yantra `prompt` or `text`. All ignore the rest
-        // or refuse it, so the strict ones are asked in turn.
+        // Yantra and vLLM read `prompt`, llama.cpp reads `content` and gives no tokens for what it does not know.
         let dialects = [
-            serde_json::json!({"model": model, "text": text, "add_special": false}),
             serde_json::json!({"model": model, "prompt": text, "add_special_tokens": false}),
             serde_json::json!({"content": text, "add_special": false}),
         ];
@@ -354,6 +360,9 @@ mod tests {
         check("http://localhost:8080/v1/", "http://localhost:8080", true);
         check("http://[::1]:80/", "http://[::1]", true);
         check("https://api.example.com/openai/v1", "https://api.example.com/openai", false);
+        let entry = |details: Value| ModelEntry { id: "m".into(), details }.generates_text();
+        assert!(entry(serde_json::json!({})) && entry(serde_json::json!({"capabilities": ["chat"]})));
+        assert!(!entry(serde_json::json!({"capabilities": ["embedding"]})));
         for wrong in ["127.0.0.1:8080", "ftp://x", "", "http://x/?a=b", "http://"] {
             let error = Endpoint::new(&EndpointConfig::new(wrong)).unwrap_err();
             assert!(matches!(error, ClientError::InvalidUrl { .. }), "{wrong}: {error}");

@@ -33,9 +33,8 @@ impl OpenAiChat {
     pub async fn first_model(config: &EndpointConfig) -> Result<Self, ClientError> {
         let endpoint = Endpoint::new(config)?;
         let models = endpoint.models().await?;
-        let generates = |details: &Value| details.get("kind").and_then(Value::as_str) != Some("embed");
-        let first = models.into_iter().find(|model| generates(&model.details));
-        let first = first.ok_or_else(|| ClientError::protocol("at least one model in /v1/models", "none"))?;
+        let first = models.into_iter().find(crate::ModelEntry::generates_text);
+        let first = first.ok_or_else(|| ClientError::protocol("a model that generates text in /v1/models", "none"))?;
         Ok(Self::new(endpoint, first.id))
     }
 

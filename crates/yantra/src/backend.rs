@@ -1,51 +1,44 @@
 //! What the commands need of the libraries below, behind a few functions.
 
 use crate::{
+    commands::pull::DownloadBar,
     config::{EngineSettings, KvDtype},
-    env,
     failure::hinted,
-    output, suggest,
+    output,
 };
 use anyhow::{Context, Result, bail};
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::PathBuf, sync::Arc};
 use yantra_engine::{
     EngineConfig, EngineHandle, ModelRunner,
     load::{self, LoadOptions, LoadedModel, MemoryPlan, ModelKind},
 };
 use yantra_formats::Checkpoint;
-use yantra_hub::Hub;
+use yantra_hub::{Hub, HubError};
 use yantra_kernels::{Compute, KvFormat};
 use yantra_model::Decoder;
 
 /// Where models are found and fetched from.
 pub(crate) fn hub() -> Result<Hub> {
-    let directory = env::models_directory().context("there is no cache directory; name one in YANTRA_MODELS")?;
-    Ok(Hub::new(directory))
+    Ok(Hub::from_env()?)
 }
 
-/// The file or directory that `model` names: a path, or a catalogue name that was pulled.
+/// The file or directory that `model` names: a path, or a model that was pulled.
 pub(crate) fn resolve(model: &str) -> Result<PathBuf> {
-    let path = Path::new(model);
-    if path.exists() {
-        return Ok(path.to_owned());
+    let bar = DownloadBar::new();
+    let resolved = hub()?.resolve(model, &bar);
+    bar.finish();
+    match resolved {
+        Ok(resolved) => Ok(resolved.path),
+        Err(HubError::NotDownloaded { name }) => Err(hinted(
+            format!("the model `{name}` is known, but not on this machine yet"),
+            format!("fetch it with `yantra pull {name}`"),
+        )),
+        Err(error @ HubError::NoSuchPath { .. }) => Err(hinted(
+            error.to_string(),
+            "check the path; `yantra pull --list` shows the models of the catalogue",
+        )),
+        Err(error) => Err(error.into()),
     }
-    let hub = hub()?;
-    if let Some(path) = hub.local(model)? {
-        return Ok(path);
-    }
-    if hub.catalogue().find(model).is_some() {
-        return Err(hinted(
-            format!("the model `{model}` is known, but not on this machine yet"),
-            format!("fetch it with `yantra pull {model}`"),
-        ));
-    }
-    let names: Vec<&str> = hub.catalogue().models().iter().map(|model| &*model.name).collect();
-    let hint = suggest::did_you_mean(model, names.iter().copied());
-    let hint = hint.unwrap_or_else(|| format!("models of the catalogue: {}", names.join(", ")));
-    Err(hinted(format!("there is no file, directory or catalogue model `{model}`"), hint))
 }
 
 /// The thread pool for these settings.

@@ -1,6 +1,7 @@
 //! The one module that reads environment variables.
 //!
 //! `YANTRA_` and a setting's name in capitals (`YANTRA_PORT`, `YANTRA_KV_MEMORY`) sets it below the configuration file.
+//! (`YANTRA_MODELS`, where pulled models live, is read by `yantra-hub`.)
 
 use crate::config::RawConfig;
 use crate::failure::usage;
@@ -42,13 +43,6 @@ pub(crate) fn api_key() -> Option<String> {
 /// `YANTRA_CONFIG`: the configuration file when no flag names one.
 pub(crate) fn config_path() -> Option<PathBuf> {
     text("YANTRA_CONFIG").map(PathBuf::from)
-}
-
-/// `YANTRA_MODELS`: where pulled models live; the user's cache directory otherwise.
-pub(crate) fn models_directory() -> Option<PathBuf> {
-    text("YANTRA_MODELS").map(PathBuf::from).or_else(|| {
-        Some(directories::ProjectDirs::from("", "", "yantra")?.cache_dir().join("models"))
-    })
 }
 
 /// `YANTRA_LOG`: what to log, as `tracing` filters are written; warnings when unset.

@@ -176,10 +176,6 @@ async fn targets(args: &LoadArgs) -> Result<Vec<Target>> {
 
 async fn first_model(endpoint: &Endpoint) -> Result<String> {
     let models = endpoint.models().await.with_context(|| format!("cannot ask {} for its models", endpoint.root()))?;
-    let generates = |model: &&yantra_client::ModelEntry| {
-        let kind = model.details.get("kind").or_else(|| model.details.get("type"));
-        kind.and_then(|kind| kind.as_str()).is_none_or(|kind| !kind.starts_with("embed"))
-    };
-    let first = models.iter().find(generates);
+    let first = models.iter().find(|model| model.generates_text());
     Ok(first.with_context(|| format!("{} offers no model that generates text", endpoint.root()))?.id.clone())
 }
