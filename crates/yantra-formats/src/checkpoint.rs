@@ -10,6 +10,7 @@ const EXPECTED: &str = "a GGUF file or a Hugging Face model directory (config.js
 
 /// An open model.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a process holds a handful of these; a box would only be in the way")]
 pub enum Checkpoint {
     /// A GGUF file, or the parts of a split one.
     Gguf(GgufFile),

@@ -1,7 +1,7 @@
 //! What can go wrong before a kernel runs: the kernels themselves take checked shapes.
 
 /// An error of the arithmetic layer.
-#[derive(Debug, thiserror::Error, PartialEq)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq)]
 pub enum KernelError {
     /// A name that is no instruction-set level.
     #[error("unknown CPU level '{given}': expected scalar, avx2, avx512, avx512vnni or neon")]

@@ -3,12 +3,14 @@
 //! This crate knows nothing of models, files or requests. Each operation is a plain function over slices and dimensions
 //! with a scalar specification and faster versions picked at run time by [`CpuLevel`].
 
+mod activations;
 mod block;
 mod compute;
 mod cpu;
 mod elementwise;
 mod error;
 mod format;
+mod linear;
 mod norm;
 mod parallel;
 mod rope;
@@ -17,12 +19,14 @@ mod simd;
 #[cfg(test)]
 mod test_support;
 
+pub use activations::{ActivationKinds, Activations};
 pub use block::{dequantize_row, quantize_row, quantize_rows};
 pub use compute::Compute;
 pub use cpu::CpuLevel;
 pub use elementwise::{ActivationFn, activate, activate_gated, add, add_assign, embed_rows, scale, softcap};
 pub use error::KernelError;
 pub use format::WeightFormat;
+pub use linear::{ActivationKind, LinearJob, PackedLinear, linear};
 pub use norm::{l2_normalize, layer_norm, rms_norm, rms_norm_in_place};
 pub use rope::{RopeStyle, RopeTable, rope};
 pub use sample::{argmax, log_softmax, log_softmax_in_place, log_sum_exp, softmax_in_place, top_k};

@@ -1,0 +1,65 @@
+//! Where results go: bias, accumulation and the rows that do not fill a tile.
+#![expect(unsafe_code, reason = "threads write disjoint rows of one output")]
+
+use super::{scratch::UNIT_TILES, simd::Simd};
+
+/// The output of a job for a range of tokens.
+#[derive(Clone, Copy)]
+pub(super) struct Epilogue<'a> {
+    /// `[num_tokens, rows]`, at the first token of the range.
+    pub(super) out: *mut f32,
+    pub(super) rows: usize,
+    pub(super) bias: Option<&'a [f32]>,
+    pub(super) accumulate: bool,
+}
+
+impl Epilogue<'_> {
+    /// Stores `LANES` results of a token, less those past the last row: `value + bias + out`.
+    #[inline(always)]
+    pub(super) fn store<S: Simd>(&self, s: S, tile: usize, token: usize, value: S::Vector) {
+        let row = tile * S::LANES;
+        let out = self.out.wrapping_add(token * self.rows + row);
+        if row + S::LANES <= self.rows {
+            // SAFETY: rows `row..row + LANES` of the token's output exist and are this task's own.
+            unsafe {
+                let mut value = value;
+                if let Some(bias) = self.bias {
+                    value = s.add(value, s.load(bias.as_ptr().add(row)));
+                }
+                if self.accumulate {
+                    value = s.add(value, s.load(out));
+                }
+                s.store(out, value);
+            }
+            return;
+        }
+        let mut values = [0.0; 16];
+        // SAFETY: no instruction set has more than 16 lanes; rows below `rows` exist and are this task's own.
+        unsafe {
+            s.store(values.as_mut_ptr(), value);
+            for lane in 0..self.rows - row {
+                let mut value = values[lane];
+                if let Some(bias) = self.bias {
+                    value += bias[row + lane];
+                }
+                if self.accumulate {
+                    value += *out.add(lane);
+                }
+                *out.add(lane) = value;
+            }
+        }
+    }
+
+    /// Stores the accumulators `[num_tokens, UNIT_TILES * LANES]` of one unit, without its second tile unless `both`.
+    #[inline(always)]
+    pub(super) fn store_unit<S: Simd>(&self, s: S, first_tile: usize, both: bool, acc: &[f32]) {
+        for (token, acc) in acc.chunks_exact(UNIT_TILES * S::LANES).enumerate() {
+            // SAFETY: a chunk has `UNIT_TILES * LANES` values.
+            let values = unsafe { [s.load(acc.as_ptr()), s.load(acc.as_ptr().add(S::LANES))] };
+            self.store(s, first_tile, token, values[0]);
+            if both {
+                self.store(s, first_tile + 1, token, values[1]);
+            }
+        }
+    }
+}

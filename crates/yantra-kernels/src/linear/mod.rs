@@ -1,0 +1,312 @@
+//! Matrix products of activations with weights of every format: the operation that takes nearly all the time.
+//!
+//! Weights are repacked once ([`PackedLinear::pack`]) into tiles of as many rows as the processor's registers have
+//! lanes, in about the bytes they have in the file; `layout` says how. Block-quantised weights meet int8 activations,
+//! float weights f32 ones; [`crate::Activations`] holds both forms. [`linear`] computes any number of products of the
+//! same activations in one fork.
+//!
+//! Every output element is computed in the same order, whatever the number of tokens, threads or the place in the
+//! batch: its bits depend on the weights, its own activations and the CPU level only.
+
+mod buffer;
+mod epilogue;
+mod extract;
+mod float;
+mod layout;
+mod pack;
+mod quantized;
+mod scratch;
+pub(crate) mod simd;
+#[cfg(test)]
+mod tests;
+
+use crate::{Activations, Compute, KernelError, WeightFormat};
+use buffer::Buffer;
+use epilogue::Epilogue;
+use float::FloatUnits;
+pub(crate) use layout::GROUP;
+use layout::{TileLayout, with_layout};
+pub(crate) use quantized::Tokens;
+use quantized::{Direct, Panel, Tiles};
+use scratch::UNIT_TILES;
+use simd::Isa;
+use std::{marker::PhantomData, ops::Range};
+
+/// The form of activations that a weight reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ActivationKind {
+    /// Single precision, for float weights.
+    Float,
+    /// Signed bytes with a scale per group of 32, for block-quantised weights.
+    Int8,
+}
+
+/// A weight matrix `[rows, cols]` (`[out_features, in_features]`) repacked for a CPU level.
+pub struct PackedLinear {
+    format: WeightFormat,
+    rows: usize,
+    cols: usize,
+    isa: Isa,
+    lanes: usize,
+    layout: TileLayout,
+    buffer: Buffer,
+}
+
+impl PackedLinear {
+    /// Packs `rows` rows of `cols` values that lie one after another in `data`, in parallel.
+    ///
+    /// # Errors
+    /// If `cols` is not a whole number of blocks, `data` does not have the size of the matrix, or memory runs out.
+    pub fn pack(
+        cx: &Compute,
+        format: WeightFormat,
+        rows: usize,
+        cols: usize,
+        data: &[u8],
+    ) -> Result<Self, KernelError> {
+        Self::pack_for(cx, Isa::of(cx.level()), format, rows, cols, data)
+    }
+
+    fn pack_for(
+        cx: &Compute,
+        isa: Isa,
+        format: WeightFormat,
+        rows: usize,
+        cols: usize,
+        data: &[u8],
+    ) -> Result<Self, KernelError> {
+        let block = format.block_len();
+        let row_bytes = format.row_bytes(cols).ok_or(KernelError::Block { cols, format, block })?;
+        let expected = rows.saturating_mul(row_bytes);
+        if data.len() != expected {
+            return Err(KernelError::Shape { what: "bytes of a weight matrix", given: data.len(), expected });
+        }
+        let what = "packed weights";
+        let too_large = KernelError::OutOfMemory { bytes: usize::MAX, what };
+        let lanes = isa.lanes();
+        let layout = TileLayout::new(format, lanes, cols).ok_or(too_large.clone())?;
+        let num_tiles = rows.div_ceil(lanes);
+        let bytes = num_tiles.checked_mul(layout.tile_bytes).ok_or(too_large)?;
+        let mut buffer = Buffer::zeroed(bytes, what)?;
+        if bytes > 0 {
+            let source = pack::Source { format, rows, row_bytes, data, lanes, layout };
+            source.pack(cx, buffer.as_mut_slice());
+        }
+        Ok(Self { format, rows, cols, isa, lanes, layout, buffer })
+    }
+
+    /// Output features.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Input features.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// The format the weights had, and still have in precision.
+    pub fn format(&self) -> WeightFormat {
+        self.format
+    }
+
+    /// Bytes of memory the packed weights take.
+    pub fn bytes(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// The form of activations [`linear`] reads for this weight.
+    pub fn activation_kind(&self) -> ActivationKind {
+        if self.format.is_float() { ActivationKind::Float } else { ActivationKind::Int8 }
+    }
+
+    fn num_tiles(&self) -> usize {
+        self.rows.div_ceil(self.lanes)
+    }
+
+    fn num_units(&self) -> usize {
+        self.num_tiles().div_ceil(UNIT_TILES)
+    }
+
+    /// Multiply-adds per token of one unit.
+    fn unit_work(&self) -> usize {
+        UNIT_TILES * self.lanes * self.cols
+    }
+
+    /// Rows `units` of the product with tokens `tokens`.
+    fn multiply(&self, x: &Activations, tokens: Range<usize>, units: Range<usize>, epilogue: Epilogue<'_>) {
+        if self.format.is_float() {
+            self.multiply_float(x, tokens, units, epilogue);
+        } else {
+            self.multiply_quantized(x, tokens, units, epilogue);
+        }
+    }
+
+    fn multiply_float(&self, x: &Activations, tokens: Range<usize>, units: Range<usize>, epilogue: Epilogue<'_>) {
+        let rows = &x.float()[tokens.start * self.cols..tokens.end * self.cols];
+        macro_rules! run {
+            ($format:ty) => {
+                self.isa.dispatch(FloatUnits::<$format> {
+                    weight: self.buffer.as_ptr(),
+                    tile_bytes: self.layout.tile_bytes,
+                    num_tiles: self.num_tiles(),
+                    units,
+                    x: rows.as_ptr(),
+                    cols: self.cols,
+                    num_tokens: tokens.len(),
+                    epilogue,
+                    format: PhantomData,
+                })
+            };
+        }
+        match self.format {
+            WeightFormat::F16 => run!(float::Half),
+            WeightFormat::BF16 => run!(float::Brain),
+            _ => run!(float::Single),
+        }
+    }
+
+    fn multiply_quantized(&self, x: &Activations, tokens: Range<usize>, units: Range<usize>, epilogue: Epilogue<'_>) {
+        let TileLayout { quants_start, tile_bytes } = self.layout;
+        let weight = Tiles { start: self.buffer.as_ptr(), tile_bytes, quants_start };
+        let num_tiles = self.num_tiles();
+        let tiles = units.start * UNIT_TILES..(units.end * UNIT_TILES).min(num_tiles);
+        let count = tokens.len();
+        let tokens = x.int8_tokens(tokens);
+        macro_rules! direct {
+            ($q:ty, $c:ty, $run:expr, $parts:expr, $n:literal) => {
+                self.isa.dispatch(Direct::<$q, $c, { $run }, { $parts }, $n> {
+                    weight,
+                    tiles,
+                    tokens,
+                    epilogue,
+                    layout: PhantomData,
+                })
+            };
+        }
+        with_layout!(self.format, Q, C, RUN, PARTS => match count {
+            1 => direct!(Q, C, RUN, PARTS, 1),
+            2 => direct!(Q, C, RUN, PARTS, 2),
+            3 => direct!(Q, C, RUN, PARTS, 3),
+            4 => direct!(Q, C, RUN, PARTS, 4),
+            _ => self.isa.dispatch(Panel::<Q, C, RUN, PARTS> {
+                weight,
+                num_tiles,
+                units,
+                tokens,
+                epilogue,
+                layout: PhantomData,
+            }),
+        });
+    }
+}
+
+/// One product of [`linear`]: `out = x * weight^T`.
+pub struct LinearJob<'a> {
+    /// The weight, `[rows, cols]`.
+    pub weight: &'a PackedLinear,
+    /// Added to every token's result, `[rows]`.
+    pub bias: Option<&'a [f32]>,
+    /// The result, `[num_tokens, rows]`.
+    pub out: &'a mut [f32],
+    /// Add to `out` instead of overwriting it.
+    pub accumulate: bool,
+}
+
+/// A job as the threads share it.
+#[derive(Clone, Copy)]
+struct SharedJob<'a> {
+    weight: &'a PackedLinear,
+    bias: Option<&'a [f32]>,
+    out: *mut f32,
+    accumulate: bool,
+}
+
+// SAFETY: threads write disjoint rows or tokens of `out`.
+#[expect(unsafe_code, reason = "see above")]
+unsafe impl Sync for SharedJob<'_> {}
+
+/// Jobs of one fork: a layer's query, key and value, or gate and up, with room to spare.
+const JOBS_PER_FORK: usize = 8;
+
+/// Computes every job's product with the activations `x`, `[num_tokens, cols]`, in one fork over the pool.
+///
+/// # Panics
+/// If shapes disagree or `x` does not hold the form of activations a weight reads.
+pub fn linear(cx: &Compute, x: &Activations, jobs: &mut [LinearJob<'_>]) {
+    for job in jobs.iter() {
+        assert_eq!(job.weight.cols, x.cols(), "columns of a weight and of its activations");
+        assert_eq!(job.out.len(), x.num_tokens() * job.weight.rows, "values of a linear output");
+        assert!(job.bias.is_none_or(|bias| bias.len() == job.weight.rows), "values of a linear bias");
+        assert!(x.has(job.weight.activation_kind()), "activations were not made for {} weights", job.weight.format);
+    }
+    if x.num_tokens() == 0 {
+        return;
+    }
+    for jobs in jobs.chunks_mut(JOBS_PER_FORK) {
+        let mut shared = [const { None }; JOBS_PER_FORK];
+        for (shared, job) in shared.iter_mut().zip(jobs) {
+            let (weight, bias, out, accumulate) = (job.weight, job.bias, job.out.as_mut_ptr(), job.accumulate);
+            *shared = Some(SharedJob { weight, bias, out, accumulate });
+        }
+        fork(cx, x, &shared);
+    }
+}
+
+/// How a fork is cut into tasks: chunks of tokens times ranges of units (pairs of tiles, numbered through all jobs).
+struct Split {
+    tokens_per_chunk: usize,
+    num_chunks: usize,
+    num_units: usize,
+    num_ranges: usize,
+}
+
+impl Split {
+    /// Chosen for speed only: results do not depend on it.
+    fn new(num_threads: usize, num_tokens: usize, cols: usize, num_units: usize, work_per_token: usize) -> Self {
+        /// Activation bytes of a chunk: half of a second-level cache.
+        const CHUNK_BYTES: usize = 256 << 10;
+        /// Multiply-adds worth a task: about two microseconds.
+        const TASK_WORK: usize = 64 << 10;
+        let most = (CHUNK_BYTES / cols.max(1)).clamp(64, 256);
+        let mut num_chunks = num_tokens.div_ceil(most);
+        // Many threads and few rows: smaller chunks of tokens.
+        while num_chunks * num_units < 4 * num_threads && num_tokens.div_ceil(num_chunks) > 32 {
+            num_chunks *= 2;
+        }
+        let tokens_per_chunk = num_tokens.div_ceil(num_chunks);
+        let num_chunks = num_tokens.div_ceil(tokens_per_chunk);
+        // A few tokens cost as much as one: the weights have to be read.
+        let work = work_per_token * num_tokens.min(2 + num_tokens / 2);
+        let wanted = (work / TASK_WORK).min(num_threads * 8).div_ceil(num_chunks);
+        let num_ranges = if num_threads == 1 { 1 } else { wanted.clamp(1, num_units.max(1)) };
+        Self { tokens_per_chunk, num_chunks, num_units, num_ranges }
+    }
+}
+
+fn fork(cx: &Compute, x: &Activations, jobs: &[Option<SharedJob<'_>>; JOBS_PER_FORK]) {
+    let jobs = || jobs.iter().flatten();
+    let num_units = jobs().map(|job| job.weight.num_units()).sum();
+    let work = jobs().map(|job| job.weight.num_units() * job.weight.unit_work()).sum();
+    let split = Split::new(cx.num_threads(), x.num_tokens(), x.cols(), num_units, work);
+    cx.run(split.num_chunks * split.num_ranges, &|task| {
+        let (chunk, range) = (task / split.num_ranges, task % split.num_ranges);
+        let first = chunk * split.tokens_per_chunk;
+        let tokens = first..(first + split.tokens_per_chunk).min(x.num_tokens());
+        let bound = |range: usize| range * split.num_units / split.num_ranges;
+        let (start, end) = (bound(range), bound(range + 1));
+        let mut job_start = 0;
+        for job in jobs() {
+            let job_units = job.weight.num_units();
+            let units = start.max(job_start) - job_start..end.min(job_start + job_units).max(job_start) - job_start;
+            job_start += job_units;
+            if units.is_empty() {
+                continue;
+            }
+            let rows = job.weight.rows;
+            let out = job.out.wrapping_add(tokens.start * rows);
+            let epilogue = Epilogue { out, rows, bias: job.bias, accumulate: job.accumulate };
+            job.weight.multiply(x, tokens.clone(), units, epilogue);
+        }
+    });
+}

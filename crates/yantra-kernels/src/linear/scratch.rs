@@ -1,0 +1,49 @@
+//! Per-thread scratch that grows once, and how tokens are cut into register blocks.
+
+use std::cell::RefCell;
+
+/// Tiles that the many-token kernels take at once.
+pub(super) const UNIT_TILES: usize = 2;
+
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([f32; 16]);
+
+const LINE_BYTES: usize = size_of::<Line>();
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Calls `body` with a cache-line aligned panel of at least `panel_bytes` and accumulators of exactly `acc_len`,
+/// of unspecified content.
+#[inline(always)]
+pub(super) fn with<R>(panel_bytes: usize, acc_len: usize, body: impl FnOnce(&mut [u8], &mut [f32]) -> R) -> R {
+    SCRATCH.with_borrow_mut(|lines| {
+        let panel_lines = panel_bytes.div_ceil(LINE_BYTES);
+        let needed = panel_lines + acc_len.div_ceil(LINE_BYTES / 4);
+        if lines.len() < needed {
+            lines.resize(needed, Line([0.0; 16]));
+        }
+        let (panel, rest) = lines.split_at_mut(panel_lines);
+        body(as_bytes(panel), &mut as_floats(rest)[..acc_len])
+    })
+}
+
+#[expect(unsafe_code, reason = "reinterprets plain floats")]
+fn as_bytes(lines: &mut [Line]) -> &mut [u8] {
+    // SAFETY: floats without padding; every byte pattern is valid for both.
+    unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), size_of_val(lines)) }
+}
+
+#[expect(unsafe_code, reason = "reinterprets plain floats")]
+fn as_floats(lines: &mut [Line]) -> &mut [f32] {
+    // SAFETY: `Line` is an array of floats without padding.
+    unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), lines.len() * 16) }
+}
+
+/// The next block of the `left` tokens, at most `most`: blocks are of even size rather than full with a small rest.
+#[inline(always)]
+pub(super) fn block(left: usize, most: usize) -> usize {
+    left.div_ceil(left.div_ceil(most))
+}

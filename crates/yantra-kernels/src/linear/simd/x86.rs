@@ -1,0 +1,246 @@
+//! AVX2 and AVX-512 (with or without VNNI).
+#![expect(unsafe_code, reason = "intrinsics, called by holders of a token that proves the processor has them")]
+
+use super::{Operation, Simd};
+use std::arch::x86_64::*;
+
+/// Proof that the processor has AVX2, FMA and F16C.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx2(());
+
+/// Proof that the processor has AVX-512 F, BW, DQ and VL, and VNNI if `VNNI`.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512<const VNNI: bool>(());
+
+impl Avx2 {
+    /// # Safety
+    /// The processor has AVX2, FMA and F16C.
+    pub(crate) unsafe fn new() -> Self {
+        Self(())
+    }
+}
+
+impl<const VNNI: bool> Avx512<VNNI> {
+    /// # Safety
+    /// The processor has AVX-512 F, BW, DQ, VL and, if `VNNI`, VNNI.
+    pub(crate) unsafe fn new() -> Self {
+        Self(())
+    }
+}
+
+/// Safe methods made of intrinsics.
+macro_rules! register_ops {
+    ($(fn $name:ident $(<const $bits:ident: u32>)? ($($arg:ident: $ty:ty),*) -> $result:ty $body:block)*) => {
+        $(#[inline(always)]
+        fn $name $(<const $bits: u32>)? (self, $($arg: $ty),*) -> $result {
+            // SAFETY: `self` proves that the processor has the instructions; these touch registers only.
+            unsafe { $body }
+        })*
+    };
+}
+
+/// Unsafe methods made of loads and stores.
+macro_rules! memory_ops {
+    ($(fn $name:ident ($($arg:ident: $ty:ty),*) $(-> $result:ty)? $body:block)*) => {
+        $(#[inline(always)]
+        unsafe fn $name (self, $($arg: $ty),*) $(-> $result)? {
+            // SAFETY: `self` proves that the processor has the instructions; the caller vouches for the memory.
+            unsafe { $body }
+        })*
+    };
+}
+
+impl Simd for Avx2 {
+    const LANES: usize = 8;
+    const WIDE_DOT: bool = false;
+    const TOKEN_BLOCK: usize = 4;
+    type Int = __m256i;
+    type Vector = __m256;
+
+    #[inline(always)]
+    fn vectorize<O: Operation>(self, op: O) -> O::Output {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn enabled<O: Operation>(simd: Avx2, op: O) -> O::Output {
+            op.run(simd)
+        }
+        // SAFETY: `self` proves that the processor has these features.
+        unsafe { enabled(self, op) }
+    }
+
+    memory_ops! {
+        fn load_int(from: *const u8) -> __m256i { _mm256_loadu_si256(from.cast()) }
+        fn store_int(to: *mut u8, value: __m256i) { _mm256_storeu_si256(to.cast(), value) }
+        fn load_quad(from: *const i8) -> __m256i { _mm256_set1_epi32(from.cast::<i32>().read_unaligned()) }
+        fn load(from: *const f32) -> __m256 { _mm256_loadu_ps(from) }
+        fn store(to: *mut f32, value: __m256) { _mm256_storeu_ps(to, value) }
+        fn load_f16(from: *const u16) -> __m256 { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) }
+        fn load_bf16(from: *const u16) -> __m256 {
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()))))
+        }
+        fn load_u8_float(from: *const u8) -> __m256 {
+            _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(from.cast())))
+        }
+        fn load_i8_float(from: *const u8) -> __m256 {
+            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast())))
+        }
+        fn store_as_i8(to: *mut i8, value: __m256) {
+            let words = _mm256_cvtps_epi32(value);
+            let halves = _mm_packs_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+            _mm_storel_epi64(to.cast(), _mm_packs_epi16(halves, halves));
+        }
+    }
+
+    register_ops! {
+        fn zero() -> __m256i { _mm256_setzero_si256() }
+        fn splat_byte(value: u8) -> __m256i { _mm256_set1_epi8(value.cast_signed()) }
+        fn and(a: __m256i, b: __m256i) -> __m256i { _mm256_and_si256(a, b) }
+        fn or(a: __m256i, b: __m256i) -> __m256i { _mm256_or_si256(a, b) }
+        fn xor(a: __m256i, b: __m256i) -> __m256i { _mm256_xor_si256(a, b) }
+        fn shr<const BITS: u32>(value: __m256i) -> __m256i {
+            _mm256_srl_epi16(value, _mm_cvtsi32_si128(BITS.cast_signed()))
+        }
+        fn shl<const BITS: u32>(value: __m256i) -> __m256i {
+            _mm256_sll_epi16(value, _mm_cvtsi32_si128(BITS.cast_signed()))
+        }
+        fn lookup(table: &[i8; 16], index: __m256i) -> __m256i {
+            _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast())), index)
+        }
+        fn dot_u8(partial: __m256i, unsigned: __m256i, signed: __m256i) -> __m256i {
+            _mm256_add_epi16(partial, _mm256_maddubs_epi16(unsigned, signed))
+        }
+        fn widen(partial: __m256i) -> __m256i { _mm256_madd_epi16(partial, _mm256_set1_epi16(1)) }
+        fn dot_i8(sum: __m256i, a: __m256i, b: __m256i) -> __m256i {
+            // |a| is at most 128 and |b| at most 127: a pair sum of at most 32512 does not saturate.
+            let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(a), _mm256_sign_epi8(b, a));
+            _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+        }
+        fn add_i32(a: __m256i, b: __m256i) -> __m256i { _mm256_add_epi32(a, b) }
+        fn to_float(value: __m256i) -> __m256 { _mm256_cvtepi32_ps(value) }
+        fn splat(value: f32) -> __m256 { _mm256_set1_ps(value) }
+        fn add(a: __m256, b: __m256) -> __m256 { _mm256_add_ps(a, b) }
+        fn sub(a: __m256, b: __m256) -> __m256 { _mm256_sub_ps(a, b) }
+        fn mul(a: __m256, b: __m256) -> __m256 { _mm256_mul_ps(a, b) }
+        fn div(a: __m256, b: __m256) -> __m256 { _mm256_div_ps(a, b) }
+        fn fma(a: __m256, b: __m256, c: __m256) -> __m256 { _mm256_fmadd_ps(a, b, c) }
+        fn max(a: __m256, b: __m256) -> __m256 { _mm256_max_ps(a, b) }
+        fn min(a: __m256, b: __m256) -> __m256 { _mm256_min_ps(a, b) }
+        fn abs(a: __m256) -> __m256 { _mm256_andnot_ps(_mm256_set1_ps(-0.0), a) }
+        fn round(a: __m256) -> __m256 { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
+        fn scale_by_power_of_two(a: __m256, n: __m256) -> __m256 {
+            let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+            _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent)))
+        }
+        fn reduce_add(a: __m256) -> f32 {
+            let four = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+        }
+        fn reduce_max(a: __m256) -> f32 {
+            let four = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+            let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+        }
+        fn prefetch(at: *const u8) -> () { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+    }
+}
+
+impl<const VNNI: bool> Simd for Avx512<VNNI> {
+    const LANES: usize = 16;
+    const WIDE_DOT: bool = VNNI;
+    const TOKEN_BLOCK: usize = 6;
+    type Int = __m512i;
+    type Vector = __m512;
+
+    #[inline(always)]
+    fn vectorize<O: Operation>(self, op: O) -> O::Output {
+        #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+        fn plain<O: Operation>(simd: Avx512<false>, op: O) -> O::Output {
+            op.run(simd)
+        }
+        #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+        fn vnni<O: Operation>(simd: Avx512<true>, op: O) -> O::Output {
+            op.run(simd)
+        }
+        if VNNI {
+            // SAFETY: `self` is the token with `VNNI` true, which proves that the processor has these features.
+            unsafe { vnni(Avx512::<true>(()), op) }
+        } else {
+            // SAFETY: `self` proves that the processor has these features.
+            unsafe { plain(Avx512::<false>(()), op) }
+        }
+    }
+
+    memory_ops! {
+        fn load_int(from: *const u8) -> __m512i { _mm512_loadu_si512(from.cast()) }
+        fn store_int(to: *mut u8, value: __m512i) { _mm512_storeu_si512(to.cast(), value) }
+        fn load_quad(from: *const i8) -> __m512i { _mm512_set1_epi32(from.cast::<i32>().read_unaligned()) }
+        fn load(from: *const f32) -> __m512 { _mm512_loadu_ps(from) }
+        fn store(to: *mut f32, value: __m512) { _mm512_storeu_ps(to, value) }
+        fn load_f16(from: *const u16) -> __m512 { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
+        fn load_bf16(from: *const u16) -> __m512 {
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()))))
+        }
+        fn load_u8_float(from: *const u8) -> __m512 {
+            _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast())))
+        }
+        fn load_i8_float(from: *const u8) -> __m512 {
+            _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast())))
+        }
+        fn store_as_i8(to: *mut i8, value: __m512) {
+            _mm_storeu_si128(to.cast(), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(value)))
+        }
+    }
+
+    register_ops! {
+        fn zero() -> __m512i { _mm512_setzero_si512() }
+        fn splat_byte(value: u8) -> __m512i { _mm512_set1_epi8(value.cast_signed()) }
+        fn and(a: __m512i, b: __m512i) -> __m512i { _mm512_and_si512(a, b) }
+        fn or(a: __m512i, b: __m512i) -> __m512i { _mm512_or_si512(a, b) }
+        fn xor(a: __m512i, b: __m512i) -> __m512i { _mm512_xor_si512(a, b) }
+        fn shr<const BITS: u32>(value: __m512i) -> __m512i { _mm512_srli_epi16::<BITS>(value) }
+        fn shl<const BITS: u32>(value: __m512i) -> __m512i { _mm512_slli_epi16::<BITS>(value) }
+        fn lookup(table: &[i8; 16], index: __m512i) -> __m512i {
+            _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast())), index)
+        }
+        fn dot_u8(partial: __m512i, unsigned: __m512i, signed: __m512i) -> __m512i {
+            if VNNI {
+                _mm512_dpbusd_epi32(partial, unsigned, signed)
+            } else {
+                _mm512_add_epi16(partial, _mm512_maddubs_epi16(unsigned, signed))
+            }
+        }
+        fn widen(partial: __m512i) -> __m512i {
+            if VNNI { partial } else { _mm512_madd_epi16(partial, _mm512_set1_epi16(1)) }
+        }
+        fn dot_i8(sum: __m512i, a: __m512i, b: __m512i) -> __m512i {
+            if VNNI {
+                return _mm512_dpbusd_epi32(sum, a, b);
+            }
+            // |a| is at most 128 and |b| at most 127: a pair sum of at most 32512 does not saturate.
+            let b = _mm512_mask_sub_epi8(b, _mm512_movepi8_mask(a), _mm512_setzero_si512(), b);
+            let pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(a), b);
+            _mm512_add_epi32(sum, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))
+        }
+        fn add_i32(a: __m512i, b: __m512i) -> __m512i { _mm512_add_epi32(a, b) }
+        fn to_float(value: __m512i) -> __m512 { _mm512_cvtepi32_ps(value) }
+        fn splat(value: f32) -> __m512 { _mm512_set1_ps(value) }
+        fn add(a: __m512, b: __m512) -> __m512 { _mm512_add_ps(a, b) }
+        fn sub(a: __m512, b: __m512) -> __m512 { _mm512_sub_ps(a, b) }
+        fn mul(a: __m512, b: __m512) -> __m512 { _mm512_mul_ps(a, b) }
+        fn div(a: __m512, b: __m512) -> __m512 { _mm512_div_ps(a, b) }
+        fn fma(a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fmadd_ps(a, b, c) }
+        fn max(a: __m512, b: __m512) -> __m512 { _mm512_max_ps(a, b) }
+        fn min(a: __m512, b: __m512) -> __m512 { _mm512_min_ps(a, b) }
+        fn abs(a: __m512) -> __m512 { _mm512_abs_ps(a) }
+        fn round(a: __m512) -> __m512 {
+            _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a)
+        }
+        fn scale_by_power_of_two(a: __m512, n: __m512) -> __m512 {
+            let exponent = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
+            _mm512_mul_ps(a, _mm512_castsi512_ps(_mm512_slli_epi32::<23>(exponent)))
+        }
+        fn reduce_add(a: __m512) -> f32 { _mm512_reduce_add_ps(a) }
+        fn reduce_max(a: __m512) -> f32 { _mm512_reduce_max_ps(a) }
+        fn prefetch(at: *const u8) -> () { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+    }
+}
