@@ -4,6 +4,7 @@
 //! with a scalar specification and faster versions picked at run time by [`CpuLevel`].
 
 mod activations;
+mod attention;
 mod block;
 mod compute;
 mod cpu;
@@ -20,6 +21,7 @@ mod simd;
 mod test_support;
 
 pub use activations::{ActivationKinds, Activations};
+pub use attention::{AttentionParams, AttentionSequence, KvFormat, KvLayout, KvPages, attention};
 pub use block::{dequantize_row, quantize_row, quantize_rows};
 pub use compute::Compute;
 pub use cpu::CpuLevel;

@@ -9,6 +9,8 @@ mod k_quants;
 mod k_search;
 mod k_write;
 mod simple;
+#[cfg(test)]
+mod tests;
 
 use crate::{Compute, KernelError, WeightFormat, parallel::for_each_row_group};
 use half::{bf16, f16};

@@ -1,0 +1,272 @@
+//! Keys and values of past tokens, in pages.
+//!
+//! Keys lie transposed within a page, `[kv_head][head_dim][token]`, values as they come, `[kv_head][token][head_dim]`: in
+//! both products of attention the vector then runs along the last axis and every sum along the one before it, one
+//! addition after another. No sum crosses vector lanes, so a score is the same bits whether it is computed for one query
+//! or a block of them, and a page needs no transposition when it is read.
+
+use super::stored::{Bf16, F16, F32, Stored};
+use crate::{
+    Compute, KernelError,
+    parallel::{FORK_THRESHOLD, SharedSlice},
+    simd::{MAX_LANES, Simd, simd_dispatch},
+};
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::ptr::NonNull;
+
+/// Head dimensions are at most this.
+pub(super) const MAX_HEAD_DIM: usize = 1024;
+
+/// How keys and values are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KvFormat {
+    /// 32-bit floats.
+    F32,
+    /// Half precision.
+    F16,
+    /// bfloat16.
+    BF16,
+}
+
+impl KvFormat {
+    /// Bytes of one stored value.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::BF16 => 2,
+        }
+    }
+}
+
+/// The shape of a layer's pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KvLayout {
+    /// Heads of keys and values (fewer than query heads with grouped queries).
+    pub num_kv_heads: usize,
+    /// Values in a head.
+    pub head_dim: usize,
+    /// Tokens in a page: a multiple of 16, usually 32.
+    pub page_tokens: usize,
+    /// How values are stored.
+    pub format: KvFormat,
+}
+
+impl KvLayout {
+    /// Values of one head in one page (keys or values).
+    fn head_len(&self) -> usize {
+        self.head_dim * self.page_tokens
+    }
+
+    fn check(&self) -> Result<(), KernelError> {
+        let shape = |what, given, expected| Err(KernelError::Shape { what, given, expected });
+        if self.num_kv_heads == 0 {
+            return shape("key/value heads", 0, 1);
+        }
+        if self.head_dim == 0 || self.head_dim > MAX_HEAD_DIM {
+            return shape("head dimension (limit)", self.head_dim, MAX_HEAD_DIM);
+        }
+        if self.page_tokens == 0 || self.page_tokens % MAX_LANES != 0 {
+            let expected = self.page_tokens.next_multiple_of(MAX_LANES).max(MAX_LANES);
+            return shape("tokens in a page (a multiple of 16)", self.page_tokens, expected);
+        }
+        Ok(())
+    }
+}
+
+/// The pages of one layer. New pages read as zeros; the operating system provides their memory when first written.
+pub struct KvPages {
+    layout: KvLayout,
+    num_pages: usize,
+    keys: ZeroedBytes,
+    values: ZeroedBytes,
+}
+
+impl KvPages {
+    /// `num_pages` pages of a layout.
+    ///
+    /// # Errors
+    /// If the layout is not supported (see [`KvLayout`]) or the memory could not be reserved.
+    pub fn new(layout: KvLayout, num_pages: usize) -> Result<Self, KernelError> {
+        layout.check()?;
+        let bytes = Self::bytes_per_page(layout).saturating_mul(num_pages);
+        let side = || ZeroedBytes::new(bytes / 2).ok_or(KernelError::OutOfMemory { bytes, what: "key/value pages" });
+        Ok(Self { layout, num_pages, keys: side()?, values: side()? })
+    }
+
+    /// Bytes of one page of one layer, keys and values together.
+    pub fn bytes_per_page(layout: KvLayout) -> usize {
+        2 * layout.num_kv_heads * layout.head_len() * layout.format.bytes()
+    }
+
+    /// The shape of the pages.
+    pub fn layout(&self) -> KvLayout {
+        self.layout
+    }
+
+    /// How many pages there are.
+    pub fn num_pages(&self) -> usize {
+        self.num_pages
+    }
+
+    /// Writes the keys and values of tokens: `k` and `v` are `[num_tokens, num_kv_heads, head_dim]`, `slots` is
+    /// `[num_tokens]`, each `page * page_tokens + offset`.
+    ///
+    /// # Panics
+    /// If a slice is not of that shape or a slot is past the last page.
+    pub fn store(&mut self, cx: &Compute, k: &[f32], v: &[f32], slots: &[u32]) {
+        let layout = self.layout;
+        let width = layout.num_kv_heads * layout.head_dim;
+        assert!(k.len() == slots.len() * width && v.len() == k.len(), "keys and values of every token");
+        let num_slots = self.num_pages * layout.page_tokens;
+        assert!(slots.iter().all(|&slot| (slot as usize) < num_slots), "slots within the pages");
+        let tokens = Tokens { layout, k, v, slots };
+        let (keys, values) = (SharedSlice::new(self.keys.as_mut_slice()), SharedSlice::new(self.values.as_mut_slice()));
+        // Heads go to different tasks, so that a slot given twice is no race.
+        let store_head = |head: usize| store_head(cx.level(), &tokens, head, &keys, &values);
+        if k.len() < FORK_THRESHOLD {
+            (0..layout.num_kv_heads).for_each(store_head);
+        } else {
+            cx.run(layout.num_kv_heads, &store_head);
+        }
+    }
+
+    /// Copies a whole page, keys and values.
+    ///
+    /// # Panics
+    /// If a page is past the last.
+    pub fn copy_page(&mut self, from: u32, to: u32) {
+        let bytes = Self::bytes_per_page(self.layout) / 2;
+        let (from, to) = (from as usize * bytes, to as usize * bytes);
+        self.keys.as_mut_slice().copy_within(from..from + bytes, to);
+        self.values.as_mut_slice().copy_within(from..from + bytes, to);
+    }
+
+    /// Overwrites every page with bits that are NaN in every format: what a test must not see.
+    #[cfg(test)]
+    pub(super) fn fill_with_nan(&mut self) {
+        self.keys.as_mut_slice().fill(0xff);
+        self.values.as_mut_slice().fill(0xff);
+    }
+
+    /// Keys `[head_dim, page_tokens]` and values `[page_tokens, head_dim]` of one head in one page.
+    ///
+    /// # Panics
+    /// If `K` is not the stored format or the page is past the last.
+    #[expect(unsafe_code, reason = "bytes are read as the format they were written in")]
+    pub(super) fn head<K: Stored>(&self, page: u32, head: usize) -> (&[K::Bits], &[K::Bits]) {
+        assert!(K::FORMAT == self.layout.format && (page as usize) < self.num_pages && head < self.layout.num_kv_heads);
+        let len = self.layout.head_len();
+        let start = (page as usize * self.layout.num_kv_heads + head) * len;
+        let part = |bytes: &ZeroedBytes| {
+            // SAFETY: in bounds by the assertion and the size allocated; the buffer is aligned for any number, and any
+            // bits are a value of `Bits`.
+            unsafe { std::slice::from_raw_parts(bytes.start.as_ptr().cast::<K::Bits>().add(start), len) }
+        };
+        (part(&self.keys), part(&self.values))
+    }
+}
+
+/// Tokens to be stored.
+struct Tokens<'a> {
+    layout: KvLayout,
+    k: &'a [f32],
+    v: &'a [f32],
+    slots: &'a [u32],
+}
+
+simd_dispatch! {
+    fn store_head(tokens: &Tokens<'_>, head: usize, keys: &SharedSlice<'_, u8>, values: &SharedSlice<'_, u8>)
+        = store_head_body;
+}
+
+#[inline(always)]
+fn store_head_body<S: Simd>(
+    simd: S,
+    tokens: &Tokens<'_>,
+    head: usize,
+    keys: &SharedSlice<'_, u8>,
+    values: &SharedSlice<'_, u8>,
+) {
+    match tokens.layout.format {
+        KvFormat::F32 => store_head_as::<S, F32>(simd, tokens, head, keys, values),
+        KvFormat::F16 => store_head_as::<S, F16>(simd, tokens, head, keys, values),
+        KvFormat::BF16 => store_head_as::<S, Bf16>(simd, tokens, head, keys, values),
+    }
+}
+
+#[inline(always)]
+fn store_head_as<S: Simd, K: Stored>(
+    simd: S,
+    tokens: &Tokens<'_>,
+    head: usize,
+    keys: &SharedSlice<'_, u8>,
+    values: &SharedSlice<'_, u8>,
+) {
+    let KvLayout { num_kv_heads, head_dim, page_tokens, .. } = tokens.layout;
+    let size = size_of::<K::Bits>();
+    let mut row = [K::ZERO; MAX_HEAD_DIM];
+    let row = &mut row[..head_dim];
+    for (token, &slot) in tokens.slots.iter().enumerate() {
+        let (page, offset) = (slot as usize / page_tokens, slot as usize % page_tokens);
+        let start = (page * num_kv_heads + head) * head_dim * page_tokens;
+        let source = (token * num_kv_heads + head) * head_dim;
+        // SAFETY: this task alone writes this head; `slice` checks bounds; the buffer is aligned for any number.
+        #[expect(unsafe_code, reason = "heads are disjoint")]
+        let (key_head, value_row) = unsafe {
+            let key_head = keys.slice(start * size, head_dim * page_tokens * size);
+            let value_row = values.slice((start + offset * head_dim) * size, head_dim * size);
+            (as_stored::<K>(key_head), as_stored::<K>(value_row))
+        };
+        K::convert(simd, &tokens.v[source..][..head_dim], value_row);
+        K::convert(simd, &tokens.k[source..][..head_dim], row);
+        for (column, &value) in key_head.chunks_exact_mut(page_tokens).zip(&*row) {
+            column[offset] = value;
+        }
+    }
+}
+
+/// # Safety
+/// `bytes` starts at a multiple of the size of `Bits` in a buffer aligned for it.
+#[expect(unsafe_code, reason = "bytes are written as the format they are read in")]
+unsafe fn as_stored<K: Stored>(bytes: &mut [u8]) -> &mut [K::Bits] {
+    let len = bytes.len() / size_of::<K::Bits>();
+    // SAFETY: alignment is the caller's promise, the length is what fits, and any bits are a value.
+    unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), len) }
+}
+
+/// A fixed buffer of zeros, aligned to a cache line, whose memory the system provides lazily.
+struct ZeroedBytes {
+    start: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: the buffer is owned, as a boxed slice would be.
+#[expect(unsafe_code, reason = "an owned buffer")]
+unsafe impl Send for ZeroedBytes {}
+// SAFETY: as above; shared access only reads.
+#[expect(unsafe_code, reason = "an owned buffer")]
+unsafe impl Sync for ZeroedBytes {}
+
+impl ZeroedBytes {
+    #[expect(unsafe_code, reason = "aligned, lazily provided memory has no safe constructor")]
+    fn new(len: usize) -> Option<Self> {
+        let layout = Layout::from_size_align(len.max(1), 64).ok()?;
+        // SAFETY: the layout is not of size zero.
+        let start = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+        Some(Self { start, layout })
+    }
+
+    #[expect(unsafe_code, reason = "the buffer as a slice")]
+    fn as_mut_slice(&mut self) -> &mut [u8] {
+        // SAFETY: the buffer is this long, initialised, and borrowed mutably with `self`.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.layout.size()) }
+    }
+}
+
+impl Drop for ZeroedBytes {
+    #[expect(unsafe_code, reason = "allocated by `new`")]
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with this layout.
+        unsafe { dealloc(self.start.as_ptr(), self.layout) }
+    }
+}
