@@ -23,8 +23,8 @@ pub use clock::Clock;
 
 use crate::{TextError, Tokenizer};
 
-/// Steps a template may take: far above any real conversation, and about ten seconds of work.
-const FUEL: u64 = 200_000_000;
+/// Steps a template may take: far above any real conversation, and a few seconds of work.
+const FUEL: u64 = 50_000_000;
 
 /// Longest template accepted, in bytes.
 const MAX_TEMPLATE_BYTES: usize = 1 << 20;
@@ -187,26 +187,10 @@ impl TemplateSources {
                 Ok(default.map(|default| Self { default: default.to_owned(), tool_use }))
             }
             Checkpoint::HuggingFace(directory) => {
-                let found = directory.chat_template().map_err(|error| TextError::Checkpoint(error.to_string()))?;
-                Ok(found.and_then(|value| Self::from_config(&value)))
+                let named = |name: &str| directory.chat_template(name).map(str::to_owned);
+                Ok(named("default").map(|default| Self { default, tool_use: named("tool_use") }))
             }
         }
-    }
-
-    /// `chat_template` of `tokenizer_config.json`: a text, or a list of `{"name", "template"}`.
-    fn from_config(value: &Value) -> Option<Self> {
-        if let Some(text) = value.as_str() {
-            return Some(Self { default: text.to_owned(), tool_use: None });
-        }
-        let named = |wanted: &str| {
-            value
-                .as_array()?
-                .iter()
-                .find(|entry| entry["name"] == wanted)
-                .and_then(|entry| entry["template"].as_str())
-                .map(str::to_owned)
-        };
-        named("default").map(|default| Self { default, tool_use: named("tool_use") })
     }
 }
 

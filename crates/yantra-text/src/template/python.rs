@@ -60,15 +60,19 @@ fn write_repr(out: &mut String, value: &Value, depth: usize) {
             Ok(float) => out.push_str(&float_repr(float)),
             Err(_) => out.push_str(&value.to_string()),
         },
-        ValueKind::Seq if depth < MAX_REPR_DEPTH && !value.is_tuple() => {
-            out.push('[');
+        ValueKind::Seq if depth < MAX_REPR_DEPTH => {
+            let (open, close) = if value.is_tuple() { ('(', ')') } else { ('[', ']') };
+            out.push(open);
             for (index, item) in value.try_iter().into_iter().flatten().enumerate() {
                 if index > 0 {
                     out.push_str(", ");
                 }
                 write_repr(out, &item, depth + 1);
             }
-            out.push(']');
+            if value.is_tuple() && value.len() == Some(1) {
+                out.push(',');
+            }
+            out.push(close);
         }
         // Macros, namespaces and the like are maps too, but print in a way of their own.
         ValueKind::Map if depth < MAX_REPR_DEPTH && format!("{value}").starts_with('{') => {

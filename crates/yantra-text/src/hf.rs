@@ -1,0 +1,175 @@
+//! Hugging Face `tokenizer.json`, run by the `tokenizers` crate; decoding and special tokens are done here, as for GGUF.
+
+use std::sync::OnceLock;
+
+use serde_json::Value;
+
+use crate::special::end_of_generation;
+use crate::tokenizer::{EncodeOptions, Inner, Model, Specials};
+use crate::vocab::{TokenKind, Vocab, byte_of};
+use crate::{TextError, byte_level};
+
+/// The encoder.
+pub(crate) struct HuggingFace {
+    tokenizer: tokenizers::Tokenizer,
+    /// The same, but reading the texts of special tokens as text. A copy, since the crate keeps this as state; made when
+    /// first wanted.
+    literal: OnceLock<tokenizers::Tokenizer>,
+    /// What an empty text encodes to: the special tokens the post-processor adds.
+    prefix: Vec<u32>,
+}
+
+/// Special tokens `tokenizer_config.json` names.
+const NAMED: [&str; 7] =
+    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+
+/// Builds from `tokenizer.json`, `tokenizer_config.json` and the end-of-sequence ids of the generation configuration.
+pub(crate) fn load(bytes: &[u8], config: Option<&Value>, eos_ids: &[u32]) -> Result<Inner, TextError> {
+    let refuse = |error: tokenizers::Error| TextError::TokenizerJson(error.to_string());
+    let mut tokenizer = tokenizers::Tokenizer::from_bytes(bytes).map_err(refuse)?;
+    // Some files carry the truncation and padding of a training run.
+    tokenizer.with_truncation(None).map_err(refuse)?;
+    tokenizer.with_padding(None);
+    let style = DecodeStyle::of(&tokenizer);
+    let mut vocab = read_vocab(&tokenizer, style)?;
+    let named: Vec<(String, String)> = NAMED
+        .iter()
+        .filter_map(|&name| Some((name.to_owned(), token_content(config?.get(name)?)?.to_owned())))
+        .collect();
+    let id_of = |vocab: &Vocab, wanted: &str| {
+        let (_, text) = named.iter().find(|(name, _)| name == wanted)?;
+        vocab.find(text.as_bytes())
+    };
+    let bos = id_of(&vocab, "bos_token");
+    let eos = id_of(&vocab, "eos_token").or(eos_ids.first().copied());
+    let declared: Vec<u32> = eos_ids.iter().copied().chain(eos).collect();
+    let end_of_generation = end_of_generation(&mut vocab, &declared);
+    let prefix = tokenizer.encode_fast("", true).map_err(refuse)?.get_ids().to_vec();
+    let add_space_prefix = style.drops_first_space(&tokenizer);
+    let specials = Specials { bos, eos, end_of_generation, prefix: None, suffix: None };
+    let model = Model::HuggingFace(Box::new(HuggingFace { tokenizer, literal: OnceLock::new(), prefix }));
+    Ok(Inner { vocab, model, specials, add_space_prefix, named })
+}
+
+impl HuggingFace {
+    pub(crate) fn encode(&self, text: &str, options: EncodeOptions) -> Result<Vec<u32>, TextError> {
+        let tokenizer = if options.parse_special {
+            &self.tokenizer
+        } else {
+            self.literal.get_or_init(|| {
+                let mut literal = self.tokenizer.clone();
+                literal.set_encode_special_tokens(true);
+                literal
+            })
+        };
+        tokenizer
+            .encode_fast(text, options.add_special)
+            .map(|encoding| encoding.get_ids().to_vec())
+            .map_err(|error| TextError::Encode { bytes: text.len(), message: error.to_string() })
+    }
+
+    pub(crate) fn prefix(&self) -> &[u32] {
+        &self.prefix
+    }
+}
+
+/// A token in a configuration: its text, or an object that holds it.
+fn token_content(value: &Value) -> Option<&str> {
+    value.as_str().or_else(|| value.get("content")?.as_str())
+}
+
+fn read_vocab(tokenizer: &tokenizers::Tokenizer, style: DecodeStyle) -> Result<Vocab, TextError> {
+    let mut entries: Vec<(String, u32)> = tokenizer.get_vocab(true).into_iter().collect();
+    entries.sort_unstable_by_key(|(_, id)| *id);
+    let Some((_, last)) = entries.last() else {
+        return Err(TextError::TokenizerJson("the vocabulary is empty".to_owned()));
+    };
+    let count = *last as usize + 1;
+    if count > entries.len().saturating_mul(2) + 65_536 {
+        let message = format!("the highest id is {last}, but there are only {} tokens", entries.len());
+        return Err(TextError::TokenizerJson(message));
+    }
+    // Ids may have gaps; they are tokens without text.
+    let mut texts = vec![""; count];
+    for (text, id) in &entries {
+        texts[*id as usize] = text;
+    }
+    let mut kinds = vec![TokenKind::Normal; count];
+    for (id, token) in tokenizer.get_added_tokens_decoder() {
+        if let Some(kind) = kinds.get_mut(id as usize) {
+            *kind = if token.special { TokenKind::Control } else { TokenKind::UserDefined };
+        }
+    }
+    if style == DecodeStyle::SentencePiece {
+        for (kind, text) in kinds.iter_mut().zip(&texts) {
+            if *kind == TokenKind::Normal && byte_of(text).is_some() {
+                *kind = TokenKind::Byte;
+            }
+        }
+    }
+    Ok(Vocab::new(texts.into_iter(), kinds, Vec::new(), |text, kind, out| style.decode(text, kind, out)))
+}
+
+/// How token texts become text.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum DecodeStyle {
+    ByteLevel,
+    SentencePiece,
+    WordPiece,
+    Plain,
+}
+
+impl DecodeStyle {
+    /// The decoder is a tree of steps; the names of the steps tell which of the few kinds in use it is.
+    fn of(tokenizer: &tokenizers::Tokenizer) -> Self {
+        let decoder = describe_decoder(tokenizer);
+        let has = |name: &str| decoder.contains(name);
+        if has("\"ByteLevel\"") {
+            Self::ByteLevel
+        } else if has("\"Metaspace\"") || has("\"ByteFallback\"") || has("▁") {
+            Self::SentencePiece
+        } else if has("\"WordPiece\"") {
+            Self::WordPiece
+        } else {
+            Self::Plain
+        }
+    }
+
+    fn drops_first_space(self, tokenizer: &tokenizers::Tokenizer) -> bool {
+        let decoder = describe_decoder(tokenizer);
+        match self {
+            Self::WordPiece => true,
+            Self::SentencePiece => {
+                decoder.contains("\"Strip\"")
+                    || (decoder.contains("\"Metaspace\"") && !decoder.contains("\"prepend_scheme\":\"never\""))
+            }
+            _ => false,
+        }
+    }
+
+    fn decode(self, text: &str, kind: TokenKind, out: &mut Vec<u8>) {
+        if matches!(kind, TokenKind::Control | TokenKind::Unknown | TokenKind::UserDefined) {
+            out.extend_from_slice(text.as_bytes());
+            return;
+        }
+        match self {
+            Self::ByteLevel => byte_level::decode(text, out),
+            Self::SentencePiece => match byte_of(text).filter(|_| kind == TokenKind::Byte) {
+                Some(byte) => out.push(byte),
+                None => out.extend_from_slice(text.replace('▁', " ").as_bytes()),
+            },
+            Self::WordPiece => match text.strip_prefix("##") {
+                Some(rest) => out.extend_from_slice(rest.as_bytes()),
+                None => {
+                    out.push(b' ');
+                    out.extend_from_slice(text.as_bytes());
+                }
+            },
+            Self::Plain => out.extend_from_slice(text.as_bytes()),
+        }
+    }
+}
+
+fn describe_decoder(tokenizer: &tokenizers::Tokenizer) -> String {
+    tokenizer.get_decoder().and_then(|decoder| serde_json::to_string(decoder).ok()).unwrap_or_default()
+}

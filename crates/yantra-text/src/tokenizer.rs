@@ -1,0 +1,264 @@
+//! The tokeniser everything above uses, whichever file it came from.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use yantra_formats::{Checkpoint, Metadata};
+
+use crate::bpe::Bpe;
+use crate::hf::HuggingFace;
+use crate::special::{Fragment, SpecialTokens};
+use crate::spm::SentencePiece;
+use crate::stream::DetokenizeStream;
+use crate::unigram::Unigram;
+use crate::vocab::{TokenKind, Vocab};
+use crate::wordpiece::WordPiece;
+use crate::{TextError, gguf, hf};
+
+/// Longest text accepted, in bytes: positions are 32-bit, and no context is this long.
+pub const MAX_TEXT_BYTES: usize = 1 << 30;
+
+/// Turns text into token ids and back. Cheap to clone, and shared between threads freely.
+#[derive(Clone)]
+pub struct Tokenizer {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) vocab: Vocab,
+    pub(crate) model: Model,
+    pub(crate) specials: Specials,
+    /// SentencePiece: a space is put before a text, and dropped again in decoding.
+    pub(crate) add_space_prefix: bool,
+    /// Texts of named special tokens (`unk_token`, `pad_token`, …), as templates know them.
+    pub(crate) named: Vec<(String, String)>,
+}
+
+/// Ids with a meaning.
+#[derive(Debug, Default)]
+pub(crate) struct Specials {
+    pub(crate) bos: Option<u32>,
+    pub(crate) eos: Option<u32>,
+    /// Every id that ends a generation, sorted.
+    pub(crate) end_of_generation: Vec<u32>,
+    /// What is put before and after a text where special tokens are asked for.
+    pub(crate) prefix: Option<u32>,
+    pub(crate) suffix: Option<u32>,
+}
+
+/// How text between special tokens is encoded.
+pub(crate) enum Model {
+    Bpe { bpe: Bpe, special: SpecialTokens },
+    SentencePiece { spm: SentencePiece, special: SpecialTokens },
+    WordPiece { wordpiece: WordPiece, special: SpecialTokens },
+    Unigram { unigram: Unigram, special: SpecialTokens },
+    HuggingFace(Box<HuggingFace>),
+}
+
+/// What [`Tokenizer::encode`] does besides encoding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EncodeOptions {
+    /// Add begin- and end-of-sequence tokens as the model asks for them.
+    pub add_special: bool,
+    /// Read the texts of control tokens (`<|im_start|>`) as those tokens. Off for text from users, so that they cannot
+    /// write them; on for rendered templates.
+    pub parse_special: bool,
+}
+
+impl EncodeOptions {
+    /// For a text that is the whole prompt, from a user: special tokens are added, none are read.
+    #[must_use]
+    pub const fn text() -> Self {
+        Self { add_special: true, parse_special: false }
+    }
+
+    /// For a rendered chat template, which holds every special token it wants.
+    #[must_use]
+    pub const fn rendered() -> Self {
+        Self { add_special: false, parse_special: true }
+    }
+}
+
+impl fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tokenizer").field("vocab_size", &self.vocab_size()).finish_non_exhaustive()
+    }
+}
+
+impl Tokenizer {
+    pub(crate) fn new(inner: Inner) -> Self {
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Builds the tokeniser that `tokenizer.ggml.*` describes.
+    ///
+    /// # Errors
+    /// When metadata are missing or contradict themselves, or name a kind of vocabulary or a pre-tokeniser unknown here.
+    pub fn from_gguf(metadata: &Metadata) -> Result<Self, TextError> {
+        gguf::load(metadata).map(Self::new)
+    }
+
+    /// Builds from the bytes of a Hugging Face `tokenizer.json`; `config` is `tokenizer_config.json`, which says which
+    /// tokens begin and end a sequence.
+    ///
+    /// # Errors
+    /// When the JSON is not a tokeniser.
+    pub fn from_tokenizer_json(bytes: &[u8], config: Option<&serde_json::Value>) -> Result<Self, TextError> {
+        hf::load(bytes, config, &[]).map(Self::new)
+    }
+
+    /// Builds the tokeniser a checkpoint ships.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::from_gguf`] and [`Tokenizer::from_tokenizer_json`]; also when a directory has no `tokenizer.json`.
+    pub fn from_checkpoint(checkpoint: &Checkpoint) -> Result<Self, TextError> {
+        match checkpoint {
+            Checkpoint::Gguf(file) => Self::from_gguf(file.metadata()),
+            Checkpoint::HuggingFace(directory) => {
+                let unreadable = |error: yantra_formats::FormatError| TextError::Checkpoint(error.to_string());
+                let bytes = directory.read_tokenizer().map_err(unreadable)?.ok_or_else(|| {
+                    let path = directory.path().display();
+                    TextError::Checkpoint(format!("{path} has no tokenizer.json"))
+                })?;
+                let eos_ids = directory.eos_token_ids().map_err(unreadable)?;
+                let config = directory.tokenizer_config().map(yantra_formats::hf::Config::value);
+                hf::load(&bytes, config, &eos_ids).map(Self::new)
+            }
+        }
+    }
+
+    /// The token ids of `text`.
+    ///
+    /// # Errors
+    /// [`TextError::Encode`] for texts over [`MAX_TEXT_BYTES`], or where the vocabulary cannot express the text.
+    pub fn encode(&self, text: &str, options: EncodeOptions) -> Result<Vec<u32>, TextError> {
+        if text.len() > MAX_TEXT_BYTES {
+            let message = format!("longer than the {MAX_TEXT_BYTES} bytes allowed");
+            return Err(TextError::Encode { bytes: text.len(), message });
+        }
+        let Inner { vocab, model, specials, add_space_prefix, .. } = &*self.inner;
+        if let Model::HuggingFace(model) = model {
+            return model.encode(text, options);
+        }
+        let mut out = Vec::with_capacity(text.len() / 3 + 2);
+        out.extend(specials.prefix.filter(|_| options.add_special));
+        // SentencePiece puts a space before a text that begins the sequence or follows a special token.
+        let mut after_special = true;
+        let (Model::Bpe { special, .. }
+        | Model::SentencePiece { special, .. }
+        | Model::WordPiece { special, .. }
+        | Model::Unigram { special, .. }) = model
+        else {
+            return Ok(out);
+        };
+        special.split(text, options.parse_special, |fragment| match fragment {
+            Fragment::Token(id) => {
+                out.push(id);
+                after_special = true;
+            }
+            Fragment::Text(text) => {
+                match model {
+                    Model::Bpe { bpe, .. } => bpe.encode(vocab, text, &mut out),
+                    Model::SentencePiece { spm, .. } => {
+                        spm.encode(vocab, text, *add_space_prefix && after_special, &mut out);
+                    }
+                    Model::WordPiece { wordpiece, .. } => wordpiece.encode(vocab, text, &mut out),
+                    Model::Unigram { unigram, .. } => unigram.encode(vocab, text, &mut out),
+                    Model::HuggingFace(_) => {}
+                }
+                after_special = false;
+            }
+        });
+        out.extend(specials.suffix.filter(|_| options.add_special));
+        Ok(out)
+    }
+
+    /// The text of `ids` taken as a text of their own; `skip_special` leaves out control tokens. Bytes that are not UTF-8
+    /// become U+FFFD, ids outside the vocabulary nothing.
+    #[must_use]
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> String {
+        let mut stream = self.stream(skip_special).at_text_start();
+        let mut text = String::with_capacity(ids.len() * 4);
+        for &id in ids {
+            text.push_str(stream.push(id));
+        }
+        text.push_str(&stream.finish());
+        text
+    }
+
+    /// Decodes ids as they come, as a continuation of something.
+    #[must_use]
+    pub fn stream(&self, skip_special: bool) -> DetokenizeStream {
+        DetokenizeStream::new(self.clone(), skip_special)
+    }
+
+    /// The bytes a token stands for (not necessarily UTF-8), or `None` outside the vocabulary.
+    #[must_use]
+    pub fn token_bytes(&self, id: u32) -> Option<Cow<'_, [u8]>> {
+        self.inner.vocab.piece(id).map(Cow::Borrowed)
+    }
+
+    /// What the vocabulary calls a token (`Ġthe`, `▁the`, `<|im_end|>`), or `None` outside it.
+    #[must_use]
+    pub fn token_text(&self, id: u32) -> Option<String> {
+        self.inner.vocab.text(id).map(str::to_owned)
+    }
+
+    /// The token of exactly that name.
+    #[must_use]
+    pub fn token_id(&self, text: &str) -> Option<u32> {
+        self.inner.vocab.find(text.as_bytes())
+    }
+
+    /// Number of tokens. A model's output layer may be wider, for alignment.
+    #[must_use]
+    pub fn vocab_size(&self) -> usize {
+        self.inner.vocab.len()
+    }
+
+    /// The token that begins a sequence.
+    #[must_use]
+    pub fn bos(&self) -> Option<u32> {
+        self.inner.specials.bos
+    }
+
+    /// The token that ends a sequence. Generation ends at any of [`Tokenizer::eos_ids`].
+    #[must_use]
+    pub fn eos(&self) -> Option<u32> {
+        self.inner.specials.eos
+    }
+
+    /// Every id that ends a generation (end of sequence, of turn, of message, …), sorted.
+    #[must_use]
+    pub fn eos_ids(&self) -> &[u32] {
+        &self.inner.specials.end_of_generation
+    }
+
+    /// Whether an id is structure rather than text.
+    #[must_use]
+    pub fn is_special(&self, id: u32) -> bool {
+        matches!(self.inner.vocab.kind(id), TokenKind::Control | TokenKind::Unknown)
+    }
+
+    /// Whether [`EncodeOptions::add_special`] puts a begin-of-sequence token first.
+    #[must_use]
+    pub fn adds_bos(&self) -> bool {
+        match &self.inner.model {
+            Model::HuggingFace(model) => self.bos().is_some_and(|bos| model.prefix().first() == Some(&bos)),
+            _ => self.inner.specials.prefix.is_some() && self.inner.specials.prefix == self.bos(),
+        }
+    }
+
+    pub(crate) fn piece(&self, id: u32) -> &[u8] {
+        self.inner.vocab.piece(id).unwrap_or_default()
+    }
+
+    pub(crate) fn adds_space_prefix(&self) -> bool {
+        self.inner.add_space_prefix
+    }
+
+    pub(crate) fn named_special_tokens(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.inner.named.iter().map(|(name, text)| (name.as_str(), text.as_str()))
+    }
+}

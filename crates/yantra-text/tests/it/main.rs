@@ -1,0 +1,11 @@
+//! Everything that needs files: vocabularies, reference tokens, templates, real models.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, clippy::print_stdout, missing_docs)]
+
+mod hugging_face;
+mod properties;
+mod reference;
+mod streaming;
+mod support;
+mod templates;
+mod vocabularies;
