@@ -1,24 +1,277 @@
-//! The engine's thread.
+//! The engine's thread: `schedule → forward → commit` until told to stop.
+//!
+//! Between steps it takes in messages; with nothing to compute it sleeps on them. During a forward pass it holds no lock
+//! and nothing waits for it but the next step.
 
-use std::sync::Arc;
+mod active;
+mod commit;
+mod intake;
 
-use crate::{EngineConfig, EngineError, EngineHandle, StepModel, TextDecoder};
+use std::{
+    collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::Ordering::{Relaxed, SeqCst},
+        mpsc::{Receiver, SyncSender, channel},
+    },
+    time::Instant,
+};
+
+use active::{ActiveRequest, Choice};
+
+use crate::{
+    AttentionSequence, Batch, EngineConfig, EngineError, EngineHandle, RequestId, Scheduler, StepModel, TextDecoder,
+    handle::{Message, Shared},
+    request::ModelLimits,
+    sampling::SamplingScratch,
+    scheduler::{SchedulerConfig, StepPlan},
+    stats::{self, Counters},
+};
+
+/// Failed forward passes in a row after which the engine calls itself unhealthy.
+const UNHEALTHY_AFTER: u32 = 3;
 
 /// Starts engines.
 #[derive(Debug)]
 pub struct Engine;
 
 impl Engine {
-    /// Puts `model` on a thread of its own and returns a handle to it. Without a tokenizer events carry no text.
+    /// Puts `model` on a thread of its own and returns a handle to it. Without a tokenizer events carry no text, no token
+    /// ends a choice by itself, and stop strings are refused.
     ///
     /// # Errors
     /// A setting is out of range, or the thread can not be started.
     pub fn spawn(
-        _model: Box<dyn StepModel>,
-        _tokenizer: Option<Arc<dyn TextDecoder>>,
+        model: Box<dyn StepModel>,
+        tokenizer: Option<Arc<dyn TextDecoder>>,
         config: EngineConfig,
     ) -> Result<EngineHandle, EngineError> {
         config.validate()?;
-        Err(EngineError::Internal { message: "the step loop is not in place yet".to_owned() })
+        let (vocab_size, page_tokens, num_pages) = (model.vocab_size(), model.page_tokens(), model.num_pages());
+        let context = model.max_context().min(page_tokens.saturating_mul(num_pages));
+        if vocab_size == 0 || context < 2 || num_pages.saturating_mul(page_tokens) > u32::MAX as usize {
+            let message = format!(
+                "a vocabulary of {vocab_size} and {num_pages} pages of {page_tokens} tokens for a context of {}: \
+                 room for 2 to 2^32 tokens expected",
+                model.max_context()
+            );
+            return Err(EngineError::Config { field: "model", message });
+        }
+        let limits = ModelLimits { vocab_size, context, has_text: tokenizer.is_some() };
+        let scheduler = Scheduler::new(SchedulerConfig {
+            max_sequences: config.max_sequences,
+            token_budget: config.token_budget,
+            max_scored_rows: config.max_scored_rows,
+            page_tokens,
+            num_pages,
+            prefix_cache: config.prefix_cache,
+        });
+        let shared = Arc::new(Shared::new(Counters::new(num_pages), limits, config));
+        let (sender, messages) = channel();
+        let core = Core::new(model, tokenizer, Arc::clone(&shared), messages, scheduler);
+        let thread = std::thread::Builder::new()
+            .name("yantra-engine".to_owned())
+            .spawn(move || core.run())
+            .map_err(|error| EngineError::Spawn { message: error.to_string() })?;
+        Ok(EngineHandle::new(sender, shared, thread))
     }
+}
+
+/// A [`Message::Drain`] that is not answered yet.
+struct Drain {
+    until: Instant,
+    done: SyncSender<bool>,
+}
+
+/// All that the thread owns.
+struct Core {
+    model: Box<dyn StepModel>,
+    decoder: Option<Arc<dyn TextDecoder>>,
+    shared: Arc<Shared>,
+    messages: Receiver<Message>,
+    scheduler: Scheduler,
+    plan: StepPlan,
+    /// Empty between steps; kept for its buffer.
+    spans: Vec<AttentionSequence<'static>>,
+    logits: Vec<f32>,
+    /// A row of logits as the model returned it, while the original is sampled from.
+    raw_row: Vec<f32>,
+    scratch: SamplingScratch,
+    values: Vec<f32>,
+    /// By the scheduler's sequence keys.
+    choices: Vec<Option<Choice>>,
+    requests: Vec<Option<ActiveRequest>>,
+    vacant_requests: Vec<usize>,
+    by_id: HashMap<RequestId, usize>,
+    /// Requests whose other choices start after this step.
+    to_fork: Vec<usize>,
+    arrivals: u64,
+    failures_in_a_row: u32,
+    drains: Vec<Drain>,
+    drained: bool,
+}
+
+impl Core {
+    fn new(
+        model: Box<dyn StepModel>,
+        decoder: Option<Arc<dyn TextDecoder>>,
+        shared: Arc<Shared>,
+        messages: Receiver<Message>,
+        scheduler: Scheduler,
+    ) -> Self {
+        Self {
+            model,
+            decoder,
+            shared,
+            messages,
+            scheduler,
+            plan: StepPlan::default(),
+            spans: Vec::new(),
+            logits: Vec::new(),
+            raw_row: Vec::new(),
+            scratch: SamplingScratch::default(),
+            values: Vec::new(),
+            choices: Vec::new(),
+            requests: Vec::new(),
+            vacant_requests: Vec::new(),
+            by_id: HashMap::new(),
+            to_fork: Vec::new(),
+            arrivals: 0,
+            failures_in_a_row: 0,
+            drains: Vec::new(),
+            drained: false,
+        }
+    }
+
+    fn run(mut self) {
+        while self.take_messages() {
+            if !self.scheduler.is_empty() {
+                self.step();
+            }
+            self.publish_gauges();
+        }
+        self.shared.accepting.store(false, SeqCst);
+        self.cancel_all();
+        self.publish_gauges();
+    }
+
+    fn step(&mut self) {
+        let start = Instant::now();
+        let mut plan = std::mem::take(&mut self.plan);
+        self.scheduler.schedule(&mut plan);
+        if plan.is_empty() {
+            self.plan = plan;
+            return self.drop_stuck_requests();
+        }
+        let forward_start = Instant::now();
+        let outcome = self.forward(&plan);
+        let end = Instant::now();
+        stats::add(&self.shared.counters.forward_us, (end - forward_start).as_micros() as usize);
+        match outcome {
+            Ok(()) => {
+                self.note_success(&plan);
+                self.scheduler.advance(&plan);
+                self.commit(&plan, end);
+            }
+            Err(error) => self.note_failure(&plan, &error),
+        }
+        self.plan = plan;
+        stats::add(&self.shared.counters.busy_us, start.elapsed().as_micros() as usize);
+    }
+
+    /// Runs the model; a panic in it is an error like any other (where the program unwinds at all).
+    fn forward(&mut self, plan: &StepPlan) -> Result<(), EngineError> {
+        let Self { model, scheduler, logits, .. } = self;
+        let mut spans = recycle(std::mem::take(&mut self.spans));
+        scheduler.spans(plan, &mut spans);
+        let batch = Batch {
+            tokens: plan.tokens(),
+            positions: plan.positions(),
+            slots: plan.slots(),
+            sequences: &spans,
+            logit_rows: plan.logit_rows(),
+        };
+        let outcome = catch_unwind(AssertUnwindSafe(|| model.forward(&batch, logits)));
+        let expected = plan.logit_rows().len() * self.shared.limits.vocab_size;
+        self.spans = recycle(spans);
+        match outcome {
+            Ok(Ok(())) if logits.len() == expected => Ok(()),
+            Ok(Ok(())) => Err(EngineError::LogitsShape { given: logits.len(), expected }),
+            Ok(Err(error)) => Err(error),
+            Err(panic) => Err(EngineError::Panicked { message: panic_message(&*panic) }),
+        }
+    }
+
+    fn note_success(&mut self, plan: &StepPlan) {
+        let counters = &self.shared.counters;
+        stats::add(&counters.steps, 1);
+        counters.step_tokens.record(plan.tokens().len() as f64);
+        if std::mem::take(&mut self.failures_in_a_row) >= UNHEALTHY_AFTER {
+            tracing::info!("the forward pass works again");
+            counters.healthy.store(true, Relaxed);
+        }
+    }
+
+    /// Fails every request in the batch; the others have lost nothing.
+    fn note_failure(&mut self, plan: &StepPlan, error: &EngineError) {
+        self.failures_in_a_row += 1;
+        stats::add(&self.shared.counters.failed_steps, 1);
+        tracing::error!(%error, sequences = plan.entries().len(), in_a_row = self.failures_in_a_row, "step failed");
+        if self.failures_in_a_row >= UNHEALTHY_AFTER {
+            self.shared.counters.healthy.store(false, Relaxed);
+        }
+        for entry in plan.entries() {
+            if let Some(slot) = self.request_of(entry.key) {
+                self.fail_request(slot, error.clone());
+            }
+        }
+    }
+
+    /// The scheduler promises never to come here; should it, an error is better than a thread that spins.
+    fn drop_stuck_requests(&mut self) {
+        for slot in 0..self.requests.len() {
+            let message = "the scheduler found nothing to compute for waiting requests".to_owned();
+            self.fail_request(slot, EngineError::Internal { message });
+        }
+    }
+
+    fn publish_gauges(&self) {
+        let (counters, pages, counts) = (&self.shared.counters, self.scheduler.pages(), self.scheduler.counts());
+        counters.running.store(self.scheduler.num_running(), Relaxed);
+        counters.waiting_sequences.store(self.scheduler.num_waiting(), Relaxed);
+        counters.pages_used.store(pages.used(), Relaxed);
+        counters.pages_cached.store(pages.cached(), Relaxed);
+        counters.preemptions.store(counts.preemptions, Relaxed);
+        counters.prefix_hit_tokens.store(counts.prefix_hit_tokens, Relaxed);
+        counters.prefix_query_tokens.store(counts.prefix_query_tokens, Relaxed);
+    }
+}
+
+impl Drop for Core {
+    /// Also runs when the thread panics: what is left in `requests` and `messages` then tells its sinks.
+    fn drop(&mut self) {
+        self.shared.accepting.store(false, SeqCst);
+        if std::thread::panicking() {
+            self.shared.counters.healthy.store(false, Relaxed);
+        }
+    }
+}
+
+/// Empties a buffer of spans for another lifetime, keeping its memory.
+fn recycle<'b>(mut spans: Vec<AttentionSequence<'_>>) -> Vec<AttentionSequence<'b>> {
+    spans.clear();
+    let emptied = |span: AttentionSequence<'_>| AttentionSequence {
+        query_start: span.query_start,
+        query_len: span.query_len,
+        context_len: span.context_len,
+        pages: &[],
+    };
+    // Nothing is left to map; collecting in place keeps the allocation.
+    spans.into_iter().map(emptied).collect()
+}
+
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
 }

@@ -77,8 +77,7 @@ impl EngineHandle {
     pub fn submit(&self, request: Request, sink: Box<dyn EventSink>) -> Result<RequestId, SubmitError> {
         let accepted = self.try_submit(request, sink);
         let counters = &self.inner.shared.counters;
-        let counter =
-            if accepted.is_ok() { &counters.requests_accepted } else { &counters.requests_refused };
+        let counter = if accepted.is_ok() { &counters.requests_accepted } else { &counters.requests_refused };
         crate::stats::add(counter, 1);
         accepted
     }

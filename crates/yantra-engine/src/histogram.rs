@@ -40,12 +40,7 @@ impl Histogram {
     pub(crate) fn snapshot(&self) -> HistogramSnapshot {
         let counts: Vec<u64> = self.counts.iter().map(|count| count.load(Relaxed)).collect();
         let count = counts.iter().sum();
-        HistogramSnapshot {
-            bounds: self.bounds,
-            counts,
-            sum: f64::from_bits(self.sum_bits.load(Relaxed)),
-            count,
-        }
+        HistogramSnapshot { bounds: self.bounds, counts, sum: f64::from_bits(self.sum_bits.load(Relaxed)), count }
     }
 }
 

@@ -1,8 +1,8 @@
 //! Scheduler, paged KV cache, prefix tree, sampling: synchronous, on its own thread.
 //!
 //! [`Engine::spawn`] puts a [`StepModel`] on a thread of its own, which repeats `schedule → forward → commit`:
-//! `Scheduler` decides which tokens of which sequences are computed (continuous batching, chunked prefill, preemption
-//! by recompute), the model computes them, and the results are sampled (`sampling`), turned into text and sent to each
+//! [`Scheduler`] decides which tokens of which sequences are computed (continuous batching, chunked prefill, preemption
+//! by recompute), the model computes them, and the results are sampled ([`sampling`]), turned into text and sent to each
 //! request's [`EventSink`]. Nothing here is async and nothing knows HTTP; callers talk to the thread through
 //! [`EngineHandle`].
 //!
@@ -20,12 +20,16 @@ mod error;
 mod event;
 mod handle;
 mod histogram;
+pub mod kv;
 pub mod load;
 mod model_runner;
 mod request;
+pub mod sampling;
+pub mod scheduler;
 mod sink;
 mod stats;
 mod step_model;
+mod stop;
 mod text;
 
 pub use batch::{AttentionSequence, Batch};
@@ -38,6 +42,7 @@ pub use handle::EngineHandle;
 pub use histogram::HistogramSnapshot;
 pub use model_runner::ModelRunner;
 pub use request::{Request, RequestId, SamplingParams, limits};
+pub use scheduler::Scheduler;
 pub use stats::EngineStats;
 pub use step_model::StepModel;
 pub use text::{Detokenizer, TextDecoder};

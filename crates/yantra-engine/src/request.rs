@@ -154,11 +154,7 @@ fn check_range(field: &'static str, given: f32, least: f32, most: f32) -> Result
     invalid(field, format!("{given} given, {least} to {most} expected"))
 }
 
-fn check_tokens(
-    field: &'static str,
-    mut ids: impl Iterator<Item = u32>,
-    vocab_size: usize,
-) -> Result<(), SubmitError> {
+fn check_tokens(field: &'static str, mut ids: impl Iterator<Item = u32>, vocab_size: usize) -> Result<(), SubmitError> {
     match ids.find(|&id| id as usize >= vocab_size) {
         None => Ok(()),
         Some(id) => invalid(field, format!("token {id} given, the vocabulary has {vocab_size}")),

@@ -25,11 +25,6 @@ impl RequestSink {
         listens
     }
 
-    /// Whether somebody still listens, as far as is known.
-    pub(crate) fn is_open(&self) -> bool {
-        self.sink.is_some()
-    }
-
     /// Sends the last event.
     pub(crate) fn close(mut self, event: Event) {
         self.send(event);

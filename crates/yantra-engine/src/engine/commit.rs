@@ -1,0 +1,197 @@
+//! After a forward pass: score, sample, detokenise, tell the sinks.
+
+use std::{sync::atomic::Ordering::SeqCst, time::Instant};
+
+use super::{Core, active::Progress};
+use crate::{
+    EngineError, Event, FinishReason, TokenLogprobs,
+    sampling::logprobs,
+    scheduler::{PlannedSequence, SequenceKey, StepPlan},
+    stats,
+    stop::Stopping,
+};
+
+/// What a sampled token means for its choice.
+struct Sampled {
+    id: u32,
+    logprob: Option<TokenLogprobs>,
+}
+
+impl Core {
+    /// Uses the logits of a step that ended `now`.
+    pub(super) fn commit(&mut self, plan: &StepPlan, now: Instant) {
+        for entry in plan.entries() {
+            self.note_start(entry, now);
+            self.score_prompt(entry);
+            if let Some(row) = entry.sample_row {
+                self.commit_token(entry, row, now);
+            }
+        }
+        while let Some(slot) = self.to_fork.pop() {
+            let choices = self.requests[slot].as_ref().map_or(0, |active| active.choices.len());
+            self.start_choices(slot, 1.min(choices)..choices);
+        }
+    }
+
+    /// A request leaves the queue with the first step of its first choice.
+    fn note_start(&mut self, entry: &PlannedSequence, now: Instant) {
+        let (Some(cached), Some(slot)) = (entry.started_with, self.request_of(entry.key)) else { return };
+        let Some(active) = self.requests[slot].as_mut().filter(|active| active.started.is_none()) else { return };
+        active.started = Some(now);
+        active.usage.cached_prompt_tokens = cached;
+        let counters = &self.shared.counters;
+        counters.queued.fetch_sub(1, SeqCst);
+        stats::add(&counters.prompt_tokens, active.usage.prompt_tokens);
+        counters.queue_seconds.record((now - active.submitted).as_secs_f64());
+    }
+
+    /// Collects the log-probabilities of prompt tokens and sends them when they are complete.
+    fn score_prompt(&mut self, entry: &PlannedSequence) {
+        let Some(slot) = self.request_of(entry.key) else { return };
+        let Some(active) = &mut self.requests[slot] else { return };
+        let request = &active.request;
+        let scores = &mut active.prompt_logprobs;
+        if !request.prompt_logprobs || scores.len() == request.prompt.len() {
+            return;
+        }
+        if scores.is_empty() {
+            scores.push(None);
+        }
+        let vocab_size = self.shared.limits.vocab_size;
+        let top = request.logprobs.unwrap_or(0);
+        let rows = self.logits.chunks_exact(vocab_size).skip(entry.first_scored_row);
+        for (position, row) in entry.scored_positions.clone().zip(rows) {
+            let token = request.prompt[position + 1];
+            let Some(score) = logprobs::of_token(row, token, top, &mut self.values) else {
+                return self.fail_request(slot, EngineError::NonFiniteLogits { position: position + 1 });
+            };
+            scores.push(Some(score));
+        }
+        if scores.len() == request.prompt.len() {
+            let event = Event::PromptLogprobs(scores.clone());
+            self.send(slot, event);
+        }
+    }
+
+    /// Samples a sequence's next token and sends it on.
+    fn commit_token(&mut self, entry: &PlannedSequence, row: usize, now: Instant) {
+        let Some(slot) = self.request_of(entry.key) else { return };
+        if self.requests[slot].as_ref().is_some_and(|active| active.request.max_tokens == Some(0)) {
+            return self.finish_empty(slot, now);
+        }
+        let Some(Sampled { id, logprob }) = self.sample(entry, row) else {
+            let position = entry.context_len;
+            return self.fail_request(slot, EngineError::NonFiniteLogits { position });
+        };
+        self.count_token(slot, entry.key, now);
+        if let Some(reason) = self.ending_token(slot, id) {
+            return self.finish_choice(entry.key, reason, now);
+        }
+        let (Some(choice), Some(active)) = (&mut self.choices[entry.key.index()], &self.requests[slot]) else { return };
+        let index = choice.index;
+        let (text, stop) = match choice.text.push(id) {
+            Stopping::Continue(text) => (text, None),
+            Stopping::Stop { text, stop } => (text, Some(stop)),
+        };
+        let at_limit = active.request.max_tokens.is_some_and(|most| choice.generated >= most);
+        if !self.send(slot, Event::Token { index, id, text, logprob }) {
+            return;
+        }
+        if let Some(stop) = stop {
+            self.end_choice(entry.key, FinishReason::StopString(stop), String::new(), now);
+        } else if at_limit || entry.context_len + 1 >= self.shared.limits.context {
+            self.finish_choice(entry.key, FinishReason::Length, now);
+        } else {
+            self.scheduler.push_token(entry.key, id);
+        }
+    }
+
+    fn sample(&mut self, entry: &PlannedSequence, row: usize) -> Option<Sampled> {
+        let vocab_size = self.shared.limits.vocab_size;
+        let row = &mut self.logits[row * vocab_size..(row + 1) * vocab_size];
+        let choice = self.choices[entry.key.index()].as_mut()?;
+        let top = self.requests[choice.request].as_ref()?.request.logprobs;
+        if top.is_some() {
+            self.raw_row.clear();
+            self.raw_row.extend_from_slice(row);
+        }
+        let id = choice.sampler.sample(row, entry.context_len, &mut self.scratch)?;
+        let logprob = match top {
+            Some(top) => Some(logprobs::of_token(&self.raw_row, id, top, &mut self.values)?),
+            None => None,
+        };
+        Some(Sampled { id, logprob })
+    }
+
+    /// Counts a token of a choice, whatever it means.
+    fn count_token(&mut self, slot: usize, key: SequenceKey, now: Instant) {
+        let (Some(active), Some(choice)) = (&mut self.requests[slot], &mut self.choices[key.index()]) else { return };
+        let counters = &self.shared.counters;
+        choice.generated += 1;
+        active.usage.completion_tokens += 1;
+        stats::add(&counters.generated_tokens, 1);
+        if let Some(before) = choice.last_token.replace(now) {
+            counters.inter_token_seconds.record((now - before).as_secs_f64());
+        }
+        if active.first_token.is_none() {
+            active.first_token = Some(now);
+            counters.time_to_first_token_seconds.record((now - active.submitted).as_secs_f64());
+            if active.choices.len() > 1 {
+                self.to_fork.push(slot);
+            }
+        }
+    }
+
+    /// Whether the token ends its choice.
+    fn ending_token(&self, slot: usize, id: u32) -> Option<FinishReason> {
+        let request = &self.requests[slot].as_ref()?.request;
+        let eos = self.decoder.as_ref().map_or(&[][..], |decoder| decoder.eos_ids());
+        if !request.ignore_eos && eos.contains(&id) {
+            return Some(FinishReason::Stop);
+        }
+        request.stop_tokens.contains(&id).then_some(FinishReason::StopToken(id))
+    }
+
+    /// Ends a choice and lets out the text held back.
+    fn finish_choice(&mut self, key: SequenceKey, reason: FinishReason, now: Instant) {
+        let Some(choice) = &mut self.choices[key.index()] else { return };
+        let (text, reason) = choice.text.finish(reason);
+        self.end_choice(key, reason, text, now);
+    }
+
+    fn end_choice(&mut self, key: SequenceKey, reason: FinishReason, text: String, now: Instant) {
+        let Some(choice) = self.take_choice(key) else { return };
+        let Some(active) = &mut self.requests[choice.request] else { return };
+        active.choices[choice.index] = Progress::Finished;
+        let event = Event::Finished { index: choice.index, reason, text };
+        if self.send(choice.request, event) && self.requests[choice.request].as_ref().is_some_and(|it| it.is_done()) {
+            self.complete_request(choice.request, now);
+        }
+    }
+
+    /// Ends a request that wanted no tokens: its prompt is computed.
+    fn finish_empty(&mut self, slot: usize, now: Instant) {
+        let choices = self.requests[slot].as_ref().map_or(0, |active| active.choices.len());
+        for index in 0..choices {
+            let Some(active) = &mut self.requests[slot] else { return };
+            if let Progress::Running(key) = std::mem::replace(&mut active.choices[index], Progress::Finished) {
+                self.take_choice(key);
+            }
+            let reason = FinishReason::Length;
+            if !self.send(slot, Event::Finished { index, reason, text: String::new() }) {
+                return;
+            }
+        }
+        self.complete_request(slot, now);
+    }
+
+    /// Sends an event of a request; when nobody listens any more, cancels it and returns `false`.
+    fn send(&mut self, slot: usize, event: Event) -> bool {
+        let Some(active) = &mut self.requests[slot] else { return false };
+        let listens = active.sink.send(event);
+        if !listens {
+            self.cancel_request(slot);
+        }
+        listens
+    }
+}

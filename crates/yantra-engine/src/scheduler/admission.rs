@@ -1,0 +1,170 @@
+//! Which waiting sequences enter the batch, and who must leave for them.
+
+use std::ops::Bound;
+
+use super::{Rank, Scheduler, State, StepPlan};
+
+/// Waiting sequences looked at beyond those that can not enter yet, per step.
+const MAX_DEFERRED: usize = 64;
+
+enum Admission {
+    Admitted,
+    /// Not now, but those behind it may.
+    Deferred,
+    /// Neither it nor those behind it.
+    NoRoom,
+}
+
+impl Scheduler {
+    /// Admits waiting sequences in order of rank. One that lacks pages holds up those behind it, so a long prompt is
+    /// not starved by short ones.
+    pub(super) fn admit_waiting(&mut self, plan: &mut StepPlan) {
+        let mut after = Bound::Unbounded;
+        let mut deferred = 0;
+        while self.running.len() < self.config.max_sequences && plan.tokens_left > 0 && deferred < MAX_DEFERRED {
+            let Some(&rank) = self.waiting.range((after, Bound::Unbounded)).next() else { return };
+            match self.admit(rank, plan) {
+                Admission::Admitted => {}
+                Admission::Deferred => {
+                    deferred += 1;
+                    after = Bound::Excluded(rank);
+                }
+                Admission::NoRoom => return,
+            }
+        }
+    }
+
+    fn admit(&mut self, rank: Rank, plan: &mut StepPlan) -> Admission {
+        self.find_prefix(rank.key);
+        if self.next_page_is_being_computed(rank.key) {
+            return Admission::Deferred;
+        }
+        let new_pages = self.new_pages(rank.key);
+        // A page of headroom per running sequence, lest the newcomer is preempted at once.
+        if self.available_besides_found() < new_pages + self.running.len() {
+            return Admission::NoRoom;
+        }
+        let found_tokens = self.found.len() * self.config.page_tokens;
+        self.sequences[rank.key as usize].computed = found_tokens;
+        let chunk = self.chunk(plan, rank.key);
+        if chunk == 0 {
+            self.sequences[rank.key as usize].computed = 0;
+            return Admission::Deferred;
+        }
+        self.enter(rank, new_pages);
+        let started_with = self.note_start(rank.key, found_tokens);
+        self.plan_tokens(plan, rank.key, chunk, started_with);
+        Admission::Admitted
+    }
+
+    /// Moves the sequence into the batch, with the pages found and as many new ones.
+    fn enter(&mut self, rank: Rank, new_pages: usize) {
+        self.waiting.remove(&rank);
+        let at = self.running.binary_search(&rank).unwrap_or_else(|at| at);
+        self.running.insert(at, rank);
+        let sequence = &mut self.sequences[rank.key as usize];
+        sequence.state = State::Running;
+        sequence.published = self.found.len();
+        for &page in &self.found {
+            self.pages.retain(page);
+        }
+        sequence.pages.extend_from_slice(&self.found);
+        sequence.pages.extend((0..new_pages).map_while(|_| self.pages.allocate()));
+    }
+
+    fn note_start(&mut self, key: u32, found_tokens: usize) -> Option<usize> {
+        let sequence = &mut self.sequences[key as usize];
+        if std::mem::replace(&mut sequence.started, true) {
+            return None;
+        }
+        self.counts.prefix_query_tokens += sequence.prompt_len as u64;
+        self.counts.prefix_hit_tokens += found_tokens as u64;
+        Some(found_tokens)
+    }
+
+    /// Leaves the remembered pages that begin the sequence in `self.found`.
+    fn find_prefix(&mut self, key: u32) {
+        let sequence = &mut self.sequences[key as usize];
+        let pages = if self.config.prefix_cache {
+            sequence.hash_pages(self.config.page_tokens);
+            sequence.sharable_pages(self.config.page_tokens)
+        } else {
+            0
+        };
+        self.pages.find_prefix(&sequence.scope, &sequence.tokens, &sequence.hashes[..pages], &mut self.found);
+    }
+
+    /// Pages the sequence needs besides those found.
+    fn new_pages(&self, key: u32) -> usize {
+        self.pages_for(self.sequences[key as usize].tokens.len()) - self.found.len()
+    }
+
+    fn available_besides_found(&self) -> usize {
+        self.pages.available() - self.pages.count_unused(&self.found)
+    }
+
+    /// Whether a running sequence is about to compute the page that comes after those found.
+    fn next_page_is_being_computed(&self, key: u32) -> bool {
+        let page_tokens = self.config.page_tokens;
+        let index = self.found.len();
+        let sequence = &self.sequences[key as usize];
+        if !self.config.prefix_cache || index >= sequence.sharable_pages(page_tokens) {
+            return false;
+        }
+        let hash = sequence.hashes[index];
+        let content = sequence.page_content(index, page_tokens);
+        let same_prefix = |other: &super::Sequence| match index.checked_sub(1) {
+            Some(last) => other.pages[last] == self.found[last],
+            None => other.scope == sequence.scope,
+        };
+        self.running.iter().map(|rank| &self.sequences[rank.key as usize]).any(|other| {
+            other.published == index
+                && other.shareable
+                && other.hashes.get(index) == Some(&hash)
+                && other.page_content(index, page_tokens) == content
+                && same_prefix(other)
+        })
+    }
+
+    /// Preempts running sequences of lower priority for the first waiting one, if that lets it in.
+    pub(super) fn make_room_for_priority(&mut self) {
+        let Some(&first) = self.waiting.first() else { return };
+        let is_lower = |rank: &Rank| rank.priority > first.priority;
+        if !self.running.last().is_some_and(is_lower) {
+            return;
+        }
+        self.find_prefix(first.key);
+        if self.next_page_is_being_computed(first.key) {
+            return;
+        }
+        let staying = self.running.iter().filter(|rank| !is_lower(rank)).count();
+        let needed = self.new_pages(first.key) + self.count_found_held_by_lower(staying);
+        let gained: usize = self.running[staying..].iter().map(|rank| self.exclusive_pages(rank.key)).sum();
+        if staying >= self.config.max_sequences || self.available_besides_found() + gained < needed + staying {
+            return;
+        }
+        while self.running.last().is_some_and(is_lower) && !self.has_room_for(first.key) {
+            self.preempt_last();
+        }
+    }
+
+    /// Pages found that become unused when the sequences after the first `staying` leave: no gain for the newcomer.
+    fn count_found_held_by_lower(&self, staying: usize) -> usize {
+        let leaving = &self.running[staying..];
+        let holds = |page: &u32| {
+            leaving.iter().any(|rank| self.sequences[rank.key as usize].pages.contains(page))
+                && self.pages.is_exclusive(*page)
+        };
+        self.found.iter().filter(|page| holds(page)).count()
+    }
+
+    fn exclusive_pages(&self, key: u32) -> usize {
+        self.sequences[key as usize].pages.iter().filter(|&&page| self.pages.is_exclusive(page)).count()
+    }
+
+    fn has_room_for(&mut self, key: u32) -> bool {
+        self.find_prefix(key);
+        self.running.len() < self.config.max_sequences
+            && self.available_besides_found() >= self.new_pages(key) + self.running.len()
+    }
+}

@@ -1,0 +1,273 @@
+//! The scheduler simulated without model or thread: random requests over a tiny page pool, audited at every step.
+
+use std::{collections::HashMap, sync::Arc};
+
+use proptest::prelude::*;
+use yantra_engine::{
+    Scheduler,
+    kv::CacheScope,
+    scheduler::{NewSequence, SchedulerConfig, SequenceKey, StepPlan},
+};
+
+use crate::fake::Rng;
+
+struct Live {
+    want: usize,
+    scores: bool,
+    scored: usize,
+    prompt_len: usize,
+    decodes: bool,
+}
+
+struct Simulation {
+    rng: Rng,
+    config: SchedulerConfig,
+    scheduler: Scheduler,
+    kv: Vec<Option<(u32, u32)>>,
+    live: HashMap<SequenceKey, Live>,
+    arrivals: u64,
+}
+
+impl Simulation {
+    fn new(seed: u64) -> Self {
+        let mut rng = Rng(seed);
+        let max_sequences = 1 + rng.below(6);
+        let config = SchedulerConfig {
+            max_sequences,
+            token_budget: max_sequences + rng.below(20),
+            max_scored_rows: 1 + rng.below(8),
+            page_tokens: 1 + rng.below(5),
+            num_pages: 12 + rng.below(30),
+            prefix_cache: !rng.chance(20),
+        };
+        Self {
+            kv: vec![None; config.num_pages * config.page_tokens],
+            scheduler: Scheduler::new(config.clone()),
+            rng,
+            config,
+            live: HashMap::new(),
+            arrivals: 0,
+        }
+    }
+
+    fn add(&mut self) {
+        let limit = self.config.num_pages * self.config.page_tokens;
+        let prompt_len = 1 + self.rng.below((limit - 1).min(30));
+        // Few kinds of tokens: many shared prefixes.
+        let prompt = self.rng.tokens(prompt_len, 2);
+        let want = 1 + self.rng.below((limit - prompt_len).clamp(1, 15));
+        let scores = self.rng.chance(15);
+        let salt = self.rng.chance(20).then(|| "salt".to_owned());
+        self.arrivals += 1;
+        let key = self.scheduler.add(NewSequence {
+            prompt: &prompt,
+            scope: Arc::new(CacheScope { salt }),
+            priority: self.rng.below(3) as i32,
+            arrival: self.arrivals,
+            score_prompt: scores,
+        });
+        self.live.insert(key, Live { want, scores, scored: 0, prompt_len, decodes: false });
+    }
+
+    fn remove_one(&mut self) {
+        let at = self.rng.below(self.live.len());
+        let mut keys: Vec<_> = self.live.keys().copied().collect();
+        keys.sort_unstable();
+        self.live.remove(&keys[at]);
+        self.scheduler.remove(keys[at]);
+        self.scheduler.remove(keys[at]);
+    }
+
+    fn step(&mut self, plan: &mut StepPlan) {
+        let preemptions = self.scheduler.counts().preemptions;
+        self.scheduler.schedule(plan);
+        self.scheduler.audit().unwrap();
+        assert_eq!(plan.is_empty(), self.live.is_empty(), "there is always something to do");
+        assert!(plan.tokens().len() <= self.config.token_budget);
+        assert!(plan.logit_rows().len() <= self.config.max_sequences + self.config.max_scored_rows);
+        if self.scheduler.counts().preemptions == preemptions {
+            let planned: Vec<_> = plan.entries().iter().map(|entry| entry.key).collect();
+            let starved = self.live.iter().find(|(key, live)| live.decodes && !planned.contains(key));
+            assert!(starved.is_none(), "a decoding sequence was left out");
+        }
+        self.check_kv(plan);
+        self.scheduler.advance(plan);
+        self.scheduler.audit().unwrap();
+        self.commit(plan);
+        self.scheduler.audit().unwrap();
+    }
+
+    /// Stores the step's tokens and checks that every sequence finds its own tokens through its pages.
+    fn check_kv(&mut self, plan: &StepPlan) {
+        let mut slots = plan.slots().to_vec();
+        slots.sort_unstable();
+        slots.dedup();
+        assert_eq!(slots.len(), plan.slots().len(), "two tokens share a slot");
+        for (i, &slot) in plan.slots().iter().enumerate() {
+            self.kv[slot as usize] = Some((plan.tokens()[i], plan.positions()[i]));
+        }
+        let mut spans = Vec::new();
+        self.scheduler.spans(plan, &mut spans);
+        for (entry, span) in plan.entries().iter().zip(&spans) {
+            let tokens = &self.scheduler.tokens(entry.key)[..span.context_len];
+            for (position, &token) in tokens.iter().enumerate() {
+                let page = span.pages[position / self.config.page_tokens] as usize;
+                let slot = page * self.config.page_tokens + position % self.config.page_tokens;
+                assert_eq!(self.kv[slot], Some((token, position as u32)), "page {page} at {position}");
+            }
+        }
+    }
+
+    fn commit(&mut self, plan: &StepPlan) {
+        for entry in plan.entries() {
+            let live = self.live.get_mut(&entry.key).unwrap();
+            if live.scores && !entry.scored_positions.is_empty() {
+                assert_eq!(entry.scored_positions.start, live.scored, "positions are scored once and in order");
+                live.scored = entry.scored_positions.end;
+            }
+            if entry.sample_row.is_none() {
+                continue;
+            }
+            assert!(!live.scores || live.scored == live.prompt_len - 1, "a token before all scores");
+            live.want -= 1;
+            live.decodes = true;
+            if live.want == 0 {
+                self.live.remove(&entry.key);
+                self.scheduler.remove(entry.key);
+            } else {
+                self.scheduler.push_token(entry.key, self.rng.below(2) as u32);
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_page_is_lost_and_no_sequence_forgotten(seed in any::<u64>()) {
+        let mut simulation = Simulation::new(seed);
+        let mut plan = StepPlan::default();
+        let mut steps = 0;
+        while simulation.arrivals < 220 || !simulation.live.is_empty() {
+            for _ in 0..simulation.rng.below(4) {
+                if simulation.arrivals < 220 && simulation.live.len() < 30 {
+                    simulation.add();
+                }
+            }
+            if simulation.rng.chance(5) && !simulation.live.is_empty() {
+                simulation.remove_one();
+            }
+            simulation.step(&mut plan);
+            steps += 1;
+            prop_assert!(steps < 100_000, "no progress");
+        }
+        prop_assert!(simulation.scheduler.is_empty());
+        prop_assert_eq!(simulation.scheduler.pages().used(), 0);
+        prop_assert_eq!(simulation.scheduler.pages().available(), simulation.config.num_pages);
+    }
+}
+
+fn config() -> SchedulerConfig {
+    SchedulerConfig {
+        max_sequences: 4,
+        token_budget: 64,
+        max_scored_rows: 8,
+        page_tokens: 4,
+        num_pages: 32,
+        prefix_cache: true,
+    }
+}
+
+fn add(scheduler: &mut Scheduler, prompt: &[u32], priority: i32, arrival: u64) -> SequenceKey {
+    let scope = Arc::new(CacheScope::default());
+    scheduler.add(NewSequence { prompt, scope, priority, arrival, score_prompt: false })
+}
+
+/// Plans and advances one step; returns (key, tokens computed) per sequence.
+fn step(scheduler: &mut Scheduler) -> Vec<(SequenceKey, usize)> {
+    let mut plan = StepPlan::default();
+    scheduler.schedule(&mut plan);
+    scheduler.advance(&plan);
+    for entry in plan.entries() {
+        if entry.sample_row.is_some() {
+            scheduler.push_token(entry.key, 1);
+        }
+    }
+    scheduler.audit().unwrap();
+    plan.entries().iter().map(|entry| (entry.key, entry.query_len)).collect()
+}
+
+#[test]
+fn decoding_goes_before_prompts_and_prompts_are_chunked() {
+    let mut scheduler = Scheduler::new(SchedulerConfig { token_budget: 8, ..config() });
+    let short = add(&mut scheduler, &[1, 2], 0, 1);
+    assert_eq!(step(&mut scheduler), [(short, 2)]);
+    let long = add(&mut scheduler, &(10..30).collect::<Vec<_>>(), 0, 2);
+    assert_eq!(step(&mut scheduler), [(short, 1), (long, 7)]);
+    assert_eq!(step(&mut scheduler), [(short, 1), (long, 7)]);
+    assert_eq!(step(&mut scheduler), [(short, 1), (long, 6)]);
+    assert_eq!(step(&mut scheduler), [(short, 1), (long, 1)]);
+}
+
+#[test]
+fn a_prefix_being_computed_is_waited_for_and_then_shared() {
+    let mut scheduler = Scheduler::new(SchedulerConfig { token_budget: 8, ..config() });
+    let prompt: Vec<u32> = (0..14).collect();
+    let (first, second) = (add(&mut scheduler, &prompt, 0, 1), add(&mut scheduler, &prompt, 0, 2));
+    assert_eq!(step(&mut scheduler), [(first, 8)]);
+    assert_eq!(step(&mut scheduler), [(first, 6)], "the second waits for the first's third page");
+    assert_eq!(step(&mut scheduler), [(first, 1), (second, 2)], "and then computes the part that is no full page");
+    assert_eq!(scheduler.counts().prefix_hit_tokens, 12);
+    let other = CacheScope { salt: Some("other".to_owned()) };
+    let salted = NewSequence { prompt: &prompt, scope: Arc::new(other), priority: 0, arrival: 3, score_prompt: false };
+    let salted = scheduler.add(salted);
+    assert_eq!(step(&mut scheduler)[2], (salted, 6), "another salt shares nothing");
+}
+
+#[test]
+fn the_last_prompt_token_is_always_computed() {
+    let mut scheduler = Scheduler::new(config());
+    let prompt: Vec<u32> = (0..8).collect();
+    let first = add(&mut scheduler, &prompt, 0, 1);
+    step(&mut scheduler);
+    scheduler.remove(first);
+    assert_eq!(scheduler.pages().cached(), 2);
+    let second = add(&mut scheduler, &prompt, 0, 2);
+    assert_eq!(step(&mut scheduler), [(second, 4)], "one page of two is taken over");
+}
+
+#[test]
+fn the_newest_of_lowest_priority_is_preempted_and_comes_back() {
+    let mut scheduler = Scheduler::new(SchedulerConfig { num_pages: 6, prefix_cache: false, ..config() });
+    let low_old = add(&mut scheduler, &[1; 8], 0, 1);
+    let low_new = add(&mut scheduler, &[2; 4], 0, 2);
+    step(&mut scheduler);
+    assert_eq!(scheduler.num_running(), 2);
+    // Needs 2 pages and headroom: the newest of lower priority must go.
+    let high = add(&mut scheduler, &[3; 8], 5, 3);
+    assert_eq!(step(&mut scheduler), [(low_old, 1), (high, 8)]);
+    assert_eq!((scheduler.num_waiting(), scheduler.counts().preemptions), (1, 1));
+    assert_eq!(scheduler.tokens(low_new), [2, 2, 2, 2, 1], "what was generated is kept");
+    scheduler.remove(high);
+    assert_eq!(step(&mut scheduler), [(low_old, 1), (low_new, 5)]);
+}
+
+#[test]
+fn cached_pages_are_evicted_when_pages_run_out() {
+    let mut scheduler = Scheduler::new(SchedulerConfig { num_pages: 6, ..config() });
+    for (arrival, token) in [(1, 10), (2, 20), (3, 30)] {
+        let key = add(&mut scheduler, &[token; 9], 0, arrival);
+        step(&mut scheduler);
+        scheduler.remove(key);
+    }
+    assert_eq!((scheduler.pages().cached(), scheduler.pages().available()), (5, 6));
+    let key = add(&mut scheduler, &[40; 9], 0, 4);
+    assert_eq!(step(&mut scheduler), [(key, 9)]);
+    scheduler.remove(key);
+    let survivor = add(&mut scheduler, &[30; 9], 0, 5);
+    assert_eq!(step(&mut scheduler), [(survivor, 1)], "the newest prompt is still there");
+    scheduler.remove(survivor);
+    let evicted = add(&mut scheduler, &[10; 9], 0, 6);
+    assert_eq!(step(&mut scheduler), [(evicted, 9)], "the oldest is not");
+}
