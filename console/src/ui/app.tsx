@@ -1,0 +1,45 @@
+/** The frame around the pages. */
+
+import { useState } from "preact/hooks";
+import { apiKey, drawerOpen, keyWanted, route, saveKey, store } from "../state";
+import { ChatPage } from "./chat";
+import { Dialog } from "./controls";
+import { EnginePage } from "./engine";
+import { ModelsPage } from "./models";
+import { Sidebar } from "./sidebar";
+
+export function App() {
+  const { page } = route.value;
+  return (
+    <>
+      <a class="skip" href="#main" onClick={(event) => (event.preventDefault(), document.querySelector<HTMLElement>("main")?.focus())}>Skip to content</a>
+      <Sidebar />
+      {drawerOpen.value && <div class="scrim" onClick={() => (drawerOpen.value = false)} />}
+      <main tabIndex={-1}>
+        {store.problem.value && <p class="notice" role="status">{store.problem.value}</p>}
+        {page === "chat" && <ChatPage />}
+        {page === "models" && <ModelsPage />}
+        {page === "engine" && <EnginePage />}
+      </main>
+      {keyWanted.value && <KeyDialog />}
+    </>
+  );
+}
+
+function KeyDialog() {
+  const [key, setKey] = useState(apiKey.value);
+  const [keep, setKeep] = useState(false);
+  return (
+    <Dialog title="API key" onClose={() => (keyWanted.value = false)}>
+      <form class="key-form" onSubmit={(event) => (event.preventDefault(), saveKey(key, keep))}>
+        <p>{apiKey.value ? "The server may not accept the key below." : "If this server asks for a key, enter it here."} It is sent to this server and nowhere else.</p>
+        <input type="password" autocomplete="off" aria-label="API key" value={key} onInput={(event) => setKey(event.currentTarget.value)} autofocus />
+        <label class="check"><input type="checkbox" checked={keep} onChange={(event) => setKeep(event.currentTarget.checked)} />Keep it in this browser</label>
+        <div class="row end">
+          <button type="button" class="button" onClick={() => (keyWanted.value = false)}>Cancel</button>
+          <button type="submit" class="button primary">Save</button>
+        </div>
+      </form>
+    </Dialog>
+  );
+}
