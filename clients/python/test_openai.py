@@ -1,0 +1,154 @@
+"""OpenAI's own Python client against Yantra: what it sends is accepted, what it gets parses into its types."""
+
+import asyncio
+import base64
+import math
+import struct
+
+import openai
+import pytest
+
+QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+
+
+def ask(client, model, **extra):
+    settings = {"model": model, "messages": QUESTION, "temperature": 0, "max_tokens": 16} | extra
+    return client.chat.completions.create(**settings)
+
+
+def test_models(client, model, embedding_model):
+    names = [entry.id for entry in client.models.list()]
+    assert model in names and embedding_model in names
+    assert client.models.retrieve(model).object == "model"
+
+
+def test_chat(client, model):
+    reply = ask(client, model)
+    assert reply.object == "chat.completion" and reply.model == model
+    [choice] = reply.choices
+    assert choice.message.role == "assistant"
+    assert "Paris" in choice.message.content
+    assert choice.finish_reason in ("stop", "length")
+    assert 0 < reply.usage.completion_tokens <= 16
+    assert reply.usage.total_tokens == reply.usage.prompt_tokens + reply.usage.completion_tokens
+
+
+def test_chat_streamed_says_the_same(client, model):
+    whole = ask(client, model).choices[0].message.content
+    chunks = list(ask(client, model, stream=True, stream_options={"include_usage": True}))
+    assert all(chunk.object == "chat.completion.chunk" for chunk in chunks)
+    assert len({chunk.id for chunk in chunks}) == 1
+    with_choices = [chunk for chunk in chunks if chunk.choices]
+    assert with_choices[0].choices[0].delta.role == "assistant"
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in with_choices) == whole
+    assert [c.choices[0].finish_reason for c in with_choices if c.choices[0].finish_reason] in (["stop"], ["length"])
+    assert chunks[-1].choices == [] and chunks[-1].usage.completion_tokens > 0
+    assert all(chunk.usage is None for chunk in chunks[:-1])
+
+
+def test_no_usage_unless_asked_for(client, model):
+    assert all(chunk.usage is None for chunk in ask(client, model, stream=True))
+
+
+def test_a_stream_closed_early_leaves_the_server_well(client, model):
+    with ask(client, model, stream=True, max_tokens=200) as stream:
+        next(iter(stream))
+    assert ask(client, model, max_tokens=1).choices
+
+
+def test_several_choices(client, model):
+    reply = ask(client, model, n=3, temperature=1, seed=1, max_tokens=4)
+    assert sorted(choice.index for choice in reply.choices) == [0, 1, 2]
+
+
+def test_seed_repeats(client, model):
+    first, second = (ask(client, model, temperature=1, seed=7).choices[0].message.content for _ in range(2))
+    assert first == second
+
+
+def test_max_tokens_is_kept(client, model):
+    for limit in ({"max_tokens": 3}, {"max_tokens": None, "max_completion_tokens": 3}):
+        reply = ask(client, model, **limit)
+        assert reply.choices[0].finish_reason == "length" and reply.usage.completion_tokens == 3
+
+
+def test_stop_string_ends_and_is_left_out(client, model):
+    reply = ask(client, model, stop=["Paris"])
+    assert "Paris" not in reply.choices[0].message.content
+    assert reply.choices[0].finish_reason == "stop"
+
+
+def test_logprobs(client, model):
+    reply = ask(client, model, logprobs=True, top_logprobs=3, max_tokens=5)
+    content = reply.choices[0].logprobs.content
+    assert len(content) == reply.usage.completion_tokens == 5
+    assert "".join(token.token for token in content) == reply.choices[0].message.content
+    for token in content:
+        assert token.logprob <= 0 and len(token.top_logprobs) == 3
+        best = [alternative.logprob for alternative in token.top_logprobs]
+        assert best == sorted(best, reverse=True)
+        # Greedy: the token taken is the likeliest.
+        assert math.isclose(token.logprob, best[0], abs_tol=1e-5)
+        assert bytes(token.bytes).decode("utf-8", "replace") == token.token
+
+
+def test_completions(client, model):
+    reply = client.completions.create(model=model, prompt="The capital of France is", max_tokens=4, temperature=0)
+    assert reply.object == "text_completion" and "Paris" in reply.choices[0].text
+    chunks = client.completions.create(
+        model=model, prompt="The capital of France is", max_tokens=4, temperature=0, stream=True
+    )
+    assert "".join(chunk.choices[0].text for chunk in chunks if chunk.choices) == reply.choices[0].text
+
+
+def test_embeddings(client, embedding_model):
+    texts = ["A cat sits on the mat.", "A kitten rests on a rug.", "The stock market fell."]
+    reply = client.embeddings.create(model=embedding_model, input=texts, encoding_format="float")
+    assert [entry.index for entry in reply.data] == [0, 1, 2]
+    cat, kitten, market = (entry.embedding for entry in reply.data)
+    assert len(cat) == 384 and math.isclose(sum(x * x for x in cat), 1, abs_tol=1e-4)
+    dot = lambda a, b: sum(x * y for x, y in zip(a, b, strict=True))
+    assert dot(cat, kitten) > dot(cat, market) + 0.2
+    assert reply.usage.prompt_tokens > 0
+
+
+def test_embeddings_as_base64(client, embedding_model):
+    [plain] = client.embeddings.create(model=embedding_model, input="hello", encoding_format="float").data
+    # Without a format the client asks for base64 and decodes it itself.
+    [decoded] = client.embeddings.create(model=embedding_model, input="hello").data
+    [raw] = client.embeddings.create(model=embedding_model, input="hello", encoding_format="base64").data
+    numbers = struct.unpack("<384f", base64.b64decode(raw.embedding))
+    assert list(numbers) == pytest.approx(plain.embedding, abs=1e-6)
+    assert decoded.embedding == pytest.approx(plain.embedding, abs=1e-6)
+
+
+def test_async_requests_side_by_side(async_client, model):
+    async def all_of_them():
+        async with async_client:
+            return await asyncio.gather(*(ask(async_client, model, max_tokens=6) for _ in range(6)))
+
+    replies = asyncio.run(all_of_them())
+    assert len({reply.choices[0].message.content for reply in replies}) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "settings"),
+    [
+        (openai.NotFoundError, {"model": "no-such-model"}),
+        (openai.BadRequestError, {"messages": []}),
+        (openai.BadRequestError, {"temperature": -1}),
+        (openai.BadRequestError, {"max_tokens": -5}),
+        (openai.BadRequestError, {"extra_body": {"no_such_field": 1}}),
+        (openai.BadRequestError, {"messages": [{"role": "user", "content": "word " * 20_000}]}),
+    ],
+)
+def test_errors_have_the_clients_types(client, model, error, settings):
+    with pytest.raises(error) as raised:
+        ask(client, settings.pop("model", model), **settings)
+    assert raised.value.body["message"] and raised.value.body["type"]
+
+
+def test_wrong_keys_are_refused(url, model):
+    for key in ("wrong", "test-key-of-xtask-and-more"):
+        with pytest.raises(openai.AuthenticationError):
+            ask(openai.OpenAI(base_url=url, api_key=key, max_retries=0), model)

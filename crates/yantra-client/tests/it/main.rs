@@ -1,0 +1,6 @@
+//! The conformance suite against every kind of model, and the HTTP client against servers that misbehave.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod conformance;
+mod fake_server;
+mod misbehaviour;

@@ -1,0 +1,112 @@
+//! What the commands need of the libraries below, behind a few functions.
+
+use crate::{
+    commands::pull::DownloadBar,
+    config::{EngineSettings, KvDtype},
+    failure::hinted,
+    output,
+};
+use anyhow::{Context, Result, bail};
+use std::{path::PathBuf, sync::Arc};
+use yantra_engine::{
+    EngineConfig, EngineHandle, ModelRunner,
+    load::{self, LoadOptions, LoadedModel, MemoryPlan, ModelKind},
+};
+use yantra_formats::Checkpoint;
+use yantra_hub::{Hub, HubError};
+use yantra_kernels::{Compute, KvFormat};
+use yantra_model::Decoder;
+
+/// Where models are found and fetched from.
+pub(crate) fn hub() -> Result<Hub> {
+    Ok(Hub::from_env()?)
+}
+
+/// The file or directory that `model` names: a path, or a model that was pulled.
+pub(crate) fn resolve(model: &str) -> Result<PathBuf> {
+    let bar = DownloadBar::new();
+    let resolved = hub()?.resolve(model, &bar);
+    bar.finish();
+    match resolved {
+        Ok(resolved) => Ok(resolved.path),
+        Err(HubError::NotDownloaded { name }) => Err(hinted(
+            format!("the model `{name}` is known, but not on this machine yet"),
+            format!("fetch it with `yantra pull {name}`"),
+        )),
+        Err(error @ HubError::NoSuchPath { .. }) => Err(hinted(
+            error.to_string(),
+            "check the path; `yantra pull --list` shows the models of the catalogue",
+        )),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The thread pool for these settings.
+pub(crate) fn compute(settings: &EngineSettings) -> Arc<Compute> {
+    let available = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    Arc::new(Compute::new(settings.threads.unwrap_or(available)))
+}
+
+/// The settings as the engine takes them.
+pub(crate) fn load_options(settings: &EngineSettings) -> LoadOptions {
+    let default = LoadOptions::default();
+    let engine = EngineConfig {
+        max_sequences: settings.max_sequences.unwrap_or(default.engine.max_sequences),
+        token_budget: settings.token_budget.unwrap_or(default.engine.token_budget),
+        ..default.engine
+    };
+    let kv_format = match settings.kv_dtype {
+        KvDtype::F32 => KvFormat::F32,
+        KvDtype::F16 => KvFormat::F16,
+        KvDtype::Bf16 => KvFormat::BF16,
+    };
+    LoadOptions {
+        context: settings.context,
+        kv_memory_bytes: settings.kv_memory_bytes,
+        kv_format,
+        quantize: settings.quantize,
+        engine,
+    }
+}
+
+/// Loads a model and starts it; says on standard error what memory it will take.
+pub(crate) fn load(model: &str, compute: &Arc<Compute>, options: &LoadOptions) -> Result<LoadedModel> {
+    let path = resolve(model)?;
+    let show = |plan: &MemoryPlan| eprintln!("{model}: {plan}");
+    load::load(&path, compute, options, show).with_context(|| format!("cannot load {}", path.display()))
+}
+
+/// The engine of a model that generates text.
+pub(crate) fn generator(model: &str, loaded: &LoadedModel) -> Result<EngineHandle> {
+    match &loaded.kind {
+        ModelKind::Generate(engine) => Ok(engine.clone()),
+        ModelKind::Embed(_) => bail!("`{model}` is an embedding model: it generates no text"),
+    }
+}
+
+/// A decoder that is stepped by hand, for measurements; with the pages `num_tokens` need in each of `sequences`.
+pub(crate) fn model_runner(
+    model: &str,
+    compute: &Arc<Compute>,
+    options: &LoadOptions,
+    sequences: usize,
+    num_tokens: usize,
+) -> Result<ModelRunner> {
+    let path = resolve(model)?;
+    let cannot = || format!("cannot load {}", path.display());
+    let checkpoint = Checkpoint::open(&path).with_context(cannot)?;
+    if yantra_model::family::is_encoder(&checkpoint).with_context(cannot)? {
+        bail!("`{model}` is an embedding model: it generates no text");
+    }
+    let decoder_options =
+        yantra_model::LoadOptions { quantize: options.quantize, max_context: Some(num_tokens.max(1)) };
+    let decoder = Decoder::load(&checkpoint, compute, decoder_options).with_context(cannot)?;
+    let context = decoder.spec().context_length;
+    if num_tokens > context {
+        bail!("{num_tokens} tokens per sequence are wanted, but the model was made for at most {context}");
+    }
+    let pages = sequences * num_tokens.div_ceil(yantra_model::PAGE_TOKENS);
+    let bytes = pages as u64 * yantra_model::KvCache::bytes_per_page(decoder.spec(), options.kv_format) as u64;
+    ModelRunner::new(decoder, Arc::clone(compute), options.kv_format, pages)
+        .with_context(|| format!("cannot set up a KV cache of {}", output::bytes(bytes)))
+}

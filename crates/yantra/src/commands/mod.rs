@@ -1,0 +1,9 @@
+//! One module per command.
+
+pub(crate) mod chat;
+pub(crate) mod complete;
+pub(crate) mod inspect;
+pub(crate) mod perplexity;
+pub(crate) mod pull;
+pub(crate) mod sampling;
+pub(crate) mod serve;

@@ -1,0 +1,136 @@
+//! `yantra serve`: load models and answer HTTP.
+
+use crate::{
+    backend,
+    config::{RawConfig, RawEngine, RawModel, RawServer, Settings},
+    env,
+    failure::usage,
+};
+use anyhow::Result;
+use std::path::PathBuf;
+
+const EXAMPLES: &str = "\
+Examples:
+  yantra serve smollm2-135m
+  yantra serve smollm2-135m minilm-l6 --name chat=smollm2-135m --name embed=minilm-l6
+  yantra serve model.gguf --host 0.0.0.0 --port 9000 --api-key \"$KEY\"
+  yantra serve --config yantra.toml
+
+A configuration file:
+  [server]
+  host = \"127.0.0.1\"
+  port = 8080
+  [engine]
+  threads = 8
+  kv_memory = \"2GiB\"
+  [[models]]
+  name = \"chat\"
+  model = \"smollm2-135m\"";
+
+/// Serve models over an OpenAI-compatible HTTP API
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct ServeArgs {
+    /// Paths or catalogue names of the models
+    #[arg(value_name = "MODEL")]
+    models: Vec<String>,
+    /// Name that requests use for a model
+    #[arg(long = "name", value_name = "NAME=MODEL")]
+    names: Vec<String>,
+    /// TOML file [default: YANTRA_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Address to listen at [default: 127.0.0.1]
+    #[arg(long, value_name = "ADDRESS")]
+    host: Option<String>,
+    /// Port to listen at; 0 takes a free one [default: 8080]
+    #[arg(long, value_name = "PORT")]
+    port: Option<u16>,
+    /// Accept only requests with this key; may be given several times
+    #[arg(long = "api-key", value_name = "KEY")]
+    api_keys: Vec<String>,
+    #[command(flatten)]
+    engine: RawEngine,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: ServeArgs) -> Result<()> {
+    let settings = settings(args)?;
+    backend::serve(&settings)
+}
+
+fn settings(args: ServeArgs) -> Result<Settings> {
+    let file = match args.config.clone().or_else(env::config_path) {
+        Some(path) => RawConfig::read(&path)?,
+        None => RawConfig::default(),
+    };
+    let flags = RawConfig {
+        models: models(&args)?,
+        server: RawServer {
+            host: args.host,
+            port: args.port,
+            api_keys: (!args.api_keys.is_empty()).then_some(args.api_keys),
+        },
+        engine: args.engine,
+    };
+    let settings = flags.over(file).over(env::config()?).validate()?;
+    if settings.models.is_empty() {
+        return Err(usage("there is no model to serve: name one, as `yantra serve smollm2-135m`, or give --config"));
+    }
+    Ok(settings)
+}
+
+/// The models of the command line: those named by `--name NAME=MODEL`, and the others under their own names.
+fn models(args: &ServeArgs) -> Result<Vec<RawModel>> {
+    let mut models = Vec::new();
+    for assignment in &args.names {
+        let (name, model) = assignment
+            .split_once('=')
+            .filter(|(name, model)| !name.is_empty() && !model.is_empty())
+            .ok_or_else(|| usage(format!("--name is `{assignment}`, expected NAME=MODEL")))?;
+        models.push(RawModel { name: Some(name.into()), model: Some(model.into()), ..RawModel::default() });
+    }
+    for model in &args.models {
+        // `serve M --name A=M` means one model, not two.
+        if !models.iter().any(|named| named.model.as_ref() == Some(model)) {
+            models.push(RawModel { model: Some(model.clone()), ..RawModel::default() });
+        }
+    }
+    Ok(models)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: ServeArgs,
+    }
+
+    fn parsed(line: &[&str]) -> Result<Settings> {
+        settings(Line::parse_from([&["serve"], line].concat()).args)
+    }
+
+    #[test]
+    fn names_are_given_to_models() {
+        let settings = parsed(&["a.gguf", "b", "--name", "first=a.gguf", "--name", "third=c"]).unwrap();
+        let models: Vec<_> = settings.models.iter().map(|model| (&*model.name, &*model.model)).collect();
+        assert_eq!(models, [("first", "a.gguf"), ("third", "c"), ("b", "b")]);
+        assert!(parsed(&["a", "--name", "wrong"]).unwrap_err().to_string().contains("NAME=MODEL"));
+        assert!(parsed(&[]).unwrap_err().to_string().contains("no model to serve"));
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("yantra.toml");
+        std::fs::write(&path, "[server]\nport = 1\n[engine]\nthreads = 3\n[[models]]\nmodel = \"m\"\ncontext = 64\n").unwrap();
+        let settings = parsed(&["--config", path.to_str().unwrap(), "--port", "2"]).unwrap();
+        assert_eq!((settings.port, settings.engine.threads), (2, Some(3)));
+        assert_eq!((settings.models[0].engine.context, settings.models[0].engine.threads), (Some(64), Some(3)));
+    }
+}

@@ -1,0 +1,360 @@
+//! Configuration: flags over file over environment, in two stages.
+//!
+//! [`RawConfig`] is what each of the three says, all of it optional; [`RawConfig::over`] lays one over the other;
+//! [`RawConfig::validate`] makes [`Settings`], in which everything is checked. Unknown keys are refused with the
+//! nearest known one named, because a silently ignored setting is worse than a refused one.
+
+use crate::failure::{hinted, usage};
+use crate::suggest::did_you_mean;
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use std::{net::IpAddr, path::Path};
+use yantra_kernels::WeightFormat;
+
+/// What one source says; `None` is nothing.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct RawConfig {
+    pub(crate) server: RawServer,
+    pub(crate) engine: RawEngine,
+    pub(crate) models: Vec<RawModel>,
+}
+
+/// `[server]`
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct RawServer {
+    pub(crate) host: Option<String>,
+    pub(crate) port: Option<u16>,
+    pub(crate) api_keys: Option<Vec<String>>,
+}
+
+/// `[engine]`, and the same flags of every command that loads a model.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, clap::Args)]
+#[serde(default)]
+#[command(next_help_heading = "Engine")]
+pub(crate) struct RawEngine {
+    /// Threads to compute with [default: all cores]
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+    /// Longest sequence in tokens, prompt and reply together [default: the model's own limit]
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) context: Option<usize>,
+    /// Sequences computed at the same time
+    #[arg(long, value_name = "N")]
+    pub(crate) max_sequences: Option<usize>,
+    /// Tokens computed in one step, prompts and replies together
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) token_budget: Option<usize>,
+    /// Memory for the KV cache, such as 512MiB or 4GiB [default: planned from the free memory]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) kv_memory: Option<String>,
+    /// How keys and values are stored: f32, f16 or bf16 [default: f16]
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) kv_dtype: Option<String>,
+    /// Quantise float weights while loading, to q8_0, q4_k, …
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) quantize: Option<String>,
+}
+
+/// `[[models]]`
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct RawModel {
+    pub(crate) name: Option<String>,
+    pub(crate) model: Option<String>,
+    pub(crate) context: Option<usize>,
+    pub(crate) kv_memory: Option<String>,
+    pub(crate) quantize: Option<String>,
+}
+
+/// Everything checked.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Settings {
+    pub(crate) host: IpAddr,
+    pub(crate) port: u16,
+    pub(crate) api_keys: Vec<String>,
+    pub(crate) engine: EngineSettings,
+    pub(crate) models: Vec<ModelSettings>,
+}
+
+/// How a model is loaded and run; `None` leaves it to the engine's default.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct EngineSettings {
+    pub(crate) threads: Option<usize>,
+    pub(crate) context: Option<usize>,
+    pub(crate) max_sequences: Option<usize>,
+    pub(crate) token_budget: Option<usize>,
+    pub(crate) kv_memory_bytes: Option<u64>,
+    pub(crate) kv_dtype: KvDtype,
+    pub(crate) quantize: Option<WeightFormat>,
+}
+
+/// How keys and values are stored.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum KvDtype {
+    F32,
+    #[default]
+    F16,
+    Bf16,
+}
+
+/// One model to serve.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct ModelSettings {
+    /// The name that requests use.
+    pub(crate) name: String,
+    /// A path or a catalogue name.
+    pub(crate) model: String,
+    pub(crate) engine: EngineSettings,
+}
+
+impl RawConfig {
+    /// Reads a TOML file.
+    pub(crate) fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read the configuration file {}", path.display()))?;
+        Self::parse(&text).map_err(|error| error.context(format!("in the configuration file {}", path.display())))
+    }
+
+    /// Reads TOML text.
+    pub(crate) fn parse(text: &str) -> Result<Self> {
+        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| usage(error.to_string()))?;
+        let mut known = serde_json::to_value(Self { models: vec![RawModel::default()], ..Self::default() })?;
+        refuse_unknown_keys("", &serde_json::to_value(&table)?, &mut known)?;
+        toml::from_str(text).map_err(|error| usage(error.to_string()))
+    }
+
+    /// This source's settings where it has them, `below`'s otherwise.
+    pub(crate) fn over(self, below: Self) -> Self {
+        let models = if self.models.is_empty() { below.models } else { self.models };
+        Self {
+            server: RawServer {
+                host: self.server.host.or(below.server.host),
+                port: self.server.port.or(below.server.port),
+                api_keys: self.server.api_keys.or(below.server.api_keys),
+            },
+            engine: RawEngine {
+                threads: self.engine.threads.or(below.engine.threads),
+                context: self.engine.context.or(below.engine.context),
+                max_sequences: self.engine.max_sequences.or(below.engine.max_sequences),
+                token_budget: self.engine.token_budget.or(below.engine.token_budget),
+                kv_memory: self.engine.kv_memory.or(below.engine.kv_memory),
+                kv_dtype: self.engine.kv_dtype.or(below.engine.kv_dtype),
+                quantize: self.engine.quantize.or(below.engine.quantize),
+            },
+            models,
+        }
+    }
+
+    /// Checks everything.
+    pub(crate) fn validate(self) -> Result<Settings> {
+        let host = self.server.host.as_deref().unwrap_or("127.0.0.1");
+        let host = if host == "localhost" { "127.0.0.1" } else { host };
+        let host = host.parse().map_err(|_| {
+            usage(format!("host is `{host}`, expected an IP address such as 127.0.0.1, 0.0.0.0 or ::1"))
+        })?;
+        let api_keys = self.server.api_keys.unwrap_or_default();
+        if let Some(key) = api_keys.iter().find(|key| key.len() < 8 || !key.bytes().all(|b| b.is_ascii_graphic())) {
+            let message = format!("an API key has {} characters, expected at least 8, printable ASCII", key.len());
+            return Err(usage(message));
+        }
+        let engine = self.engine.validate()?;
+        let models: Vec<ModelSettings> =
+            self.models.into_iter().map(|model| model.validate(&engine)).collect::<Result<_>>()?;
+        for (position, model) in models.iter().enumerate() {
+            if models[..position].iter().any(|other| other.name == model.name) {
+                return Err(usage(format!("two models are named `{}`; give one of them another name with --name NAME=MODEL", model.name)));
+            }
+        }
+        Ok(Settings { host, port: self.server.port.unwrap_or(8080), api_keys, engine, models })
+    }
+}
+
+impl RawEngine {
+    /// Checked, with the environment below: for commands that have no configuration file.
+    pub(crate) fn over_environment(self) -> Result<EngineSettings> {
+        let raw = RawConfig { engine: self, ..RawConfig::default() };
+        raw.over(crate::env::config()?).engine.validate()
+    }
+
+    /// Checks the engine's settings.
+    pub(crate) fn validate(&self) -> Result<EngineSettings> {
+        let positive = |name: &str, value: Option<usize>| match value {
+            Some(0) => Err(usage(format!("{name} is 0, expected at least 1"))),
+            value => Ok(value),
+        };
+        let kv_dtype = match self.kv_dtype.as_deref().map(str::to_ascii_lowercase).as_deref() {
+            None | Some("f16") => KvDtype::F16,
+            Some("f32") => KvDtype::F32,
+            Some("bf16") => KvDtype::Bf16,
+            Some(other) => return Err(usage(format!("kv-dtype is `{other}`, expected f32, f16 or bf16"))),
+        };
+        Ok(EngineSettings {
+            threads: positive("threads", self.threads)?,
+            context: positive("context", self.context)?,
+            max_sequences: positive("max-sequences", self.max_sequences)?,
+            token_budget: positive("token-budget", self.token_budget)?,
+            kv_memory_bytes: self.kv_memory.as_deref().map(|size| parse_size("kv-memory", size)).transpose()?,
+            kv_dtype,
+            quantize: self.quantize.as_deref().map(parse_format).transpose()?,
+        })
+    }
+}
+
+impl RawModel {
+    fn validate(self, engine: &EngineSettings) -> Result<ModelSettings> {
+        let model = self.model.filter(|model| !model.is_empty());
+        let model = model.ok_or_else(|| usage("a [[models]] entry has no `model`: expected a path or a catalogue name"))?;
+        let name = self.name.unwrap_or_else(|| default_name(&model));
+        if name.is_empty() || name.chars().any(|c| c.is_whitespace() || c.is_control()) {
+            return Err(usage(format!("the model name `{name}` is empty or has white space")));
+        }
+        let mut engine = engine.clone();
+        engine.context = self.context.or(engine.context);
+        if let Some(size) = &self.kv_memory {
+            engine.kv_memory_bytes = Some(parse_size("kv_memory", size)?);
+        }
+        if let Some(format) = &self.quantize {
+            engine.quantize = Some(parse_format(format)?);
+        }
+        Ok(ModelSettings { name, model, engine })
+    }
+}
+
+/// The name of a model that was given none: the catalogue name, or the file's or directory's without its ending.
+fn default_name(model: &str) -> String {
+    let path = Path::new(model);
+    let name = path.file_name().map_or(model.into(), |name| name.to_string_lossy());
+    name.strip_suffix(".gguf").or_else(|| name.strip_suffix(".safetensors")).unwrap_or(&name).to_owned()
+}
+
+fn parse_format(name: &str) -> Result<WeightFormat> {
+    name.parse().map_err(|_| {
+        let known: Vec<&str> = WeightFormat::all().map(WeightFormat::name).collect();
+        let hint = did_you_mean(name, known.iter().copied());
+        let hint = hint.unwrap_or_else(|| format!("known formats: {}", known.join(", ")));
+        usage(format!("quantize is `{name}`, which is no weight format; {hint}"))
+    })
+}
+
+/// `512`, `512k`, `1.5GiB`: bytes; k, M, G are powers of 1000, Ki, Mi, Gi of 1024.
+pub(crate) fn parse_size(what: &str, text: &str) -> Result<u64> {
+    let wrong = || usage(format!("{what} is `{text}`, expected a size such as 512MiB, 4GiB or a number of bytes"));
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let number: f64 = text[..digits].parse().map_err(|_| wrong())?;
+    let unit = text[digits..].trim().to_ascii_lowercase();
+    let unit = unit.strip_suffix('b').unwrap_or(&unit);
+    let factor = match unit {
+        "" => 1.0,
+        "k" => 1e3,
+        "m" => 1e6,
+        "g" => 1e9,
+        "t" => 1e12,
+        "ki" => 1024.0,
+        "mi" => 1_048_576.0,
+        "gi" => 1_073_741_824.0,
+        "ti" => 1_099_511_627_776.0,
+        _ => return Err(wrong()),
+    };
+    let bytes = number * factor;
+    if !(1.0..1e18).contains(&bytes) {
+        return Err(wrong());
+    }
+    Ok(bytes as u64)
+}
+
+/// Compares the keys of `given` with those of `known`, tables and lists of tables included.
+fn refuse_unknown_keys(place: &str, given: &serde_json::Value, known: &mut serde_json::Value) -> Result<()> {
+    use serde_json::Value;
+    match (given, known) {
+        (Value::Object(given), Value::Object(known)) => {
+            for (key, value) in given {
+                let full = if place.is_empty() { key.clone() } else { format!("{place}.{key}") };
+                if let Some(inner) = known.get_mut(key) {
+                    refuse_unknown_keys(&full, value, inner)?;
+                    continue;
+                }
+                let names: Vec<&str> = known.keys().map(String::as_str).collect();
+                let hint = did_you_mean(key, names.iter().copied())
+                    .unwrap_or_else(|| format!("known here: {}", names.join(", ")));
+                return Err(hinted(format!("unknown key `{full}`"), hint).context(crate::failure::UsageError(
+                    "the configuration has a key that means nothing".into(),
+                )));
+            }
+            Ok(())
+        }
+        (Value::Array(given), Value::Array(known)) => match known.first_mut() {
+            Some(entry) => given.iter().try_for_each(|item| refuse_unknown_keys(place, item, entry)),
+            None => Ok(()),
+        },
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn flags_win_over_file_and_file_over_environment() {
+        let raw = |port, threads| RawConfig {
+            server: RawServer { port, ..RawServer::default() },
+            engine: RawEngine { threads, ..RawEngine::default() },
+            ..RawConfig::default()
+        };
+        let file = RawConfig::parse("[server]\nport = 2\n[[models]]\nmodel = \"a/b.gguf\"\n").unwrap();
+        let settings = raw(Some(1), None).over(file.clone()).over(raw(Some(3), Some(4))).validate().unwrap();
+        assert_eq!((settings.port, settings.engine.threads), (1, Some(4)));
+        let settings = raw(None, None).over(file).over(raw(Some(3), None)).validate().unwrap();
+        assert_eq!((settings.port, &*settings.models[0].name), (2, "b"));
+    }
+
+    #[test]
+    fn unknown_keys_name_the_nearest() {
+        let check = |text: &str, parts: [&str; 2]| {
+            let error = format!("{:#}", RawConfig::parse(text).unwrap_err());
+            let hint = RawConfig::parse(text).unwrap_err();
+            let hint = hint.chain().map(|cause| format!("{cause:?}")).collect::<String>();
+            assert!(error.contains(parts[0]) && hint.contains(parts[1]), "{error} / {hint}");
+        };
+        check("[server]\nprot = 1", ["`server.prot`", "`port`"]);
+        check("[sever]\nport = 1", ["`sever`", "`server`"]);
+        check("[[models]]\nmodel = 'a'\nkvmemory = '1GiB'", ["`models.kvmemory`", "`kv_memory`"]);
+        check("[engine]\nzzz = 1", ["`engine.zzz`", "known here: threads"]);
+    }
+
+    #[test]
+    fn wrong_values_are_refused_with_what_was_expected() {
+        let check = |text: &str, part: &str| {
+            let error = RawConfig::parse(text).and_then(RawConfig::validate).unwrap_err();
+            let error = format!("{error:#}");
+            assert!(error.contains(part), "{text}: {error}");
+        };
+        check("[server]\nport = 70000", "u16");
+        check("[server]\nhost = 'nowhere'", "expected an IP address");
+        check("[server]\napi_keys = ['short']", "5 characters");
+        check("[engine]\nthreads = 0", "threads is 0");
+        check("[engine]\nkv_dtype = 'f12'", "expected f32, f16 or bf16");
+        check("[engine]\nkv_memory = 'much'", "expected a size");
+        check("[engine]\nquantize = 'q4k'", "no weight format");
+        check("[[models]]\nname = 'x'", "has no `model`");
+        check("[[models]]\nmodel = 'x'\n[[models]]\nmodel = 'y/x.gguf'", "two models are named `x`");
+        check("port = ", "expected");
+    }
+
+    #[test]
+    fn sizes() {
+        let check = |text: &str, expected: Option<u64>| assert_eq!(parse_size("x", text).ok(), expected, "{text}");
+        check("512", Some(512));
+        check("2k", Some(2000));
+        check("1.5 GiB", Some(3 << 29));
+        check("512MiB", Some(512 << 20));
+        check("3MB", Some(3_000_000));
+        for wrong in ["", "GiB", "-1", "1x", "0", "1e99", "1.2.3"] {
+            check(wrong, None);
+        }
+    }
+}

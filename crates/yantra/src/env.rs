@@ -1,0 +1,51 @@
+//! The one module that reads environment variables.
+//!
+//! `YANTRA_` and a setting's name in capitals (`YANTRA_PORT`, `YANTRA_KV_MEMORY`) sets it below the configuration file.
+//! (`YANTRA_MODELS`, where pulled models live, is read by `yantra-hub`.)
+
+use crate::config::RawConfig;
+use crate::failure::usage;
+use anyhow::Result;
+use std::{env, path::PathBuf};
+
+/// A variable that is set, not empty and text.
+fn text(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn parsed<T: std::str::FromStr>(name: &str, expected: &str) -> Result<Option<T>> {
+    let Some(value) = text(name) else { return Ok(None) };
+    let parsed = value.parse();
+    parsed.map(Some).map_err(|_| usage(format!("environment variable {name} is `{value}`, expected {expected}")))
+}
+
+/// The settings that the environment gives.
+pub(crate) fn config() -> Result<RawConfig> {
+    let mut raw = RawConfig::default();
+    raw.server.host = text("YANTRA_HOST");
+    raw.server.port = parsed("YANTRA_PORT", "a port from 0 to 65535")?;
+    raw.server.api_keys = api_key().map(|keys| keys.split(',').map(|key| key.trim().to_owned()).collect());
+    raw.engine.threads = parsed("YANTRA_THREADS", "a number of threads")?;
+    raw.engine.context = parsed("YANTRA_CONTEXT", "a number of tokens")?;
+    raw.engine.max_sequences = parsed("YANTRA_MAX_SEQUENCES", "a number of sequences")?;
+    raw.engine.token_budget = parsed("YANTRA_TOKEN_BUDGET", "a number of tokens")?;
+    raw.engine.kv_memory = text("YANTRA_KV_MEMORY");
+    raw.engine.kv_dtype = text("YANTRA_KV_DTYPE");
+    raw.engine.quantize = text("YANTRA_QUANTIZE");
+    Ok(raw)
+}
+
+/// `YANTRA_API_KEY`: what clients send and, split at commas, what a server accepts.
+pub(crate) fn api_key() -> Option<String> {
+    text("YANTRA_API_KEY")
+}
+
+/// `YANTRA_CONFIG`: the configuration file when no flag names one.
+pub(crate) fn config_path() -> Option<PathBuf> {
+    text("YANTRA_CONFIG").map(PathBuf::from)
+}
+
+/// `YANTRA_LOG`: what to log, as `tracing` filters are written; warnings when unset.
+pub(crate) fn log_filter() -> Option<String> {
+    text("YANTRA_LOG")
+}
