@@ -113,11 +113,11 @@ function write(response, value) {
 }
 
 function logprob(token) {
-  const sure = Math.random() ** 0.4;
+  const sure = 0.35 + 0.65 * Math.random() ** 0.4;
   const top = [{ token, logprob: Math.log(sure) }];
   for (let rest = 1 - sure, i = 0; i < 4; i++) {
     rest *= 0.55;
-    top.push({ token: [" the", " a", " one", "\n"][i], logprob: Math.log(Math.max(rest, 1e-6)) });
+    top.push({ token: [" the", " a", " one", "\n"][i], logprob: Math.log(Math.max(rest * 0.7, 1e-6)) });
   }
   return { token, logprob: Math.log(sure), top_logprobs: top };
 }

@@ -5,7 +5,7 @@ import { path, toMarkdown, type Conversation, type Turn } from "../lib/conversat
 import { compact } from "../lib/format";
 import { countSet } from "../lib/params";
 import { change, current, currentModel, deleteConversation, isStored, live, send, stop, type LiveAnswer } from "../session";
-import { chatModels, drawerOpen, loadModels, modelsState, panelOpen, useModel } from "../state";
+import { chatModels, drawerOpen, keyWanted, loadModels, modelsState, panelOpen, useModel } from "../state";
 import { download, IconButton, Menu } from "./controls";
 import { Figure, Icon } from "./icons";
 import { Answer, Question } from "./message";
@@ -79,6 +79,9 @@ function ModelPicker() {
   const state = modelsState.value;
   const models = chatModels.value;
   if (models.length === 0) {
+    if (typeof state === "object" && state.unauthorised) {
+      return <button type="button" class="button quiet" onClick={() => (keyWanted.value = "refused")}><Icon name="key" />API key needed</button>;
+    }
     if (state === "loading") return <span class="model-picker hint">Looking for models…</span>;
     return (
       <button type="button" class="button quiet" onClick={() => void loadModels()}>
@@ -157,7 +160,7 @@ function Transcript({ conversation, turns, running }: { conversation: Conversati
   return (
     <div class="transcript-frame">
       <div class="transcript" ref={scroller} onScroll={onScroll} tabIndex={-1}>
-        <div class="column" ref={inner}>
+        <div class="column" ref={inner} role="log" aria-label="Messages">
           {turns.map((turn) => (
             <TurnView key={turn.id} conversation={conversation} turn={turn} running={running?.turn === turn.id ? running : undefined} />
           ))}
