@@ -1,7 +1,7 @@
 /** A line chart over up to five minutes, drawn on a canvas. One pointer position is shared by all charts. */
 
 import { signal } from "@preact/signals";
-import { useEffect, useRef } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import type { Sample } from "../lib/engine";
 import { drawChart, PLOT, windowMs, type ChartScale } from "../lib/plot";
 import { tick } from "../live-engine";
@@ -46,7 +46,7 @@ export function Chart(props: ChartProps) {
       pointedAt: pointed.peek() === undefined ? undefined : at?.time,
     });
   };
-  useEffect(draw);
+  useLayoutEffect(draw);
   useEffect(() => {
     if (!canvas.current) return undefined;
     const observer = new ResizeObserver(draw);

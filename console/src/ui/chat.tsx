@@ -3,7 +3,7 @@
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { path, toMarkdown, type Conversation, type Turn } from "../lib/conversation";
 import { compact } from "../lib/format";
-import { countSet } from "../lib/params";
+import { countChanged } from "../lib/params";
 import { change, current, currentModel, deleteConversation, isStored, live, send, stop, type LiveAnswer } from "../session";
 import { chatModels, drawerOpen, keyWanted, loadModels, modelsState, panelOpen, useModel } from "../state";
 import { download, IconButton, Menu } from "./controls";
@@ -42,7 +42,7 @@ function useEscapeToStop(id: string): void {
 }
 
 function ChatBar({ conversation }: { conversation: Conversation }) {
-  const count = countSet(conversation.params) + (conversation.system.trim() ? 1 : 0);
+  const count = countChanged(conversation.params) + (conversation.system.trim() ? 1 : 0);
   const name = (conversation.title || "conversation").replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-|-$/g, "").slice(0, 60);
   return (
     <header class="bar">
@@ -53,7 +53,7 @@ function ChatBar({ conversation }: { conversation: Conversation }) {
         type="button"
         class={`button quiet ${panelOpen.value ? "on" : ""}`}
         aria-expanded={panelOpen.value}
-        aria-label={count > 0 ? `Parameters, ${count} set` : "Parameters"}
+        aria-label={count > 0 ? `Parameters, ${count} changed` : "Parameters"}
         onClick={() => (panelOpen.value = !panelOpen.value)}
       >
         <Icon name="sliders" />
