@@ -223,7 +223,7 @@ await step("conversations last through a reload; search, rename and delete work"
 await step("a second conversation, deleted again", async () => {
   await page.getByLabel("New conversation").click();
   await page.getByRole("button", { name: /^Parameters/ }).click();
-  await setParameter(page, "Max tokens", 8);
+  await setParameter(page, "Max tokens", 3);
   await page.getByLabel("Close parameters").click();
   await say(page, "Hello");
   await answered(page);
