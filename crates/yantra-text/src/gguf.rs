@@ -41,7 +41,8 @@ pub(crate) fn load(metadata: &Metadata) -> Result<Inner, TextError> {
         "t5" => Kind::Unigram,
         other => return Err(TextError::UnknownVocabularyKind { model: other.to_owned() }),
     };
-    let pre = if model == "gemma4" { "gemma4" } else { metadata.find::<&str>("tokenizer.ggml.pre")?.unwrap_or("default") };
+    let pre =
+        if model == "gemma4" { "gemma4" } else { metadata.find::<&str>("tokenizer.ggml.pre")?.unwrap_or("default") };
     let spec = if kind == Kind::Bpe { Some(pretokenize::spec(pre)?) } else { None };
     let byte_level = spec.is_some_and(|spec| spec.byte_level);
     let mut vocab = read_vocab(metadata, byte_level)?;
@@ -76,14 +77,9 @@ fn defaults(kind: Kind, pre_adds_bos: bool) -> Defaults {
         Defaults { bos: None, eos: None, unknown: None, add_bos: false, add_eos: false, add_space_prefix: false };
     match kind {
         Kind::Bpe => Defaults { add_bos: pre_adds_bos, ..plain },
-        Kind::SentencePiece => Defaults {
-            bos: Some(1),
-            eos: Some(2),
-            unknown: Some(0),
-            add_bos: true,
-            add_space_prefix: true,
-            ..plain
-        },
+        Kind::SentencePiece => {
+            Defaults { bos: Some(1), eos: Some(2), unknown: Some(0), add_bos: true, add_space_prefix: true, ..plain }
+        }
         Kind::WordPiece => Defaults { bos: Some(101), unknown: Some(100), add_bos: true, ..plain },
         Kind::Unigram => Defaults { eos: Some(1), unknown: Some(2), add_eos: true, ..plain },
     }
@@ -195,8 +191,7 @@ fn read_normalizer(metadata: &Metadata, add_space_prefix: bool) -> Result<Normal
         }
         _ => None,
     };
-    let remove_extra_spaces =
-        metadata.find::<bool>("tokenizer.ggml.remove_extra_whitespaces")?.unwrap_or(false);
+    let remove_extra_spaces = metadata.find::<bool>("tokenizer.ggml.remove_extra_whitespaces")?.unwrap_or(false);
     Ok(Normalizer { charsmap, add_space_prefix, remove_extra_spaces })
 }
 

@@ -42,8 +42,7 @@ impl SpecialTokens {
             vocab.ids().filter(is_wanted).collect()
         };
         let user_defined = collect(|kind| kind == TokenKind::UserDefined);
-        let all =
-            collect(|kind| matches!(kind, TokenKind::UserDefined | TokenKind::Control | TokenKind::Unknown));
+        let all = collect(|kind| matches!(kind, TokenKind::UserDefined | TokenKind::Control | TokenKind::Unknown));
         Ok(Self { user_defined: Matcher::new(vocab, user_defined, &strip)?, all: Matcher::new(vocab, all, &strip)? })
     }
 
@@ -129,7 +128,8 @@ const END_OF_GENERATION: &[&str] = &[
 
 /// Names short or plain enough to be ordinary text (`</s>` closes a strike-through in HTML): they count only where the
 /// vocabulary itself calls them control tokens.
-const ONLY_IF_CONTROL: &[&str] = &["</s>", "<eos>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<PAD>", "[PAD]", "<REPO>", "[e~["];
+const ONLY_IF_CONTROL: &[&str] =
+    &["</s>", "<eos>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<PAD>", "[PAD]", "<REPO>", "[e~["];
 
 /// Tokens of the Harmony format that are structure the reader needs: never skipped.
 const ALWAYS_SHOWN: &[&str] = &["<|channel|>", "<|message|>", "<|start|>", "<|constrain|>"];
@@ -154,8 +154,8 @@ pub(crate) fn end_of_generation(vocab: &mut Vocab, declared: &[u32]) -> Vec<u32>
     ids.extend(declared.iter().copied().filter(|&id| (id as usize) < vocab.len()));
     let has = |vocab: &Vocab, name: &str| named(vocab, name).is_some_and(|id| ids.contains(&id));
     // In Harmony and Solar `<|end|>` ends a message, not the answer.
-    let ends_messages = (has(vocab, "<|return|>") && has(vocab, "<|call|>"))
-        || (has(vocab, "<|calls|>") && has(vocab, "<|flush|>"));
+    let ends_messages =
+        (has(vocab, "<|return|>") && has(vocab, "<|call|>")) || (has(vocab, "<|calls|>") && has(vocab, "<|flush|>"));
     let end = named(vocab, "<|end|>").filter(|id| ends_messages && !declared.contains(id));
     if let Some(end) = end {
         vocab.set_kind(end, TokenKind::UserDefined);
