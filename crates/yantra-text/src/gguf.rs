@@ -6,7 +6,7 @@ use crate::bpe::Bpe;
 use crate::pretokenize;
 use crate::special::{SpecialTokens, Strip, end_of_generation};
 use crate::spm::SentencePiece;
-use crate::tokenizer::{Inner, Model, Specials};
+use crate::tokenizer::{Encoder, Inner, Model, Specials};
 use crate::unigram::{CharsMap, Normalizer, Unigram};
 use crate::vocab::{TokenKind, Vocab, byte_of};
 use crate::wordpiece::WordPiece;
@@ -51,21 +51,19 @@ pub(crate) fn load(metadata: &Metadata) -> Result<Inner, TextError> {
     let add_space_prefix =
         metadata.find::<bool>("tokenizer.ggml.add_space_prefix")?.unwrap_or(defaults.add_space_prefix);
     let specials = read_specials(metadata, &mut vocab, kind, &defaults, pre)?;
-    let special = SpecialTokens::new(&vocab, strip_rule(metadata, &vocab, pre)?)?;
-    let model = match spec {
-        Some(spec) => {
-            let bpe = Bpe::new(&vocab, metadata.get_strings("tokenizer.ggml.merges")?, &spec, unknown)?;
-            Model::Bpe { bpe, special }
-        }
+    let special = SpecialTokens::new(&vocab, kind != Kind::Unigram, strip_rule(metadata, &vocab, pre)?)?;
+    let encoder = match spec {
+        Some(spec) => Encoder::Bpe(Bpe::new(&vocab, metadata.get_strings("tokenizer.ggml.merges")?, &spec, unknown)?),
         None => match kind {
-            Kind::WordPiece => Model::WordPiece { wordpiece: read_wordpiece(metadata, unknown)?, special },
+            Kind::WordPiece => Encoder::WordPiece(read_wordpiece(metadata, unknown)?),
             Kind::Unigram => {
                 let normalizer = read_normalizer(metadata, add_space_prefix)?;
-                Model::Unigram { unigram: Unigram::new(&vocab, normalizer, unknown.unwrap_or(2)), special }
+                Encoder::Unigram(Unigram::new(&vocab, normalizer, unknown.unwrap_or(2)))
             }
-            _ => Model::SentencePiece { spm: SentencePiece::new(&vocab, unknown), special },
+            Kind::Bpe | Kind::SentencePiece => Encoder::SentencePiece(SentencePiece::new(&vocab, unknown)),
         },
     };
+    let model = Model::Native { special, encoder };
     let named = named_tokens(metadata, &vocab, unknown)?;
     // WordPiece writes a space before every word; decoding drops the first.
     let add_space_prefix = (add_space_prefix && kind != Kind::Bpe) || kind == Kind::WordPiece;
