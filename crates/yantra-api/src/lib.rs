@@ -1,1 +1,36 @@
 //! Wire types of the OpenAI API and of Yantra's own endpoints.
+//!
+//! The only crate that knows what these APIs look like in JSON. Requests come in two stages: [`parse::from_slice`] turns
+//! a body into a request type and refuses what has the wrong shape (an unknown parameter, a wrong type), then the
+//! request's own methods check values and hand out what the server works with. Nothing a client asked for is dropped
+//! silently: a parameter that is known but not supported is accepted only with the value that changes nothing.
+//!
+//! Every refusal is an [`ApiError`]: the status, OpenAI's error body, and the parameter it is about.
+
+mod chat;
+mod check;
+mod completion;
+mod content;
+mod embedding;
+mod error;
+mod generation;
+mod model;
+mod neutral;
+pub mod parse;
+mod stats;
+mod tokenize;
+mod usage;
+
+pub use chat::{
+    AssistantMessage, ChatChoice, ChatChunk, ChatChunkChoice, ChatCompletion, ChatDelta, ChatLogprobs, ChatMessage,
+    ChatRequest, ChatTokenLogprob, ChatTopLogprob, StreamOptions, template_messages,
+};
+pub use completion::{Completion, CompletionChoice, CompletionLogprobs, CompletionRequest};
+pub use content::{ContentPart, MessageContent, Prompt, StringOrList};
+pub use embedding::{Embedding, EmbeddingRequest, EmbeddingResponse, EmbeddingUsage, EmbeddingValue, EncodingFormat};
+pub use error::{ApiError, ErrorBody, ErrorDetail};
+pub use generation::GenerationParams;
+pub use model::{ModelCard, ModelDetails, ModelList};
+pub use stats::{EngineStatsResponse, Health, LatencySummary, LoadState, ModelLoad, ModelStats, Readiness};
+pub use tokenize::{DetokenizeRequest, DetokenizeResponse, TokenizeRequest, TokenizeResponse};
+pub use usage::{FinishReason, PromptTokensDetails, Usage};

@@ -102,7 +102,9 @@ impl<'a> WeightSource<'a> {
             Some(target) => {
                 let mut values = vec![0.0; rows * cols];
                 dequantize_row(view.format, view.data, &mut values)?;
-                let quantized = quantize_rows(cx, target, &values, rows, cols)?;
+                let blocks = rows * cols / target.block_len();
+                let mut quantized = vec![0; blocks * target.block_bytes()];
+                quantize_rows(cx, target, cols, &values, &mut quantized)?;
                 Ok(PackedLinear::pack(cx, target, rows, cols, &quantized)?)
             }
         }

@@ -1,1 +1,48 @@
 //! The HTTP server: OpenAI-compatible API, metrics, console.
+//!
+//! A request's way through this crate: `listen` accepts the connection and bounds it in number and time; the layers of
+//! `app` give it an id, check its key and log it; `body` reads and parses the JSON; the endpoint's module turns it into
+//! tokens and an engine request; `generation` carries the engine's events back, and cancels the request when nobody
+//! waits for them any more. Every refusal is a [`yantra_api::ApiError`], which `failure` turns into a response: the one
+//! place where an error becomes a status.
+//!
+//! ```no_run
+//! # async fn f(model: yantra_server::ServedModel) -> Result<(), Box<dyn std::error::Error>> {
+//! use yantra_server::{Server, ServerConfig, Shutdown};
+//!
+//! let server = Server::builder(ServerConfig::default()).model(model).build()?;
+//! let listener = server.bind().await?;
+//! server.serve(listener, Shutdown::on_signals()).await?;
+//! # Ok(()) }
+//! ```
+
+mod app;
+mod auth;
+mod body;
+mod chat;
+mod completions;
+mod config;
+mod console;
+mod embeddings;
+mod failure;
+mod generation;
+mod health;
+mod listen;
+mod logprobs;
+mod metrics;
+mod models;
+mod observe;
+mod openapi;
+mod registry;
+mod server;
+mod shutdown;
+mod sse;
+mod stats;
+mod timed_io;
+mod tokenize;
+
+pub use config::{ConfigError, RawServerConfig, ServerConfig};
+pub use openapi::openapi_json;
+pub use registry::{Embed, Embedder, Generator, ModelFacts, ModelKind, Registry, RegistryError, ServedModel};
+pub use server::{ServeError, Server, ServerBuilder};
+pub use shutdown::Shutdown;

@@ -9,7 +9,7 @@ use super::{
     stored::{F32, Stored},
     tile::{scores, tile_rows, weighted_values},
 };
-use crate::simd::{self, MAX_LANES, Simd};
+use crate::simd::{self, Kernel, MAX_LANES, Simd};
 use std::ops::Range;
 
 /// Running maximum before any token is seen: finite, so that differences are never NaN.
@@ -191,7 +191,23 @@ impl Rows {
                 let num_vectors = seen.end.div_ceil(S::LANES);
                 let queries = &self.queries[first * head_dim..];
                 scores::<S, K>(simd, rows, num_vectors, queries, keys, head_dim, page_tokens, &mut self.scores);
-                let factors = self.soften(simd, params, first, rows, tokens.start, num_vectors);
+                let mut factors = [0.0; MAX_LANES];
+                let soften = Soften {
+                    softcap: params.softcap,
+                    start: tokens.start,
+                    page_tokens,
+                    len: num_vectors * S::LANES,
+                    visible: &self.visible[first..first + rows],
+                    scores: &mut self.scores,
+                    max: &mut self.split.max[first..],
+                    lane_sums: &mut self.lane_sums[first * MAX_LANES..],
+                    factors: &mut factors,
+                };
+                // SAFETY: this kernel asks for nothing.
+                #[expect(unsafe_code, reason = "a safe kernel")]
+                unsafe {
+                    simd.call(soften);
+                }
                 let sums = &mut self.split.values[first * stride..];
                 weighted_values::<S, K>(
                     simd,
@@ -209,51 +225,6 @@ impl Rows {
             }
             first += rows;
         }
-    }
-
-    /// Turns a tile's scores into exponentials relative to each row's running maximum, and gives the factors by which the
-    /// rows' earlier sums shrink.
-    #[inline(always)]
-    fn soften<S: Simd>(
-        &mut self,
-        simd: S,
-        params: &AttentionParams,
-        first: usize,
-        rows: usize,
-        start: usize,
-        num_vectors: usize,
-    ) -> [f32; MAX_LANES] {
-        let page_tokens = self.shape.page_tokens;
-        let len = num_vectors * S::LANES;
-        let mut changes = [0.0; MAX_LANES];
-        for r in 0..rows {
-            let scores = &mut self.scores[r * page_tokens..][..len];
-            if let Some(cap) = params.softcap {
-                softcap(simd, scores, cap);
-            }
-            hide(scores, start, &self.visible[first + r]);
-            let old = self.split.max[first + r];
-            let new = largest(simd, scores, old);
-            self.split.max[first + r] = new;
-            changes[r] = old - new;
-        }
-        let mut factors = [0.0; MAX_LANES];
-        for r in (0..rows).step_by(S::LANES) {
-            simd.store_slice(&mut factors[r..], simd::exp(simd, simd.load_slice(&changes[r..])));
-        }
-        for r in 0..rows {
-            let max = simd.splat(self.split.max[first + r]);
-            let mut sum = simd.splat(0.0);
-            for scores in self.scores[r * page_tokens..][..len].chunks_exact_mut(S::LANES) {
-                let weight = simd::exp(simd, simd.sub(simd.load_slice(scores), max));
-                simd.store_slice(scores, weight);
-                sum = simd.add(sum, weight);
-            }
-            let lanes = &mut self.lane_sums[(first + r) * MAX_LANES..][..MAX_LANES];
-            let earlier = simd.mul(simd.load_slice(lanes), simd.splat(factors[r]));
-            simd.store_slice(lanes, simd.add(earlier, sum));
-        }
-        factors
     }
 
     /// Adds the current split to the total.
@@ -296,6 +267,61 @@ impl Rows {
         let inverse = if sum > 0.0 { 1.0 / sum } else { 0.0 };
         for (out, value) in out.iter_mut().zip(&self.total.values[row * self.shape.stride()..]) {
             *out = value * inverse;
+        }
+    }
+}
+
+/// Turns a tile's scores into exponentials relative to each row's running maximum, and finds the factors by which the rows'
+/// earlier sums shrink.
+struct Soften<'a> {
+    softcap: Option<f32>,
+    /// Context position of the page.
+    start: usize,
+    page_tokens: usize,
+    /// Scores per row that were computed.
+    len: usize,
+    /// `[rows]`.
+    visible: &'a [Range<usize>],
+    /// `[rows, page_tokens]`.
+    scores: &'a mut [f32],
+    /// `[rows]`.
+    max: &'a mut [f32],
+    /// `[rows, MAX_LANES]`.
+    lane_sums: &'a mut [f32],
+    factors: &'a mut [f32; MAX_LANES],
+}
+
+#[expect(unsafe_code, reason = "the trait's signature; nothing is asked for")]
+impl<S: Simd> Kernel<S> for Soften<'_> {
+    #[inline(always)]
+    unsafe fn run(self, simd: S) {
+        let rows = self.visible.len();
+        let mut changes = [0.0; MAX_LANES];
+        for r in 0..rows {
+            let scores = &mut self.scores[r * self.page_tokens..][..self.len];
+            if let Some(cap) = self.softcap {
+                softcap(simd, scores, cap);
+            }
+            hide(scores, self.start, &self.visible[r]);
+            let old = self.max[r];
+            let new = largest(simd, scores, old);
+            self.max[r] = new;
+            changes[r] = old - new;
+        }
+        for r in (0..rows).step_by(S::LANES) {
+            simd.store_slice(&mut self.factors[r..], simd::exp(simd, simd.load_slice(&changes[r..])));
+        }
+        for r in 0..rows {
+            let max = simd.splat(self.max[r]);
+            let mut sum = simd.splat(0.0);
+            for scores in self.scores[r * self.page_tokens..][..self.len].chunks_exact_mut(S::LANES) {
+                let weight = simd::exp(simd, simd.sub(simd.load_slice(scores), max));
+                simd.store_slice(scores, weight);
+                sum = simd.add(sum, weight);
+            }
+            let lanes = &mut self.lane_sums[r * MAX_LANES..][..MAX_LANES];
+            let earlier = simd.mul(simd.load_slice(lanes), simd.splat(self.factors[r]));
+            simd.store_slice(lanes, simd.add(earlier, sum));
         }
     }
 }

@@ -5,12 +5,43 @@
 //! vectors are tiled changes nothing in the result.
 
 use super::stored::Stored;
-use crate::simd::Simd;
+use crate::simd::{Kernel, Simd};
+use std::ops::Range;
 
 /// Rows a tile has at most: with four vectors beside them they fill sixteen registers, with two, thirty-two.
 #[inline(always)]
 pub(super) fn tile_rows<S: Simd>(rows_left: usize) -> usize {
-    if S::LANES == 16 && rows_left >= 6 { 6 } else { rows_left.min(3) }
+    if S::WIDE && rows_left >= 6 { 6 } else { rows_left.min(3) }
+}
+
+/// A tile of `R` rows and `V` vectors.
+struct Tile<T, const R: usize, const V: usize>(T);
+
+/// Calls the kernel of a tile's size.
+macro_rules! call_tile {
+    ($simd:ident, $rows:ident, $vectors:ident, $tile:ident) => {
+        match ($rows, $vectors) {
+            (1, 1) => $simd.call(Tile::<_, 1, 1>($tile)),
+            (1, 2) => $simd.call(Tile::<_, 1, 2>($tile)),
+            (1, _) => $simd.call(Tile::<_, 1, 4>($tile)),
+            (2, 1) => $simd.call(Tile::<_, 2, 1>($tile)),
+            (2, 2) => $simd.call(Tile::<_, 2, 2>($tile)),
+            (2, _) => $simd.call(Tile::<_, 2, 4>($tile)),
+            (3, 1) => $simd.call(Tile::<_, 3, 1>($tile)),
+            (3, 2) => $simd.call(Tile::<_, 3, 2>($tile)),
+            (3, _) => $simd.call(Tile::<_, 3, 4>($tile)),
+            // A constant condition, so that narrow levels do not compile the tall tiles.
+            (_, vectors) => {
+                if S::WIDE {
+                    match vectors {
+                        1 => $simd.call(Tile::<_, 6, 1>($tile)),
+                        2 => $simd.call(Tile::<_, 6, 2>($tile)),
+                        _ => $simd.call(Tile::<_, 6, 4>($tile)),
+                    }
+                }
+            }
+        }
+    };
 }
 
 /// `out[row][token] = sum_d queries[row][d] * keys[d][token]` for `num_vectors * LANES` tokens from the first.
@@ -31,7 +62,7 @@ pub(super) fn scores<S: Simd, K: Stored>(
     assert!(out.len() >= rows * page_tokens && num_vectors * S::LANES <= page_tokens);
     let mut first = 0;
     while first < num_vectors {
-        // Three vectors are done as four where the page has room: the fourth is masked by the caller.
+        // Three vectors are done as four where the page has room: the fourth is not read again.
         let room = page_tokens / S::LANES - first;
         let vectors = match num_vectors - first {
             1 => 1,
@@ -43,59 +74,56 @@ pub(super) fn scores<S: Simd, K: Stored>(
         // SAFETY: rows, dimensions and tokens are within the slices by the assertions.
         #[expect(unsafe_code, reason = "bounds checked once per tile")]
         unsafe {
-            let (q, k, o) = (queries.as_ptr(), keys.as_ptr().add(at), out.as_mut_ptr().add(at));
-            match (rows, vectors) {
-                (1, 1) => scores_tile::<S, K, 1, 1>(simd, q, k, head_dim, page_tokens, o),
-                (1, 2) => scores_tile::<S, K, 1, 2>(simd, q, k, head_dim, page_tokens, o),
-                (1, _) => scores_tile::<S, K, 1, 4>(simd, q, k, head_dim, page_tokens, o),
-                (2, 1) => scores_tile::<S, K, 2, 1>(simd, q, k, head_dim, page_tokens, o),
-                (2, 2) => scores_tile::<S, K, 2, 2>(simd, q, k, head_dim, page_tokens, o),
-                (2, _) => scores_tile::<S, K, 2, 4>(simd, q, k, head_dim, page_tokens, o),
-                (3, 1) => scores_tile::<S, K, 3, 1>(simd, q, k, head_dim, page_tokens, o),
-                (3, 2) => scores_tile::<S, K, 3, 2>(simd, q, k, head_dim, page_tokens, o),
-                (3, _) => scores_tile::<S, K, 3, 4>(simd, q, k, head_dim, page_tokens, o),
-                (_, 1) if S::LANES == 16 => scores_tile::<S, K, 6, 1>(simd, q, k, head_dim, page_tokens, o),
-                (_, 2) if S::LANES == 16 => scores_tile::<S, K, 6, 2>(simd, q, k, head_dim, page_tokens, o),
-                _ if S::LANES == 16 => scores_tile::<S, K, 6, 4>(simd, q, k, head_dim, page_tokens, o),
-                _ => unreachable!("tiles have at most three rows of narrow vectors"),
-            }
+            let tile = ScoresTile::<K> {
+                queries: queries.as_ptr(),
+                keys: keys.as_ptr().add(at),
+                head_dim,
+                page_tokens,
+                out: out.as_mut_ptr().add(at),
+            };
+            call_tile!(simd, rows, vectors, tile);
         }
         first += vectors;
     }
 }
 
-/// # Safety
-/// `queries` is `[R, head_dim]`; `V * LANES` values are readable at each of `head_dim` rows of `keys` and writable at each
-/// of `R` rows of `out`, both `page_tokens` apart.
-#[inline(always)]
-#[expect(unsafe_code, reason = "the innermost loop")]
-unsafe fn scores_tile<S: Simd, K: Stored, const R: usize, const V: usize>(
-    simd: S,
+/// Operands of one register tile of [`scores`].
+struct ScoresTile<K: Stored> {
     queries: *const f32,
     keys: *const K::Bits,
     head_dim: usize,
     page_tokens: usize,
     out: *mut f32,
-) {
-    let mut sums = [[simd.splat(0.0); V]; R];
-    for d in 0..head_dim {
-        let mut key = [simd.splat(0.0); V];
-        for v in 0..V {
-            // SAFETY: the caller's promise.
-            key[v] = unsafe { K::load(simd, keys.add(d * page_tokens + v * S::LANES)) };
-        }
-        for r in 0..R {
-            // SAFETY: the caller's promise.
-            let query = simd.splat(unsafe { *queries.add(r * head_dim + d) });
+}
+
+#[expect(unsafe_code, reason = "the innermost loop")]
+impl<S: Simd, K: Stored, const R: usize, const V: usize> Kernel<S> for Tile<ScoresTile<K>, R, V> {
+    /// # Safety
+    /// `queries` is `[R, head_dim]`; `V * LANES` values are readable at each of `head_dim` rows of `keys` and writable at
+    /// each of `R` rows of `out`, both `page_tokens` apart.
+    #[inline(always)]
+    unsafe fn run(self, simd: S) {
+        let ScoresTile { queries, keys, head_dim, page_tokens, out } = self.0;
+        let mut sums = [[simd.splat(0.0); V]; R];
+        for d in 0..head_dim {
+            let mut key = [simd.splat(0.0); V];
             for v in 0..V {
-                sums[r][v] = simd.fma(query, key[v], sums[r][v]);
+                // SAFETY: the caller's promise.
+                key[v] = unsafe { K::load(simd, keys.add(d * page_tokens + v * S::LANES)) };
+            }
+            for r in 0..R {
+                // SAFETY: the caller's promise.
+                let query = simd.splat(unsafe { *queries.add(r * head_dim + d) });
+                for v in 0..V {
+                    sums[r][v] = simd.fma(query, key[v], sums[r][v]);
+                }
             }
         }
-    }
-    for r in 0..R {
-        for v in 0..V {
-            // SAFETY: the caller's promise.
-            unsafe { simd.store(out.add(r * page_tokens + v * S::LANES), sums[r][v]) }
+        for r in 0..R {
+            for v in 0..V {
+                // SAFETY: the caller's promise.
+                unsafe { simd.store(out.add(r * page_tokens + v * S::LANES), sums[r][v]) }
+            }
         }
     }
 }
@@ -108,7 +136,7 @@ unsafe fn scores_tile<S: Simd, K: Stored, const R: usize, const V: usize>(
 pub(super) fn weighted_values<S: Simd, K: Stored>(
     simd: S,
     rows: usize,
-    tokens: std::ops::Range<usize>,
+    tokens: Range<usize>,
     weights: &[f32],
     page_tokens: usize,
     values: &[K::Bits],
@@ -128,72 +156,63 @@ pub(super) fn weighted_values<S: Simd, K: Stored>(
             2 | 3 => 2,
             _ => 4,
         };
-        let tile = ValuesTile { tokens: tokens.clone(), page_tokens, value_stride, sum_stride };
         // SAFETY: rows, tokens and dimensions are within the slices by the assertions.
         #[expect(unsafe_code, reason = "bounds checked once per tile")]
         unsafe {
-            let (w, f) = (weights.as_ptr(), factors.as_ptr());
-            let (x, s) = (values.as_ptr().add(at), sums.as_mut_ptr().add(at));
-            match (rows, vectors) {
-                (1, 1) => tile.run::<S, K, 1, 1>(simd, w, x, f, s),
-                (1, 2) => tile.run::<S, K, 1, 2>(simd, w, x, f, s),
-                (1, _) => tile.run::<S, K, 1, 4>(simd, w, x, f, s),
-                (2, 1) => tile.run::<S, K, 2, 1>(simd, w, x, f, s),
-                (2, 2) => tile.run::<S, K, 2, 2>(simd, w, x, f, s),
-                (2, _) => tile.run::<S, K, 2, 4>(simd, w, x, f, s),
-                (3, 1) => tile.run::<S, K, 3, 1>(simd, w, x, f, s),
-                (3, 2) => tile.run::<S, K, 3, 2>(simd, w, x, f, s),
-                (3, _) => tile.run::<S, K, 3, 4>(simd, w, x, f, s),
-                (_, 1) if S::LANES == 16 => tile.run::<S, K, 6, 1>(simd, w, x, f, s),
-                (_, 2) if S::LANES == 16 => tile.run::<S, K, 6, 2>(simd, w, x, f, s),
-                _ if S::LANES == 16 => tile.run::<S, K, 6, 4>(simd, w, x, f, s),
-                _ => unreachable!("tiles have at most three rows of narrow vectors"),
-            }
+            let tile = ValuesTile::<K> {
+                tokens: tokens.clone(),
+                weights: weights.as_ptr(),
+                page_tokens,
+                values: values.as_ptr().add(at),
+                value_stride,
+                factors: factors.as_ptr(),
+                sums: sums.as_mut_ptr().add(at),
+                sum_stride,
+            };
+            call_tile!(simd, rows, vectors, tile);
         }
         at += vectors * S::LANES;
     }
 }
 
-/// Dimensions of one register tile of [`weighted_values`].
-struct ValuesTile {
-    tokens: std::ops::Range<usize>,
+/// Operands of one register tile of [`weighted_values`].
+struct ValuesTile<K: Stored> {
+    tokens: Range<usize>,
+    weights: *const f32,
     page_tokens: usize,
+    values: *const K::Bits,
     value_stride: usize,
+    factors: *const f32,
+    sums: *mut f32,
     sum_stride: usize,
 }
 
-impl ValuesTile {
+#[expect(unsafe_code, reason = "the innermost loop")]
+impl<S: Simd, K: Stored, const R: usize, const V: usize> Kernel<S> for Tile<ValuesTile<K>, R, V> {
     /// # Safety
-    /// As for [`weighted_values`], with `V * LANES` values at each row of `values` and `sums`.
+    /// As for [`weighted_values`], with `R` rows and `V * LANES` values at each row of `values` and `sums`.
     #[inline(always)]
-    #[expect(unsafe_code, reason = "the innermost loop")]
-    unsafe fn run<S: Simd, K: Stored, const R: usize, const V: usize>(
-        self,
-        simd: S,
-        weights: *const f32,
-        values: *const K::Bits,
-        factors: *const f32,
-        sums: *mut f32,
-    ) {
+    unsafe fn run(self, simd: S) {
+        let ValuesTile { tokens, weights, page_tokens, values, value_stride, factors, sums, sum_stride } = self.0;
         let mut tile = [[simd.splat(0.0); V]; R];
         for r in 0..R {
             // SAFETY: the caller's promise.
             let factor = simd.splat(unsafe { *factors.add(r) });
             for v in 0..V {
                 // SAFETY: the caller's promise.
-                let sum = unsafe { simd.load(sums.add(r * self.sum_stride + v * S::LANES)) };
+                let sum = unsafe { simd.load(sums.add(r * sum_stride + v * S::LANES)) };
                 tile[r][v] = simd.mul(sum, factor);
             }
         }
-        for t in self.tokens {
+        for t in tokens {
             let mut value = [simd.splat(0.0); V];
             for v in 0..V {
                 // SAFETY: the caller's promise.
-                value[v] = unsafe { K::load(simd, values.add(t * self.value_stride + v * S::LANES)) };
+                value[v] = unsafe { K::load(simd, values.add(t * value_stride + v * S::LANES)) };
             }
             for r in 0..R {
                 // SAFETY: the caller's promise.
-                let weight = simd.splat(unsafe { *weights.add(r * self.page_tokens + t) });
+                let weight = simd.splat(unsafe { *weights.add(r * page_tokens + t) });
                 for v in 0..V {
                     tile[r][v] = simd.fma(weight, value[v], tile[r][v]);
                 }
@@ -202,7 +221,7 @@ impl ValuesTile {
         for r in 0..R {
             for v in 0..V {
                 // SAFETY: the caller's promise.
-                unsafe { simd.store(sums.add(r * self.sum_stride + v * S::LANES), tile[r][v]) }
+                unsafe { simd.store(sums.add(r * sum_stride + v * S::LANES), tile[r][v]) }
             }
         }
     }

@@ -44,7 +44,7 @@ fn reads_what_the_reference_reads() {
         let mut out = vec![0.0; vector.values.len()];
         dequantize_row(vector.format, &vector.blocks, &mut out).unwrap();
         let largest = vector.values.iter().fold(0.0, |max: f32, x| max.max(x.abs()));
-        assert!(largest > 0.0 && vector.values.iter().any(|x| *x < 0.0));
+        assert!(largest > 0.0);
         // Products and differences are rounded in another order: a last place of the largest value.
         for (given, expected) in out.iter().zip(&vector.values) {
             assert!((given - expected).abs() <= 2e-7 * largest, "{}: {given}, {expected} expected", vector.format);

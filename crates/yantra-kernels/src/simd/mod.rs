@@ -20,6 +20,14 @@ pub(crate) use x86::{Avx2, Avx512};
 /// The widest vector any level has: sizes of stack buffers and padding.
 pub(crate) const MAX_LANES: usize = 16;
 
+/// A computation compiled as a function of its own for each level, where inlining it everywhere would cost too much code.
+#[expect(unsafe_code, reason = "kernels work on pointers")]
+pub(crate) trait Kernel<S> {
+    /// # Safety
+    /// What the kernel's constructor asks for.
+    unsafe fn run(self, simd: S);
+}
+
 /// Vectors of `LANES` `f32`, at most [`MAX_LANES`].
 #[expect(unsafe_code, reason = "loads and stores through pointers; callers check bounds once per kernel")]
 pub(crate) trait Simd: Copy {
@@ -27,6 +35,14 @@ pub(crate) trait Simd: Copy {
     type Vector: Copy;
     /// Values in a vector.
     const LANES: usize;
+    /// Whether the level has vectors of sixteen lanes, and thirty-two registers of them.
+    const WIDE: bool = Self::LANES == 16;
+
+    /// Runs a kernel as a function compiled for this level, not inlined.
+    ///
+    /// # Safety
+    /// As for [`Kernel::run`].
+    unsafe fn call<K: Kernel<Self>>(self, kernel: K);
 
     fn splat(self, value: f32) -> Self::Vector;
     /// # Safety
@@ -121,14 +137,15 @@ macro_rules! simd_dispatch {
                 $body(unsafe { $crate::simd::Avx512::new() }, $($arg),*)
             }
             match level {
-                $crate::CpuLevel::Scalar => $body($crate::simd::Portable::<1>, $($arg),*),
                 // SAFETY: a level reaches a kernel only after `CpuLevel::is_supported` said yes.
                 #[cfg(target_arch = "x86_64")]
                 $crate::CpuLevel::Avx2 => unsafe { avx2($($arg),*) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
                 $crate::CpuLevel::Avx512 | $crate::CpuLevel::Avx512Vnni => unsafe { avx512($($arg),*) },
-                _ => $body($crate::simd::Portable::<8>, $($arg),*),
+                #[cfg(not(target_arch = "x86_64"))]
+                $crate::CpuLevel::Neon => $body($crate::simd::Portable::<8>, $($arg),*),
+                _ => $body($crate::simd::Portable::<1>, $($arg),*),
             }
         }
     )+};

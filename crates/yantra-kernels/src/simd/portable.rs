@@ -1,6 +1,6 @@
 //! Vectors as plain arrays: the specification (`Portable<1>`) and what the compiler vectorises by itself.
 
-use super::Simd;
+use super::{Kernel, Simd};
 use half::{bf16, f16};
 
 /// `N` lanes in an array.
@@ -22,6 +22,12 @@ fn map2<const N: usize>(a: [f32; N], b: [f32; N], op: impl Fn(f32, f32) -> f32) 
 impl<const N: usize> Simd for Portable<N> {
     type Vector = [f32; N];
     const LANES: usize = N;
+
+    #[inline(never)]
+    unsafe fn call<K: Kernel<Self>>(self, kernel: K) {
+        // SAFETY: the caller's promise.
+        unsafe { kernel.run(self) }
+    }
 
     #[inline(always)]
     fn splat(self, value: f32) -> [f32; N] {

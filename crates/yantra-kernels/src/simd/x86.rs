@@ -1,6 +1,6 @@
 //! AVX2 (with FMA and F16C) and AVX-512 vectors.
 
-use super::Simd;
+use super::{Kernel, Simd};
 use std::arch::x86_64::*;
 
 /// Eight lanes. A value exists only on processors with AVX2, FMA and F16C.
@@ -46,6 +46,18 @@ macro_rules! arithmetic {
 impl Simd for Avx2 {
     type Vector = __m256;
     const LANES: usize = 8;
+
+    #[inline(always)]
+    unsafe fn call<K: Kernel<Self>>(self, kernel: K) {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        #[inline(never)]
+        unsafe fn compiled<K: Kernel<Avx2>>(simd: Avx2, kernel: K) {
+            // SAFETY: the caller's promise.
+            unsafe { kernel.run(simd) }
+        }
+        // SAFETY: the witness, and the caller's promise.
+        unsafe { compiled(self, kernel) }
+    }
 
     #[inline(always)]
     fn splat(self, value: f32) -> __m256 {
@@ -115,6 +127,18 @@ impl Simd for Avx2 {
 impl Simd for Avx512 {
     type Vector = __m512;
     const LANES: usize = 16;
+
+    #[inline(always)]
+    unsafe fn call<K: Kernel<Self>>(self, kernel: K) {
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+        #[inline(never)]
+        unsafe fn compiled<K: Kernel<Avx512>>(simd: Avx512, kernel: K) {
+            // SAFETY: the caller's promise.
+            unsafe { kernel.run(simd) }
+        }
+        // SAFETY: the witness, and the caller's promise.
+        unsafe { compiled(self, kernel) }
+    }
 
     #[inline(always)]
     fn splat(self, value: f32) -> __m512 {

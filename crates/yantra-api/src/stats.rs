@@ -1,0 +1,131 @@
+//! Yantra's own endpoints: liveness, readiness and the engines' figures for the console.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// `GET /health`: the process lives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Health {
+    /// `ok`.
+    pub status: String,
+    /// The server's version.
+    pub version: String,
+}
+
+/// `GET /ready`: whether every model is loaded.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Readiness {
+    /// Whether requests to all models will be taken.
+    pub ready: bool,
+    /// Every model's state.
+    pub models: Vec<ModelLoad>,
+}
+
+/// How far a model is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ModelLoad {
+    /// The model's name.
+    pub model: String,
+    /// Its state.
+    pub state: LoadState,
+    /// 0 to 1.
+    pub progress: f32,
+    /// What is being done, or why it failed.
+    pub message: Option<String>,
+}
+
+/// A model's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LoadState {
+    /// It is being loaded.
+    Loading,
+    /// It takes requests.
+    Ready,
+    /// It could not be loaded, or its engine keeps failing.
+    Failed,
+    /// It takes no new requests because the server stops.
+    Draining,
+}
+
+/// `GET /v1/engine/stats`, and every event of `GET /v1/engine/events`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EngineStatsResponse {
+    /// The server's version.
+    pub version: String,
+    /// Seconds since the server started: the clock for rates between two snapshots.
+    pub uptime_seconds: f64,
+    /// Every generating model's figures.
+    pub models: Vec<ModelStats>,
+}
+
+/// A model's figures. What ends in `_total`, and the prefix cache's tokens, count from the start and never fall.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ModelStats {
+    /// The model's name.
+    pub id: String,
+    /// False while forward passes keep failing.
+    pub healthy: bool,
+    /// Sequences in the batch.
+    pub running: usize,
+    /// Most sequences the batch holds.
+    pub max_running: usize,
+    /// Sequences waiting, preempted ones included.
+    pub waiting: usize,
+    /// Requests waiting that have not begun.
+    pub queued_requests: usize,
+    /// KV pages that sequences hold.
+    pub kv_pages_used: usize,
+    /// KV pages kept for later prompts.
+    pub kv_pages_cached: usize,
+    /// KV pages there are.
+    pub kv_pages_total: usize,
+    /// Prompt tokens found in the prefix cache.
+    pub prefix_hit_tokens: u64,
+    /// Prompt tokens looked for in the prefix cache.
+    pub prefix_query_tokens: u64,
+    /// Sequences put back to make room.
+    pub preemptions_total: u64,
+    /// Requests taken in.
+    pub requests_accepted_total: u64,
+    /// Requests refused.
+    pub requests_refused_total: u64,
+    /// Requests that ended by themselves.
+    pub requests_completed_total: u64,
+    /// Requests cancelled.
+    pub requests_cancelled_total: u64,
+    /// Requests that failed.
+    pub requests_failed_total: u64,
+    /// Prompt tokens.
+    pub prompt_tokens_total: u64,
+    /// Generated tokens.
+    pub output_tokens_total: u64,
+    /// Forward passes.
+    pub steps_total: u64,
+    /// Seconds spent in steps.
+    pub busy_seconds_total: f64,
+    /// From submission to the first step.
+    pub queue_ms: LatencySummary,
+    /// From submission to the first token.
+    pub time_to_first_token_ms: LatencySummary,
+    /// Between consecutive tokens.
+    pub inter_token_ms: LatencySummary,
+    /// From submission to the end.
+    pub end_to_end_ms: LatencySummary,
+}
+
+/// A distribution of times since the start, in milliseconds; null without values. Percentiles are interpolated within a
+/// histogram's buckets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct LatencySummary {
+    /// Values.
+    pub count: u64,
+    /// Arithmetic mean.
+    pub mean: Option<f64>,
+    /// Median.
+    pub p50: Option<f64>,
+    /// 95th percentile.
+    pub p95: Option<f64>,
+    /// 99th percentile.
+    pub p99: Option<f64>,
+}

@@ -1,0 +1,120 @@
+//! Times of the operations that are not matmul, the least of many runs: `cargo run --release -p yantra-kernels --example
+//! ops_bench [threads]`.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measuring program")]
+
+use std::time::{Duration, Instant};
+use yantra_kernels::{
+    ActivationFn, AttentionParams, AttentionSequence, Compute, KvFormat, KvLayout, KvPages, RopeStyle, RopeTable,
+    activate_gated, argmax, attention, log_softmax_in_place, rms_norm, rope, top_k,
+};
+
+fn values(len: usize) -> Vec<f32> {
+    let mut state = 1_u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+/// Prints the least time of `runs` runs, and the rate of `work` (floating-point operations or bytes) it makes.
+fn measure(name: &str, runs: usize, work: f64, unit: &str, mut run: impl FnMut()) {
+    let mut least = Duration::MAX;
+    for _ in 0..runs {
+        let started = Instant::now();
+        run();
+        least = least.min(started.elapsed());
+    }
+    println!("{name:<48} {:>10.1} us {:>8.1} G{unit}/s", least.as_secs_f64() * 1e6, work / least.as_secs_f64() / 1e9);
+}
+
+struct Shape {
+    name: &'static str,
+    heads: usize,
+    kv_heads: usize,
+    head_dim: usize,
+}
+
+fn bench_attention(cx: &Compute, shape: &Shape, format: KvFormat, queries: usize, context: usize) {
+    let Shape { name, heads, kv_heads, head_dim } = *shape;
+    let layout = KvLayout { num_kv_heads: kv_heads, head_dim, page_tokens: 32, format };
+    let mut kv = KvPages::new(layout, context.div_ceil(32)).unwrap();
+    let (k, v) = (values(context * kv_heads * head_dim), values(context * kv_heads * head_dim));
+    let slots: Vec<u32> = (0..context as u32).collect();
+    kv.store(cx, &k, &v, &slots);
+    let pages: Vec<u32> = (0..context.div_ceil(32) as u32).collect();
+    let q = values(queries * heads * head_dim);
+    let mut out = vec![0.0; q.len()];
+    let params = AttentionParams { num_heads: heads, scale: 0.125, window: None, softcap: None, causal: true };
+    let sequences = [AttentionSequence { query_start: 0, query_len: queries, context_len: context, pages: &pages }];
+    let seen: usize = (context - queries + 1..=context).sum();
+    let work = (seen * heads * head_dim * 4) as f64;
+    measure(&format!("attention {name} {format:?} {queries} @ {context}"), 60, work, "FLOP", || {
+        attention(cx, &params, &q, &kv, &sequences, &mut out);
+    });
+    if queries == context {
+        let bytes = (k.len() * 8) as f64;
+        measure(&format!("store {name} {format:?} {queries}"), 60, bytes, "B", || kv.store(cx, &k, &v, &slots));
+    }
+}
+
+fn bench_rows(cx: &Compute) {
+    let (rows, cols) = (512, 576);
+    let (x, weight) = (values(rows * cols), values(cols));
+    let mut out = vec![0.0; rows * cols];
+    let bytes = (rows * cols * 8) as f64;
+    measure("rms_norm 512 x 576", 200, bytes, "B", || rms_norm(cx, &x, &weight, 1e-5, &mut out, rows, cols));
+    measure("rms_norm 1 x 576", 2000, bytes / 512.0, "B", || {
+        rms_norm(cx, &x[..cols], &weight, 1e-5, &mut out[..cols], 1, cols);
+    });
+    let inv_freq: Vec<f32> = (0..32).map(|i| 1e5_f32.powf(-(i as f32) / 32.0)).collect();
+    let table = RopeTable::new(64, &inv_freq, 1.0, 8192);
+    let positions: Vec<u32> = (0..512).collect();
+    for style in [RopeStyle::HalfSplit, RopeStyle::Interleaved] {
+        measure(&format!("rope {style:?} 512 x 9 x 64"), 200, bytes, "B", || {
+            rope(cx, &table, style, &mut out, 9, 64, &positions);
+        });
+    }
+    let (mut gate, up) = (values(512 * 1536), values(512 * 1536));
+    for activation in [ActivationFn::Silu, ActivationFn::GeluTanh] {
+        measure(&format!("gated {activation:?} 512 x 1536"), 50, (512 * 1536 * 12) as f64, "B", || {
+            activate_gated(cx, activation, &mut gate, &up);
+        });
+    }
+}
+
+fn bench_sampling(vocab: usize) {
+    let mut logits = values(vocab);
+    let bytes = (vocab * 4) as f64;
+    measure(&format!("argmax {vocab}"), 300, bytes, "B", || {
+        std::hint::black_box(argmax(&logits));
+    });
+    for k in [1, 40, 1000] {
+        measure(&format!("top_k {k} of {vocab}"), 100, bytes, "B", || {
+            std::hint::black_box(top_k(&logits, k));
+        });
+    }
+    measure(&format!("log_softmax {vocab}"), 100, bytes, "B", || log_softmax_in_place(&mut logits));
+}
+
+fn main() {
+    let threads = std::env::args().nth(1).map_or(2, |text| text.parse().unwrap());
+    let cx = Compute::new(threads);
+    println!("{} threads, {}", cx.num_threads(), cx.level());
+    let smollm = Shape { name: "9/3 x 64", heads: 9, kv_heads: 3, head_dim: 64 };
+    let qwen = Shape { name: "12/2 x 128", heads: 12, kv_heads: 2, head_dim: 128 };
+    let gemma = Shape { name: "4/1 x 256", heads: 4, kv_heads: 1, head_dim: 256 };
+    for shape in [&smollm, &qwen, &gemma] {
+        bench_attention(&cx, shape, KvFormat::F16, 512, 512);
+        bench_attention(&cx, shape, KvFormat::F16, 1, 256);
+        bench_attention(&cx, shape, KvFormat::F16, 1, 2048);
+    }
+    bench_attention(&cx, &smollm, KvFormat::F16, 512, 2560);
+    bench_attention(&cx, &smollm, KvFormat::BF16, 1, 2048);
+    bench_attention(&cx, &smollm, KvFormat::F32, 1, 2048);
+    measure("fork and join of 2 empty tasks", 5000, 0.0, "", || cx.run(2, &|_| {}));
+    bench_rows(&cx);
+    bench_sampling(49_152);
+    bench_sampling(151_936);
+}

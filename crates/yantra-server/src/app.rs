@@ -1,0 +1,132 @@
+//! What all endpoints share, and which endpoint answers which path.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use tokio::sync::watch;
+use tower_http::cors::{Any, CorsLayer};
+use yantra_api::ApiError;
+
+use crate::auth::{self, Keys};
+use crate::config::{CorsOrigins, ServerConfig};
+use crate::failure::Failure;
+use crate::observe::{self, HttpCounters, REQUEST_ID};
+use crate::registry::Registry;
+use crate::shutdown::{Shutdown, Stage};
+use crate::{chat, completions, console, embeddings, health, metrics, models, openapi, stats, tokenize};
+
+/// What all endpoints share; cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct App {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    config: ServerConfig,
+    keys: Keys,
+    registry: Arc<Registry>,
+    counters: HttpCounters,
+    started: Instant,
+    stage: watch::Receiver<Stage>,
+}
+
+impl App {
+    pub(crate) fn new(config: ServerConfig, registry: Arc<Registry>, shutdown: &Shutdown) -> Self {
+        let keys = Keys::new(&config.api_keys);
+        let counters = HttpCounters::default();
+        let stage = shutdown.watch();
+        Self { inner: Arc::new(Inner { config, keys, registry, counters, started: Instant::now(), stage }) }
+    }
+
+    pub(crate) fn config(&self) -> &ServerConfig {
+        &self.inner.config
+    }
+
+    pub(crate) fn keys(&self) -> &Keys {
+        &self.inner.keys
+    }
+
+    pub(crate) fn registry(&self) -> &Arc<Registry> {
+        &self.inner.registry
+    }
+
+    pub(crate) fn counters(&self) -> &HttpCounters {
+        &self.inner.counters
+    }
+
+    pub(crate) fn uptime_seconds(&self) -> f64 {
+        self.inner.started.elapsed().as_secs_f64()
+    }
+
+    /// How far stopping is.
+    pub(crate) fn stage(&self) -> watch::Receiver<Stage> {
+        self.inner.stage.clone()
+    }
+
+    /// When a request that begins now is cancelled.
+    pub(crate) fn deadline(&self) -> tokio::time::Instant {
+        tokio::time::Instant::now() + self.inner.config.request_timeout
+    }
+}
+
+/// All endpoints behind their layers. The OpenAI ones answer with and without `/v1`, because clients are configured
+/// either way.
+pub(crate) fn router(app: &App) -> Router {
+    let mut router = Router::new();
+    for prefix in ["", "/v1"] {
+        router = router
+            .route(&format!("{prefix}/chat/completions"), post(chat::chat_completions))
+            .route(&format!("{prefix}/completions"), post(completions::completions))
+            .route(&format!("{prefix}/embeddings"), post(embeddings::embeddings))
+            .route(&format!("{prefix}/models"), get(models::list))
+            .route(&format!("{prefix}/models/{{*id}}"), get(models::retrieve))
+            .route(&format!("{prefix}/tokenize"), post(tokenize::tokenize))
+            .route(&format!("{prefix}/detokenize"), post(tokenize::detokenize))
+            .route(&format!("{prefix}/health"), get(health::health));
+    }
+    let router = router
+        .route("/v1/engine/stats", get(stats::engine_stats))
+        .route("/v1/engine/events", get(stats::engine_events))
+        .route("/ready", get(health::ready))
+        .route("/metrics", get(metrics::metrics))
+        .route("/openapi.json", get(openapi::openapi))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn_with_state(app.clone(), auth::check));
+    let router = match cors(&app.config().cors_origins) {
+        None => router,
+        Some(layer) => router.layer(layer),
+    };
+    router
+        .layer(from_fn_with_state(app.clone(), observe::count_and_log))
+        .layer(from_fn(observe::request_id))
+        .with_state(app.clone())
+}
+
+fn cors(origins: &CorsOrigins) -> Option<CorsLayer> {
+    let layer = CorsLayer::new().allow_methods(Any).allow_headers(Any).expose_headers([REQUEST_ID]);
+    match origins {
+        CorsOrigins::None => None,
+        CorsOrigins::Any => Some(layer.allow_origin(Any)),
+        CorsOrigins::List(origins) => Some(layer.allow_origin(origins.clone())),
+    }
+}
+
+/// The console's files, or a 404.
+async fn not_found(request: Request) -> Response {
+    let (method, path) = (request.method(), request.uri().path());
+    match console::file(method, path) {
+        Some(response) => response,
+        None => Failure(ApiError::unknown_path(method.as_str(), path)).into_response(),
+    }
+}
+
+async fn method_not_allowed(request: Request) -> Failure {
+    ApiError::method_not_allowed(request.method().as_str(), request.uri().path()).into()
+}

@@ -1,0 +1,247 @@
+//! `/v1/completions`.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use yantra_api::{
+    ApiError, Completion, CompletionChoice, CompletionLogprobs, CompletionRequest, ErrorBody, FinishReason, Prompt,
+    Usage,
+};
+use yantra_engine::{Event, TokenLogprobs};
+use yantra_text::Tokenizer;
+
+use crate::app::App;
+use crate::body::JsonBody;
+use crate::failure::Failure;
+use crate::generation::{self, Answer, Answers, Generation, Head, Outcome};
+use crate::logprobs::CompletionWriter;
+use crate::registry::ServedModel;
+use crate::sse::{self, Chunks};
+use crate::tokenize::{blocking, text_tokens};
+
+/// Continues one or several texts.
+#[utoipa::path(
+    post, path = "/v1/completions", tag = "Generation", request_body = CompletionRequest,
+    responses(
+        (status = 200, description = "The continuations; with `stream` as events, ended by `[DONE]`",
+            content((Completion = "application/json"), (Completion = "text/event-stream"))),
+        (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 404, body = ErrorBody),
+        (status = 408, body = ErrorBody), (status = 413, body = ErrorBody), (status = 415, body = ErrorBody),
+        (status = 429, description = "Too many requests wait; see `Retry-After`", body = ErrorBody),
+        (status = 500, body = ErrorBody), (status = 503, body = ErrorBody),
+    )
+)]
+pub(crate) async fn completions(
+    State(app): State<App>,
+    JsonBody(request): JsonBody<CompletionRequest>,
+) -> Result<Response, Failure> {
+    request.validate()?;
+    let mut params = request.generation()?;
+    let logprobs = request.logprobs()?;
+    let n = params.n;
+    params.n = request.best_of(n)?;
+    let model = app.registry().find(&request.model)?;
+    let generator = model.generator()?;
+    let deadline = app.deadline();
+    let streamed = request.stream == Some(true);
+    let include_usage = request.stream_options.as_ref().is_some_and(|options| options.include_usage == Some(true));
+    let echo = request.echo == Some(true);
+
+    let prompts = {
+        let model = Arc::clone(&model);
+        blocking(move || prompts_of(&model, &request)).await?
+    };
+    // Choosing the best needs log-probabilities whether they are returned or not.
+    let wanted = logprobs.or((params.n > n).then_some(0));
+    let submit = |prompt: &EchoedPrompt| {
+        generation::engine_request(&params, prompt.tokens.clone(), wanted, echo && logprobs.is_some())
+    };
+    let generation = Generation::start(&generator.engine, prompts.iter().map(submit).collect(), deadline)?;
+    let choices = prompts.len() * n;
+    let writer = Writer {
+        head: Head::new("cmpl", &model.id),
+        tokenizer: generator.tokenizer.clone(),
+        logprobs: logprobs.is_some(),
+        n,
+        echo,
+        include_usage: include_usage || !streamed,
+        prompt_logprobs: vec![Vec::new(); prompts.len()],
+        prompts,
+        begun: vec![None; choices],
+        usage: Usage::default(),
+    };
+    if streamed {
+        return Ok(sse::respond(&app, generation, writer));
+    }
+    let outcome = generation.collect(params.n).await?;
+    Ok(Json(writer.whole(outcome)).into_response())
+}
+
+/// A prompt, and its text as an echo repeats it.
+struct EchoedPrompt {
+    tokens: Vec<u32>,
+    text: String,
+}
+
+fn prompts_of(model: &ServedModel, request: &CompletionRequest) -> Result<Vec<EchoedPrompt>, ApiError> {
+    let add_special = request.add_special_tokens.unwrap_or(true);
+    let from_text = |text: &String, param: &str| {
+        let tokens = text_tokens(model, text, add_special, param)?;
+        Ok(EchoedPrompt { tokens, text: text.clone() })
+    };
+    let from_tokens = |tokens: &Vec<u32>, param: String| {
+        let size = model.generator()?.tokenizer.vocab_size();
+        if let Some(token) = tokens.iter().find(|&&token| token as usize >= size) {
+            return Err(ApiError::invalid_param(param, format!("token {token} given, the vocabulary has {size}")));
+        }
+        if tokens.is_empty() {
+            return Err(ApiError::invalid_param(param, "no tokens given, at least 1 expected"));
+        }
+        Ok(EchoedPrompt { tokens: tokens.clone(), text: model.tokenizer().decode(tokens, true) })
+    };
+    match &request.prompt {
+        Prompt::Text(text) => Ok(vec![from_text(text, "prompt")?]),
+        Prompt::Tokens(tokens) => Ok(vec![from_tokens(tokens, "prompt".to_owned())?]),
+        Prompt::Texts(texts) => {
+            texts.iter().enumerate().map(|(index, text)| from_text(text, &format!("prompt[{index}]"))).collect()
+        }
+        Prompt::TokenLists(lists) => {
+            lists.iter().enumerate().map(|(index, tokens)| from_tokens(tokens, format!("prompt[{index}]"))).collect()
+        }
+    }
+}
+
+/// Writes continuations, whole or in chunks.
+struct Writer {
+    head: Head,
+    tokenizer: Tokenizer,
+    logprobs: bool,
+    /// Choices returned per prompt.
+    n: usize,
+    echo: bool,
+    include_usage: bool,
+    prompts: Vec<EchoedPrompt>,
+    prompt_logprobs: Vec<Vec<Option<TokenLogprobs>>>,
+    /// Per choice, once it has had its first chunk: where its tokens are in its text.
+    begun: Vec<Option<CompletionWriter>>,
+    usage: Usage,
+}
+
+impl Writer {
+    fn whole(mut self, outcome: Outcome) -> Completion {
+        self.usage = outcome.usage;
+        let mut choices = Vec::new();
+        for (number, answers) in outcome.requests.into_iter().enumerate() {
+            let Answers { choices: mut answers, prompt_logprobs } = answers;
+            self.prompt_logprobs[number] = prompt_logprobs;
+            if answers.len() > self.n {
+                // A stable sort: among equals the earlier stays first.
+                answers.sort_by(|a, b| b.mean_logprob().total_cmp(&a.mean_logprob()));
+                answers.truncate(self.n);
+            }
+            for (index, answer) in answers.into_iter().enumerate() {
+                choices.push(self.choice(number, index, answer));
+            }
+        }
+        let usage = self.usage;
+        self.completion(choices, Some(usage))
+    }
+
+    fn choice(&self, number: usize, index: usize, answer: Answer) -> CompletionChoice {
+        let mut writer = CompletionWriter::default();
+        let (mut text, mut logprobs) = self.opening(number, &mut writer);
+        text.push_str(&answer.text);
+        for token in &answer.logprobs {
+            writer.push(&mut logprobs, &self.tokenizer, token.id, Some(token));
+        }
+        let finish_reason = answer.finish_reason.or(Some(FinishReason::Stop));
+        CompletionChoice { index: number * self.n + index, text, logprobs: self.logprobs.then_some(logprobs), finish_reason }
+    }
+
+    /// What a choice begins with: the prompt, if it is to be echoed.
+    fn opening(&self, number: usize, writer: &mut CompletionWriter) -> (String, CompletionLogprobs) {
+        let mut logprobs = CompletionLogprobs::default();
+        if !self.echo {
+            return (String::new(), logprobs);
+        }
+        if self.logprobs {
+            let tokens = self.prompts[number].tokens.iter().zip(&self.prompt_logprobs[number]);
+            for (&id, token) in tokens {
+                writer.push(&mut logprobs, &self.tokenizer, id, token.as_ref());
+            }
+        }
+        (self.prompts[number].text.clone(), logprobs)
+    }
+
+    fn completion(&self, choices: Vec<CompletionChoice>, usage: Option<Usage>) -> Completion {
+        Completion {
+            id: self.head.id.clone(),
+            object: "text_completion".to_owned(),
+            created: self.head.created,
+            model: self.head.model.clone(),
+            choices,
+            usage: self.include_usage.then_some(usage),
+        }
+    }
+
+    /// One chunk, which a choice's first opens with the echo.
+    fn piece(
+        &mut self,
+        (number, index): (usize, usize),
+        text: &str,
+        token: Option<&TokenLogprobs>,
+        finish_reason: Option<FinishReason>,
+    ) -> Option<Completion> {
+        let choice = number * self.n + index;
+        let (mut writer, (mut opened, mut logprobs)) = match self.begun[choice].take() {
+            Some(writer) => (writer, (String::new(), CompletionLogprobs::default())),
+            None => {
+                let mut writer = CompletionWriter::default();
+                let opening = self.opening(number, &mut writer);
+                (writer, opening)
+            }
+        };
+        opened.push_str(text);
+        if let Some(token) = token {
+            writer.push(&mut logprobs, &self.tokenizer, token.id, Some(token));
+        }
+        self.begun[choice] = Some(writer);
+        if opened.is_empty() && logprobs.tokens.is_empty() && finish_reason.is_none() {
+            return None;
+        }
+        let logprobs = (self.logprobs && !logprobs.tokens.is_empty()).then_some(logprobs);
+        let choice = CompletionChoice { index: choice, text: opened, logprobs, finish_reason };
+        Some(self.completion(vec![choice], None))
+    }
+}
+
+impl Chunks for Writer {
+    type Chunk = Completion;
+
+    fn chunks(&mut self, number: usize, event: Event) -> Vec<Completion> {
+        match event {
+            Event::PromptLogprobs(logprobs) => {
+                self.prompt_logprobs[number] = logprobs;
+                Vec::new()
+            }
+            Event::Token { index, text, logprob, .. } => {
+                self.piece((number, index), &text, logprob.as_ref(), None).into_iter().collect()
+            }
+            Event::Finished { index, reason, text } => {
+                let reason = generation::finish_reason(&reason);
+                self.piece((number, index), &text, None, Some(reason)).into_iter().collect()
+            }
+            Event::Done { usage, .. } => {
+                self.usage = self.usage.plus(generation::wire_usage(usage));
+                Vec::new()
+            }
+            Event::Error(_) => Vec::new(),
+        }
+    }
+
+    fn last(&mut self) -> Option<Completion> {
+        self.include_usage.then(|| self.completion(Vec::new(), Some(self.usage)))
+    }
+}

@@ -1,0 +1,240 @@
+//! The server's settings: as written in the configuration file, and checked.
+
+use std::time::Duration;
+
+use axum::http::HeaderValue;
+use serde::{Deserialize, Serialize};
+
+/// The `[server]` table of the configuration file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawServerConfig {
+    /// Address or name to listen on.
+    pub host: String,
+    /// Port to listen on; 0 lets the system choose.
+    pub port: u16,
+    /// Keys of which a client must send one; none: no key is needed.
+    pub api_keys: Vec<String>,
+    /// Whether `/health` and `/ready` need no key.
+    pub public_health: bool,
+    /// Whether `/metrics` needs no key.
+    pub public_metrics: bool,
+    /// Web origins that may call the API from a browser; `*` allows every one. None: only the server's own pages.
+    pub cors_origins: Vec<String>,
+    /// Largest request body, in bytes.
+    pub max_body_bytes: usize,
+    /// Connections served at the same time.
+    pub max_connections: usize,
+    /// Seconds a client may take to send a request's headers; also how long an idle connection is kept.
+    pub header_timeout_s: f64,
+    /// Seconds a client may take to send a request's body.
+    pub body_timeout_s: f64,
+    /// Seconds a client may read nothing while there is something to read.
+    pub write_timeout_s: f64,
+    /// Seconds an answer may take in all; then it is cancelled.
+    pub request_timeout_s: f64,
+    /// Seconds between comments that keep a silent event stream open.
+    pub keep_alive_s: f64,
+    /// Seconds that running requests get to finish when the server stops.
+    pub drain_timeout_s: f64,
+}
+
+impl Default for RawServerConfig {
+    fn default() -> Self {
+        Self {
+            host: "127.0.0.1".to_owned(),
+            port: 8080,
+            api_keys: Vec::new(),
+            public_health: true,
+            public_metrics: true,
+            cors_origins: Vec::new(),
+            max_body_bytes: 10 << 20,
+            max_connections: 1024,
+            header_timeout_s: 30.0,
+            body_timeout_s: 30.0,
+            write_timeout_s: 60.0,
+            request_timeout_s: 600.0,
+            keep_alive_s: 15.0,
+            drain_timeout_s: 30.0,
+        }
+    }
+}
+
+/// A setting is out of range.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("server setting '{field}': {message}")]
+pub struct ConfigError {
+    /// Its name.
+    pub field: &'static str,
+    /// What was given and what was expected.
+    pub message: String,
+}
+
+/// Which web origins may call the API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum CorsOrigins {
+    None,
+    Any,
+    List(Vec<HeaderValue>),
+}
+
+/// Checked settings. Made from a [`RawServerConfig`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServerConfig {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) api_keys: Vec<String>,
+    pub(crate) public_health: bool,
+    pub(crate) public_metrics: bool,
+    pub(crate) cors_origins: CorsOrigins,
+    pub(crate) max_body_bytes: usize,
+    pub(crate) max_connections: usize,
+    pub(crate) header_timeout: Duration,
+    pub(crate) body_timeout: Duration,
+    pub(crate) write_timeout: Duration,
+    pub(crate) request_timeout: Duration,
+    pub(crate) keep_alive: Duration,
+    pub(crate) drain_timeout: Duration,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        let raw = RawServerConfig::default();
+        Self {
+            host: raw.host,
+            port: raw.port,
+            api_keys: raw.api_keys,
+            public_health: raw.public_health,
+            public_metrics: raw.public_metrics,
+            cors_origins: CorsOrigins::None,
+            max_body_bytes: raw.max_body_bytes,
+            max_connections: raw.max_connections,
+            header_timeout: Duration::from_secs_f64(raw.header_timeout_s),
+            body_timeout: Duration::from_secs_f64(raw.body_timeout_s),
+            write_timeout: Duration::from_secs_f64(raw.write_timeout_s),
+            request_timeout: Duration::from_secs_f64(raw.request_timeout_s),
+            keep_alive: Duration::from_secs_f64(raw.keep_alive_s),
+            drain_timeout: Duration::from_secs_f64(raw.drain_timeout_s),
+        }
+    }
+}
+
+impl TryFrom<RawServerConfig> for ServerConfig {
+    type Error = ConfigError;
+
+    fn try_from(raw: RawServerConfig) -> Result<Self, ConfigError> {
+        if raw.host.trim().is_empty() {
+            return fail("host", "nothing given, an address or a name expected");
+        }
+        if let Some(index) = raw.api_keys.iter().position(|key| key.is_empty() || !key.bytes().all(|b| b.is_ascii_graphic()))
+        {
+            return fail("api_keys", format!("key {index} is empty or holds other than printable ASCII characters"));
+        }
+        Ok(Self {
+            cors_origins: cors_origins(&raw.cors_origins)?,
+            max_body_bytes: count("max_body_bytes", raw.max_body_bytes, 1024, 1 << 30)?,
+            max_connections: count("max_connections", raw.max_connections, 1, 1 << 20)?,
+            header_timeout: seconds("header_timeout_s", raw.header_timeout_s, 0.05)?,
+            body_timeout: seconds("body_timeout_s", raw.body_timeout_s, 0.05)?,
+            write_timeout: seconds("write_timeout_s", raw.write_timeout_s, 0.05)?,
+            request_timeout: seconds("request_timeout_s", raw.request_timeout_s, 0.05)?,
+            keep_alive: seconds("keep_alive_s", raw.keep_alive_s, 0.05)?,
+            drain_timeout: seconds("drain_timeout_s", raw.drain_timeout_s, 0.0)?,
+            host: raw.host,
+            port: raw.port,
+            api_keys: raw.api_keys,
+            public_health: raw.public_health,
+            public_metrics: raw.public_metrics,
+        })
+    }
+}
+
+impl ServerConfig {
+    /// `host:port`, as the system's resolver takes it.
+    #[must_use]
+    pub fn address(&self) -> String {
+        match self.host.contains(':') && !self.host.starts_with('[') {
+            true => format!("[{}]:{}", self.host, self.port),
+            false => format!("{}:{}", self.host, self.port),
+        }
+    }
+}
+
+fn fail<T>(field: &'static str, message: impl Into<String>) -> Result<T, ConfigError> {
+    Err(ConfigError { field, message: message.into() })
+}
+
+fn count(field: &'static str, given: usize, least: usize, most: usize) -> Result<usize, ConfigError> {
+    match (least..=most).contains(&given) {
+        true => Ok(given),
+        false => fail(field, format!("{given} given, {least} to {most} expected")),
+    }
+}
+
+fn seconds(field: &'static str, given: f64, least: f64) -> Result<Duration, ConfigError> {
+    const MOST: f64 = 86_400.0;
+    match (least..=MOST).contains(&given) {
+        true => Ok(Duration::from_secs_f64(given)),
+        false => fail(field, format!("{given} given, {least} to {MOST} seconds expected")),
+    }
+}
+
+fn cors_origins(origins: &[String]) -> Result<CorsOrigins, ConfigError> {
+    if origins.is_empty() {
+        return Ok(CorsOrigins::None);
+    }
+    if origins.iter().any(|origin| origin == "*") {
+        return Ok(CorsOrigins::Any);
+    }
+    let parse = |origin: &String| {
+        let has_scheme = origin.starts_with("http://") || origin.starts_with("https://");
+        match HeaderValue::from_str(origin) {
+            Ok(value) if has_scheme && !origin.ends_with('/') => Ok(value),
+            _ => fail("cors_origins", format!("'{origin}' given, something like 'https://example.org' expected")),
+        }
+    };
+    origins.iter().map(parse).collect::<Result<_, _>>().map(CorsOrigins::List)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn check(toml: &str, expected: &str) {
+        let raw: Result<RawServerConfig, _> = toml::from_str(toml);
+        let result = raw.map_err(|error| error.to_string());
+        let message = match result.map(ServerConfig::try_from) {
+            Err(message) => message,
+            Ok(Err(error)) => error.to_string(),
+            Ok(Ok(_)) => "ok".to_owned(),
+        };
+        assert!(message.contains(expected), "{toml}: {message}");
+    }
+
+    #[test]
+    fn settings_are_checked() {
+        check("", "ok");
+        check("prot = 1", "unknown field `prot`");
+        check("port = 70000", "port");
+        check("max_connections = 0", "server setting 'max_connections': 0 given, 1 to 1048576 expected");
+        check("request_timeout_s = -1", "'request_timeout_s': -1 given, 0.05 to 86400 seconds expected");
+        check("request_timeout_s = nan", "NaN given");
+        check("api_keys = [\"\"]", "'api_keys': key 0 is empty");
+        check("cors_origins = [\"example.org\"]", "'example.org' given");
+        check("cors_origins = [\"*\"]", "ok");
+        check("host = \" \"", "'host'");
+    }
+
+    #[test]
+    fn the_default_passes_its_own_checks() {
+        assert_eq!(ServerConfig::try_from(RawServerConfig::default()).unwrap(), ServerConfig::default());
+    }
+
+    #[test]
+    fn addresses_of_both_kinds_are_written() {
+        let config = |host: &str| ServerConfig { host: host.to_owned(), port: 1, ..ServerConfig::default() };
+        assert_eq!(config("::1").address(), "[::1]:1");
+        assert_eq!(config("localhost").address(), "localhost:1");
+    }
+}

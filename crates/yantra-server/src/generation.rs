@@ -1,0 +1,198 @@
+//! One HTTP request's generations: submitted together, their events carried from the engines' threads to the response,
+//! and cancelled when the response is dropped (the client went away) or its time is over.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::time::{Instant, timeout_at};
+use yantra_api::{ApiError, FinishReason, GenerationParams, Usage};
+use yantra_engine::{EngineHandle, Event, Request, RequestId, SamplingParams, TokenLogprobs};
+
+use crate::failure;
+
+/// Running generations of one HTTP request.
+#[derive(Debug)]
+pub(crate) struct Generation {
+    engine: EngineHandle,
+    /// Unbounded, but never long: it holds at most the tokens of these requests, which `max_tokens` and the context bound.
+    events: UnboundedReceiver<(usize, Event)>,
+    /// Requests that have not ended.
+    open: Vec<Option<RequestId>>,
+    deadline: Instant,
+}
+
+impl Generation {
+    /// Submits all requests, or none.
+    pub(crate) fn start(engine: &EngineHandle, requests: Vec<Request>, deadline: Instant) -> Result<Self, ApiError> {
+        let (sender, events) = unbounded_channel();
+        // Dropping it on an error below cancels those already submitted.
+        let mut generation = Self { engine: engine.clone(), events, open: Vec::new(), deadline };
+        for (number, request) in requests.into_iter().enumerate() {
+            let sender = sender.clone();
+            let sink = move |event| sender.send((number, event)).is_ok();
+            let id = engine.submit(request, Box::new(sink)).map_err(failure::of_submit)?;
+            generation.open.push(Some(id));
+        }
+        Ok(generation)
+    }
+
+    /// The next event and the number of the request it belongs to; `None` when all have ended. After an error the
+    /// generation is of no more use.
+    pub(crate) async fn next(&mut self) -> Option<Result<(usize, Event), ApiError>> {
+        if self.open.iter().all(Option::is_none) {
+            return None;
+        }
+        let Ok(received) = timeout_at(self.deadline, self.events.recv()).await else {
+            return Some(Err(ApiError::timeout("the answer was not complete in time and has been cancelled")));
+        };
+        Some(match received {
+            None => Err(ApiError::internal("the engine dropped the request")),
+            Some((number, Event::Error(error))) => {
+                self.open[number] = None;
+                Err(failure::of_engine(&error))
+            }
+            // Only the server itself cancels: here, when nobody reads this any more, or while stopping.
+            Some((_, Event::Finished { reason: yantra_engine::FinishReason::Cancelled, .. })) => {
+                Err(ApiError::shutting_down())
+            }
+            Some((number, event)) => {
+                if matches!(event, Event::Done { .. }) {
+                    self.open[number] = None;
+                }
+                Ok((number, event))
+            }
+        })
+    }
+
+    /// Waits for all events.
+    pub(crate) async fn collect(mut self, choices: usize) -> Result<Outcome, ApiError> {
+        let request = || Answers { choices: vec![Answer::default(); choices], prompt_logprobs: Vec::new() };
+        let mut outcome = Outcome { requests: self.open.iter().map(|_| request()).collect(), usage: Usage::default() };
+        while let Some(next) = self.next().await {
+            let (number, event) = next?;
+            outcome.take(number, event);
+        }
+        Ok(outcome)
+    }
+}
+
+impl Drop for Generation {
+    fn drop(&mut self) {
+        for id in self.open.iter().flatten() {
+            self.engine.cancel(*id);
+        }
+    }
+}
+
+/// Everything that was generated.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) requests: Vec<Answers>,
+    pub(crate) usage: Usage,
+}
+
+/// One engine request's choices.
+#[derive(Debug)]
+pub(crate) struct Answers {
+    pub(crate) choices: Vec<Answer>,
+    pub(crate) prompt_logprobs: Vec<Option<TokenLogprobs>>,
+}
+
+/// One choice.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Answer {
+    pub(crate) text: String,
+    pub(crate) logprobs: Vec<TokenLogprobs>,
+    pub(crate) finish_reason: Option<FinishReason>,
+}
+
+impl Answer {
+    /// Mean log-probability per token; an empty answer is the least likely.
+    pub(crate) fn mean_logprob(&self) -> f32 {
+        match self.logprobs.len() {
+            0 => f32::NEG_INFINITY,
+            count => self.logprobs.iter().map(|token| token.logprob).sum::<f32>() / count as f32,
+        }
+    }
+}
+
+impl Outcome {
+    fn take(&mut self, number: usize, event: Event) {
+        let answers = &mut self.requests[number];
+        match event {
+            Event::PromptLogprobs(logprobs) => answers.prompt_logprobs = logprobs,
+            Event::Token { index, text, logprob, .. } => {
+                answers.choices[index].text.push_str(&text);
+                answers.choices[index].logprobs.extend(logprob);
+            }
+            Event::Finished { index, reason, text } => {
+                answers.choices[index].text.push_str(&text);
+                answers.choices[index].finish_reason = Some(finish_reason(&reason));
+            }
+            Event::Done { usage, .. } => self.usage = self.usage.plus(wire_usage(usage)),
+            // `Generation::next` has made an error of it.
+            Event::Error(_) => {}
+        }
+    }
+}
+
+/// The engine's request for one prompt.
+pub(crate) fn engine_request(
+    params: &GenerationParams,
+    prompt: Vec<u32>,
+    logprobs: Option<usize>,
+    prompt_logprobs: bool,
+) -> Request {
+    Request {
+        prompt,
+        n: params.n,
+        max_tokens: params.max_tokens,
+        sampling: SamplingParams {
+            temperature: params.temperature,
+            top_k: params.top_k,
+            top_p: params.top_p,
+            min_p: params.min_p,
+            repetition_penalty: params.repetition_penalty,
+            presence_penalty: params.presence_penalty,
+            frequency_penalty: params.frequency_penalty,
+            logit_bias: params.logit_bias.clone(),
+            seed: params.seed,
+        },
+        stop: params.stop.clone(),
+        include_stop: params.include_stop,
+        stop_tokens: params.stop_tokens.clone(),
+        ignore_eos: params.ignore_eos,
+        logprobs,
+        prompt_logprobs,
+        skip_special_tokens: params.skip_special_tokens,
+        priority: params.priority,
+        cache_salt: params.cache_salt.clone(),
+    }
+}
+
+/// How OpenAI calls the reasons.
+pub(crate) fn finish_reason(reason: &yantra_engine::FinishReason) -> FinishReason {
+    match reason {
+        yantra_engine::FinishReason::Length => FinishReason::Length,
+        _ => FinishReason::Stop,
+    }
+}
+
+pub(crate) fn wire_usage(usage: yantra_engine::Usage) -> Usage {
+    Usage::new(usage.prompt_tokens, usage.cached_prompt_tokens, usage.completion_tokens)
+}
+
+/// What all parts of one answer have in common.
+#[derive(Debug, Clone)]
+pub(crate) struct Head {
+    pub(crate) id: String,
+    pub(crate) created: u64,
+    pub(crate) model: String,
+}
+
+impl Head {
+    pub(crate) fn new(prefix: &str, model: &str) -> Self {
+        let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        Self { id: format!("{prefix}-{}", uuid::Uuid::new_v4().simple()), created, model: model.to_owned() }
+    }
+}

@@ -1,0 +1,179 @@
+//! `/metrics` in Prometheus' text format, version 0.0.4
+//! (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
+//!
+//! Written by hand: the engines keep their own counters and histograms, a metrics library would count everything a
+//! second time. Names follow vLLM's, so that its dashboards need only another prefix.
+
+use std::fmt::{Display, Write};
+use std::sync::atomic::Ordering::Relaxed;
+
+use axum::extract::State;
+use axum::http::{HeaderName, header};
+use yantra_api::LoadState;
+use yantra_engine::{EngineStats, HistogramSnapshot};
+
+use crate::app::App;
+use crate::registry::ModelKind;
+
+/// All figures for Prometheus.
+#[utoipa::path(
+    get, path = "/metrics", tag = "Operation",
+    responses((status = 200, description = "Prometheus' text format", body = String, content_type = "text/plain"))
+)]
+pub(crate) async fn metrics(State(app): State<App>) -> ([(HeaderName, &'static str); 1], String) {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], render(&app))
+}
+
+fn render(app: &App) -> String {
+    let mut page = Page::default();
+    page.family("yantra_build_info", "gauge", "The server's version.");
+    page.sample("yantra_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
+    page.family("yantra_uptime_seconds", "gauge", "Seconds since the server started.");
+    page.sample("yantra_uptime_seconds", &[], app.uptime_seconds());
+    http(app, &mut page);
+    page.family("yantra_model_ready", "gauge", "1 when the model takes requests.");
+    for model in app.registry().states() {
+        let ready = u8::from(model.state == LoadState::Ready);
+        page.sample("yantra_model_ready", &[("model_name", &model.model)], ready);
+    }
+    let models = app.registry().all_ready();
+    let engines: Vec<(&str, EngineStats)> = models
+        .iter()
+        .filter_map(|model| match &model.kind {
+            ModelKind::Generate(generator) => Some((model.id.as_str(), generator.engine.stats())),
+            ModelKind::Embed(_) => None,
+        })
+        .collect();
+    page.engines(&engines);
+    page.text
+}
+
+fn http(app: &App, page: &mut Page) {
+    let counters = app.counters();
+    page.family("yantra_http_requests_total", "counter", "HTTP requests by route, method and status.");
+    for (key, count) in counters.requests() {
+        let status = key.status.to_string();
+        let labels = [("route", key.route.as_str()), ("method", key.method.as_str()), ("status", status.as_str())];
+        page.sample("yantra_http_requests_total", &labels, count);
+    }
+    page.family("yantra_http_connections", "gauge", "Open connections.");
+    page.sample("yantra_http_connections", &[], counters.connections.load(Relaxed));
+    page.family("yantra_http_connections_refused_total", "counter", "Connections refused because all were in use.");
+    page.sample("yantra_http_connections_refused_total", &[], counters.connections_refused.load(Relaxed));
+}
+
+/// One figure of an engine: name, type, help, value.
+type Figure = (&'static str, &'static str, &'static str, fn(&EngineStats) -> f64);
+
+/// One histogram of an engine: name, help, value.
+type Distribution = (&'static str, &'static str, fn(&EngineStats) -> &HistogramSnapshot);
+
+const FIGURES: &[Figure] = &[
+    ("yantra_num_requests_waiting", "gauge", "Sequences waiting to run.", |s| s.waiting_sequences as f64),
+    ("yantra_num_requests_queued", "gauge", "Requests that have not begun.", |s| s.queued_requests as f64),
+    ("yantra_num_requests_running", "gauge", "Sequences in the batch.", |s| s.running_sequences as f64),
+    ("yantra_kv_cache_usage_perc", "gauge", "Share of the KV pages in use, 0 to 1.", |s| {
+        s.pages_used as f64 / s.pages_total.max(1) as f64
+    }),
+    ("yantra_kv_cache_pages_used", "gauge", "KV pages that sequences hold.", |s| s.pages_used as f64),
+    ("yantra_kv_cache_pages_cached", "gauge", "KV pages kept for later prompts.", |s| s.pages_cached as f64),
+    ("yantra_kv_cache_pages", "gauge", "KV pages there are.", |s| s.pages_total as f64),
+    ("yantra_prefix_cache_queries_total", "counter", "Prompt tokens looked for in the prefix cache.", |s| {
+        s.prefix_query_tokens as f64
+    }),
+    ("yantra_prefix_cache_hits_total", "counter", "Prompt tokens found in the prefix cache.", |s| {
+        s.prefix_hit_tokens as f64
+    }),
+    ("yantra_num_preemptions_total", "counter", "Sequences put back to make room.", |s| s.preemptions as f64),
+    ("yantra_prompt_tokens_total", "counter", "Prompt tokens.", |s| s.prompt_tokens as f64),
+    ("yantra_generation_tokens_total", "counter", "Generated tokens.", |s| s.generated_tokens as f64),
+    ("yantra_engine_steps_total", "counter", "Forward passes.", |s| s.steps as f64),
+    ("yantra_engine_failed_steps_total", "counter", "Forward passes that failed.", |s| s.failed_steps as f64),
+    ("yantra_engine_busy_seconds_total", "counter", "Time spent in steps.", |s| s.busy_seconds),
+    ("yantra_engine_forward_seconds_total", "counter", "Time spent in forward passes.", |s| s.forward_seconds),
+    ("yantra_requests_accepted_total", "counter", "Requests taken in.", |s| s.requests_accepted as f64),
+    ("yantra_requests_refused_total", "counter", "Requests refused.", |s| s.requests_refused as f64),
+    ("yantra_requests_completed_total", "counter", "Requests that ended by themselves.", |s| s.requests_completed as f64),
+    ("yantra_requests_cancelled_total", "counter", "Requests cancelled.", |s| s.requests_cancelled as f64),
+    ("yantra_requests_failed_total", "counter", "Requests that failed.", |s| s.requests_failed as f64),
+];
+
+const DISTRIBUTIONS: &[Distribution] = &[
+    ("yantra_request_queue_time_seconds", "From submission to the first step.", |s| &s.queue_seconds),
+    ("yantra_time_to_first_token_seconds", "From submission to the first token.", |s| &s.time_to_first_token_seconds),
+    ("yantra_inter_token_latency_seconds", "Between consecutive tokens.", |s| &s.inter_token_seconds),
+    ("yantra_e2e_request_latency_seconds", "From submission to the end.", |s| &s.request_seconds),
+    ("yantra_iteration_tokens", "Tokens computed per step.", |s| &s.step_tokens),
+];
+
+#[derive(Debug, Default)]
+struct Page {
+    text: String,
+}
+
+impl Page {
+    fn engines(&mut self, engines: &[(&str, EngineStats)]) {
+        for (name, kind, help, value) in FIGURES {
+            self.family(name, kind, help);
+            for (model, stats) in engines {
+                self.sample(name, &[("model_name", model)], value(stats));
+            }
+        }
+        for (name, help, value) in DISTRIBUTIONS {
+            self.family(name, "histogram", help);
+            for (model, stats) in engines {
+                self.histogram(name, model, value(stats));
+            }
+        }
+    }
+
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        // Writing to a String does not fail.
+        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+        self.text.push_str(name);
+        if !labels.is_empty() {
+            let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}=\"{}\"", escape(value))).collect();
+            let _ = write!(self.text, "{{{}}}", labels.join(","));
+        }
+        let _ = writeln!(self.text, " {value}");
+    }
+
+    fn histogram(&mut self, name: &str, model: &str, histogram: &HistogramSnapshot) {
+        for (bound, count) in histogram.cumulative() {
+            let bound = if bound.is_infinite() { "+Inf".to_owned() } else { bound.to_string() };
+            self.sample(&format!("{name}_bucket"), &[("model_name", model), ("le", &bound)], count);
+        }
+        self.sample(&format!("{name}_sum"), &[("model_name", model)], histogram.sum);
+        self.sample(&format!("{name}_count"), &[("model_name", model)], histogram.count);
+    }
+}
+
+/// A label's value, as the format wants it.
+fn escape(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn histograms_are_cumulative_and_labels_escaped() {
+        let mut page = Page::default();
+        let histogram = HistogramSnapshot { bounds: &[0.5, 1.0], counts: vec![1, 2, 3], sum: 9.5, count: 6 };
+        page.family("x", "histogram", "Help.");
+        page.histogram("x", "a\"b", &histogram);
+        insta::assert_snapshot!(page.text, @r#"
+        # HELP x Help.
+        # TYPE x histogram
+        x_bucket{model_name="a\"b",le="0.5"} 1
+        x_bucket{model_name="a\"b",le="1"} 3
+        x_bucket{model_name="a\"b",le="+Inf"} 6
+        x_sum{model_name="a\"b"} 9.5
+        x_count{model_name="a\"b"} 6
+        "#);
+    }
+}

@@ -1,0 +1,319 @@
+//! The models a server serves: by name and alias, from the moment their loading begins.
+
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use yantra_api::{ApiError, LoadState, ModelLoad};
+use yantra_engine::EngineHandle;
+use yantra_text::{ChatTemplate, Tokenizer};
+
+/// Seconds after which a client of a loading model should try again.
+const LOADING_RETRY_S: u64 = 2;
+
+/// A model that takes requests.
+#[derive(Debug, Clone)]
+pub struct ServedModel {
+    /// Its name.
+    pub id: String,
+    /// Other names it answers to.
+    pub aliases: Vec<String>,
+    /// When it was made or loaded, in seconds since 1970.
+    pub created: u64,
+    /// Who owns it, for `/v1/models`.
+    pub owned_by: String,
+    /// What is known of it, for `/v1/models`.
+    pub facts: ModelFacts,
+    /// What it does.
+    pub kind: ModelKind,
+}
+
+/// What is known of a model; shown, not used.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ModelFacts {
+    /// `llama`, `qwen2`, …
+    pub family: Option<String>,
+    /// Number of weights.
+    pub parameters: Option<u64>,
+    /// Format of most weights.
+    pub quantisation: Option<String>,
+    /// Size of the model's files.
+    pub size_bytes: Option<u64>,
+}
+
+/// What a model does.
+#[derive(Debug, Clone)]
+pub enum ModelKind {
+    /// It generates text.
+    Generate(Generator),
+    /// It embeds text.
+    Embed(Embedder),
+}
+
+/// What generating takes.
+#[derive(Debug, Clone)]
+pub struct Generator {
+    /// The engine that runs the model.
+    pub engine: EngineHandle,
+    /// Its tokeniser.
+    pub tokenizer: Tokenizer,
+    /// Its chat template; without one it can not chat.
+    pub template: Option<ChatTemplate>,
+}
+
+/// What embedding takes.
+#[derive(Clone)]
+pub struct Embedder {
+    /// Tokens to vectors.
+    pub embed: Arc<dyn Embed>,
+    /// Its tokeniser.
+    pub tokenizer: Tokenizer,
+    /// Most tokens of an input.
+    pub max_tokens: usize,
+    /// Numbers in a vector.
+    pub dimensions: usize,
+}
+
+/// Turns tokens into vectors.
+pub trait Embed: Send + Sync {
+    /// One vector of length 1 per input, in order. Blocks until they are computed.
+    ///
+    /// # Errors
+    /// Whatever went wrong, for people.
+    fn embed(&self, inputs: Vec<Vec<u32>>) -> Result<Vec<Vec<f32>>, String>;
+}
+
+impl fmt::Debug for Embedder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Embedder")
+            .field("max_tokens", &self.max_tokens)
+            .field("dimensions", &self.dimensions)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ServedModel {
+    /// Most tokens of a request.
+    pub(crate) fn context(&self) -> usize {
+        match &self.kind {
+            ModelKind::Generate(generator) => generator.engine.context_limit(),
+            ModelKind::Embed(embedder) => embedder.max_tokens,
+        }
+    }
+
+    pub(crate) fn tokenizer(&self) -> &Tokenizer {
+        match &self.kind {
+            ModelKind::Generate(generator) => &generator.tokenizer,
+            ModelKind::Embed(embedder) => &embedder.tokenizer,
+        }
+    }
+
+    /// The generating part, or a refusal that says what the model is for.
+    pub(crate) fn generator(&self) -> Result<&Generator, ApiError> {
+        match &self.kind {
+            ModelKind::Generate(generator) => Ok(generator),
+            ModelKind::Embed(_) => {
+                let message = format!("'{}' embeds text and does not generate; use /v1/embeddings", self.id);
+                Err(ApiError::invalid_param("model", message).with_code("wrong_model_kind"))
+            }
+        }
+    }
+
+    /// The embedding part, or a refusal that says what the model is for.
+    pub(crate) fn embedder(&self) -> Result<&Embedder, ApiError> {
+        match &self.kind {
+            ModelKind::Embed(embedder) => Ok(embedder),
+            ModelKind::Generate(_) => {
+                let message = format!("'{}' generates text and does not embed", self.id);
+                Err(ApiError::invalid_param("model", message).with_code("wrong_model_kind"))
+            }
+        }
+    }
+}
+
+/// A model can not be registered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RegistryError {
+    /// Two models would answer to the same name.
+    #[error("two models would answer to the name '{name}'")]
+    NameTaken {
+        /// The name.
+        name: String,
+    },
+    /// A name is empty or not printable.
+    #[error("'{name}' is no name for a model: 1 to 256 printable characters without spaces expected")]
+    BadName {
+        /// The name.
+        name: String,
+    },
+}
+
+#[derive(Debug, Clone)]
+enum State {
+    Loading { progress: f32, message: Option<String> },
+    Ready(Arc<ServedModel>),
+    Failed { message: String },
+}
+
+#[derive(Debug)]
+struct Entry {
+    id: String,
+    aliases: Vec<String>,
+    state: State,
+}
+
+impl Entry {
+    fn answers_to(&self, name: &str) -> bool {
+        self.id == name || self.aliases.iter().any(|alias| alias == name)
+    }
+}
+
+/// All models, ready or not. Shared between the server and whoever loads models.
+#[derive(Debug, Default)]
+pub struct Registry {
+    entries: RwLock<Vec<Entry>>,
+}
+
+impl Registry {
+    /// Announces a model that is going to be loaded; until then requests for it are answered with 503.
+    ///
+    /// # Errors
+    /// A name is taken or no name.
+    pub fn announce(&self, id: &str, aliases: &[String]) -> Result<(), RegistryError> {
+        let state = State::Loading { progress: 0.0, message: None };
+        self.put(Entry { id: id.to_owned(), aliases: aliases.to_vec(), state })
+    }
+
+    /// Registers a model that takes requests; replaces the entry of the same id, if there is one.
+    ///
+    /// # Errors
+    /// A name is taken by another model, or no name.
+    pub fn ready(&self, model: ServedModel) -> Result<(), RegistryError> {
+        let (id, aliases) = (model.id.clone(), model.aliases.clone());
+        self.put(Entry { id, aliases, state: State::Ready(Arc::new(model)) })
+    }
+
+    /// Tells how far an announced model is, from 0 to 1, and what is being done.
+    pub fn progress(&self, id: &str, progress: f32, message: impl Into<String>) {
+        self.update(id, State::Loading { progress: progress.clamp(0.0, 1.0), message: Some(message.into()) });
+    }
+
+    /// Tells that a model could not be loaded, or does not work any more.
+    pub fn failed(&self, id: &str, message: impl Into<String>) {
+        self.update(id, State::Failed { message: message.into() });
+    }
+
+    /// Every model's state, in the order of registration.
+    #[must_use]
+    pub fn states(&self) -> Vec<ModelLoad> {
+        self.read(|entries| entries.iter().map(load_of).collect())
+    }
+
+    /// The model of this name.
+    pub(crate) fn find(&self, name: &str) -> Result<Arc<ServedModel>, ApiError> {
+        self.read(|entries| match entries.iter().find(|entry| entry.answers_to(name)) {
+            None => Err(ApiError::model_not_found(name, &entries.iter().map(|entry| entry.id.clone()).collect::<Vec<_>>())),
+            Some(Entry { state: State::Ready(model), .. }) => Ok(Arc::clone(model)),
+            Some(Entry { state: State::Loading { .. }, id, .. }) => Err(ApiError::model_loading(id, LOADING_RETRY_S)),
+            Some(Entry { state: State::Failed { message }, id, .. }) => Err(ApiError::model_unavailable(id, message)),
+        })
+    }
+
+    /// The model of this name; without a name the only one there is.
+    pub(crate) fn find_or_only(&self, name: Option<&str>) -> Result<Arc<ServedModel>, ApiError> {
+        if let Some(name) = name {
+            return self.find(name);
+        }
+        let names: Vec<String> = self.read(|entries| entries.iter().map(|entry| entry.id.clone()).collect());
+        match names.as_slice() {
+            [only] => self.find(only),
+            names => {
+                let message = format!("needed when not exactly one model is served; available: {}", names.join(", "));
+                Err(ApiError::invalid_param("model", message).with_code("missing_parameter"))
+            }
+        }
+    }
+
+    /// The models that take requests.
+    pub(crate) fn all_ready(&self) -> Vec<Arc<ServedModel>> {
+        self.read(|entries| {
+            let ready = |entry: &Entry| match &entry.state {
+                State::Ready(model) => Some(Arc::clone(model)),
+                _ => None,
+            };
+            entries.iter().filter_map(ready).collect()
+        })
+    }
+
+    fn put(&self, new: Entry) -> Result<(), RegistryError> {
+        for name in std::iter::once(&new.id).chain(&new.aliases) {
+            let printable = name.chars().all(|c| !c.is_whitespace() && !c.is_control());
+            if name.is_empty() || name.len() > 256 || !printable {
+                return Err(RegistryError::BadName { name: name.clone() });
+            }
+        }
+        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        for other in entries.iter().filter(|entry| entry.id != new.id) {
+            let mut names = std::iter::once(&new.id).chain(&new.aliases);
+            if let Some(name) = names.find(|name| other.answers_to(name)) {
+                return Err(RegistryError::NameTaken { name: name.clone() });
+            }
+        }
+        match entries.iter_mut().find(|entry| entry.id == new.id) {
+            Some(entry) => *entry = new,
+            None => entries.push(new),
+        }
+        Ok(())
+    }
+
+    fn update(&self, id: &str, state: State) {
+        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = entries.iter_mut().find(|entry| entry.id == id) {
+            entry.state = state;
+        }
+    }
+
+    fn read<T>(&self, f: impl FnOnce(&[Entry]) -> T) -> T {
+        f(&self.entries.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn load_of(entry: &Entry) -> ModelLoad {
+    let (state, progress, message) = match &entry.state {
+        State::Loading { progress, message } => (LoadState::Loading, *progress, message.clone()),
+        State::Failed { message } => (LoadState::Failed, 0.0, Some(message.clone())),
+        State::Ready(model) => match &model.kind {
+            ModelKind::Generate(generator) if !generator.engine.is_accepting() => (LoadState::Draining, 1.0, None),
+            ModelKind::Generate(generator) if !generator.engine.stats().healthy => {
+                (LoadState::Failed, 1.0, Some("forward passes keep failing".to_owned()))
+            }
+            _ => (LoadState::Ready, 1.0, None),
+        },
+    };
+    ModelLoad { model: entry.id.clone(), state, progress, message }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_states_tell_the_progress() {
+        let registry = Registry::default();
+        registry.announce("a", &["x".to_owned()]).unwrap();
+        let taken = RegistryError::NameTaken { name: "x".to_owned() };
+        assert_eq!(registry.announce("b", &["x".to_owned()]), Err(taken));
+        assert!(matches!(registry.announce("", &[]), Err(RegistryError::BadName { .. })));
+        assert!(matches!(registry.announce("a b", &[]), Err(RegistryError::BadName { .. })));
+
+        let error = registry.find("x").unwrap_err();
+        assert_eq!((error.status, error.code, error.retry_after_s), (503, Some("model_loading"), Some(2)));
+        registry.progress("a", 0.5, "packing weights");
+        assert_eq!(registry.states()[0].progress, 0.5);
+        registry.failed("a", "no such file");
+        let error = registry.find("a").unwrap_err();
+        assert_eq!(error.message, "the model 'a' is not available: no such file");
+        let error = registry.find("nope").unwrap_err();
+        assert_eq!((error.status, error.message.as_str()), (404, "the model 'nope' does not exist; available: a"));
+    }
+}

@@ -1,0 +1,143 @@
+//! `/tokenize` and `/detokenize`.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use serde_json::{Map, Value};
+use yantra_api::{
+    ApiError, ChatMessage, DetokenizeRequest, DetokenizeResponse, ErrorBody, TokenizeRequest, TokenizeResponse,
+    template_messages,
+};
+use yantra_text::{ChatInput, EncodeOptions};
+
+use crate::app::App;
+use crate::body::JsonBody;
+use crate::failure::{self, Failure};
+use crate::registry::ServedModel;
+
+/// A conversation to render, and how.
+pub(crate) struct Conversation<'a> {
+    pub(crate) messages: &'a [ChatMessage],
+    pub(crate) tools: Option<&'a Value>,
+    pub(crate) template_variables: Option<&'a Map<String, Value>>,
+    pub(crate) add_generation_prompt: bool,
+    pub(crate) add_special_tokens: bool,
+}
+
+/// A conversation's tokens, by the model's chat template.
+pub(crate) fn conversation_tokens(model: &ServedModel, chat: &Conversation<'_>) -> Result<Vec<u32>, ApiError> {
+    let generator = model.generator()?;
+    let Some(template) = &generator.template else {
+        let message = format!("'{}' has no chat template; use /v1/completions", model.id);
+        return Err(ApiError::invalid_param("model", message).with_code("no_chat_template"));
+    };
+    let messages = template_messages(chat.messages)?;
+    if chat.tools.is_some() && !template.supports_tools() {
+        let message = format!("the chat template of '{}' shows no tools to the model", model.id);
+        return Err(ApiError::invalid_param("tools", message).with_code("unsupported_value"));
+    }
+    let none = Map::new();
+    let input = ChatInput {
+        messages: &messages,
+        tools: chat.tools,
+        add_generation_prompt: chat.add_generation_prompt,
+        extra: chat.template_variables.unwrap_or(&none),
+    };
+    let prompt = template.render(&input).map_err(|error| failure::of_text(&error, "messages"))?;
+    let options = EncodeOptions { add_special: chat.add_special_tokens, parse_special: true };
+    generator.tokenizer.encode(&prompt, options).map_err(|error| failure::of_text(&error, "messages"))
+}
+
+/// A text's tokens.
+pub(crate) fn text_tokens(
+    model: &ServedModel,
+    text: &str,
+    add_special_tokens: bool,
+    param: &str,
+) -> Result<Vec<u32>, ApiError> {
+    let options = EncodeOptions { add_special: add_special_tokens, parse_special: false };
+    model.tokenizer().encode(text, options).map_err(|error| failure::of_text(&error, param))
+}
+
+/// Runs what may take long (a long text, a slow template) where it blocks no other request.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => {
+            tracing::error!(%error, "a request's work ended in a panic");
+            Err(ApiError::internal("the request could not be worked on"))
+        }
+    }
+}
+
+/// The tokens of a text or a conversation.
+#[utoipa::path(
+    post, path = "/v1/tokenize", tag = "Tokens", request_body = TokenizeRequest,
+    responses((status = 200, body = TokenizeResponse), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody))
+)]
+pub(crate) async fn tokenize(
+    State(app): State<App>,
+    JsonBody(request): JsonBody<TokenizeRequest>,
+) -> Result<Json<TokenizeResponse>, Failure> {
+    let model = app.registry().find_or_only(request.model.as_deref())?;
+    let response = blocking(move || {
+        let tokens = tokens_of(&model, &request)?;
+        let tokenizer = model.tokenizer();
+        let text = |&id: &u32| tokenizer.token_text(id).unwrap_or_default();
+        let token_strs = (request.return_token_strs == Some(true)).then(|| tokens.iter().map(text).collect());
+        Ok(TokenizeResponse { count: tokens.len(), max_model_len: model.context(), tokens, token_strs })
+    });
+    Ok(Json(response.await?))
+}
+
+fn tokens_of(model: &Arc<ServedModel>, request: &TokenizeRequest) -> Result<Vec<u32>, ApiError> {
+    match (&request.prompt, &request.messages) {
+        (Some(text), None) => {
+            for (given, name) in [
+                (request.tools.is_some(), "tools"),
+                (request.chat_template_kwargs.is_some(), "chat_template_kwargs"),
+                (request.add_generation_prompt.is_some(), "add_generation_prompt"),
+            ] {
+                if given {
+                    return Err(ApiError::invalid_param(name, "given without 'messages'"));
+                }
+            }
+            text_tokens(model, text, request.add_special_tokens.unwrap_or(true), "prompt")
+        }
+        (None, Some(messages)) => {
+            let tools = request.tools.clone().filter(|tools| !tools.is_empty()).map(Value::Array);
+            let chat = Conversation {
+                messages,
+                tools: tools.as_ref(),
+                template_variables: request.chat_template_kwargs.as_ref(),
+                add_generation_prompt: request.add_generation_prompt.unwrap_or(true),
+                add_special_tokens: request.add_special_tokens.unwrap_or(false),
+            };
+            conversation_tokens(model, &chat)
+        }
+        _ => Err(ApiError::invalid_param("prompt", "exactly one of 'prompt' and 'messages' expected")),
+    }
+}
+
+/// The text of tokens, special ones included.
+#[utoipa::path(
+    post, path = "/v1/detokenize", tag = "Tokens", request_body = DetokenizeRequest,
+    responses((status = 200, body = DetokenizeResponse), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody))
+)]
+pub(crate) async fn detokenize(
+    State(app): State<App>,
+    JsonBody(request): JsonBody<DetokenizeRequest>,
+) -> Result<Json<DetokenizeResponse>, Failure> {
+    let model = app.registry().find_or_only(request.model.as_deref())?;
+    let size = model.tokenizer().vocab_size();
+    if let Some(index) = request.tokens.iter().position(|&token| token as usize >= size) {
+        let given = request.tokens[index];
+        let message = format!("token {given} given, 0 to {} expected", size.saturating_sub(1));
+        return Err(ApiError::invalid_param(format!("tokens[{index}]"), message).into());
+    }
+    let prompt = blocking(move || Ok(model.tokenizer().decode(&request.tokens, false))).await?;
+    Ok(Json(DetokenizeResponse { prompt }))
+}
