@@ -4,29 +4,34 @@
 //! [`RawConfig::validate`] makes [`Settings`], in which everything is checked. Unknown keys are refused with the
 //! nearest known one named, because a silently ignored setting is worse than a refused one.
 
-use crate::failure::{hinted, usage};
+use crate::failure::{UsageError, hinted, usage};
 use crate::suggest::did_you_mean;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
-use std::{net::IpAddr, path::Path};
+use serde_json::{Map, Value};
+use std::path::Path;
 use yantra_kernels::WeightFormat;
+use yantra_server::{RawServerConfig, ServerConfig};
 
-/// What one source says; `None` is nothing.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+/// Shorter keys are guessed.
+const MIN_KEY_CHARS: usize = 8;
+
+/// What one source says; what it leaves out is nothing.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct RawConfig {
-    pub(crate) server: RawServer,
+    /// `[server]`, by the names of [`RawServerConfig`].
+    pub(crate) server: Map<String, Value>,
     pub(crate) engine: RawEngine,
     pub(crate) models: Vec<RawModel>,
 }
 
-/// `[server]`
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+/// The file as a whole, for its types; `server` has every setting of the server crate.
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub(crate) struct RawServer {
-    pub(crate) host: Option<String>,
-    pub(crate) port: Option<u16>,
-    pub(crate) api_keys: Option<Vec<String>>,
+struct File {
+    server: RawServerConfig,
+    engine: RawEngine,
+    models: Vec<RawModel>,
 }
 
 /// `[engine]`, and the same flags of every command that loads a model.
@@ -71,9 +76,7 @@ pub(crate) struct RawModel {
 /// Everything checked.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Settings {
-    pub(crate) host: IpAddr,
-    pub(crate) port: u16,
-    pub(crate) api_keys: Vec<String>,
+    pub(crate) server: ServerConfig,
     pub(crate) engine: EngineSettings,
     pub(crate) models: Vec<ModelSettings>,
 }
@@ -120,20 +123,21 @@ impl RawConfig {
     /// Reads TOML text.
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let table: toml::Table = text.parse().map_err(|error: toml::de::Error| usage(error.to_string()))?;
-        let mut known = serde_json::to_value(Self { models: vec![RawModel::default()], ..Self::default() })?;
-        refuse_unknown_keys("", &serde_json::to_value(&table)?, &mut known)?;
-        toml::from_str(text).map_err(|error| usage(error.to_string()))
+        let given = serde_json::to_value(&table)?;
+        let known = serde_json::to_value(File { models: vec![RawModel::default()], ..File::default() })?;
+        refuse_unknown_keys("", &given, &known)?;
+        let file: File = toml::from_str(text).map_err(|error| usage(error.to_string()))?;
+        let server = given.get("server").and_then(Value::as_object).cloned().unwrap_or_default();
+        Ok(Self { server, engine: file.engine, models: file.models })
     }
 
     /// This source's settings where it has them, `below`'s otherwise.
     pub(crate) fn over(self, below: Self) -> Self {
         let models = if self.models.is_empty() { below.models } else { self.models };
+        let mut server = below.server;
+        server.extend(self.server);
         Self {
-            server: RawServer {
-                host: self.server.host.or(below.server.host),
-                port: self.server.port.or(below.server.port),
-                api_keys: self.server.api_keys.or(below.server.api_keys),
-            },
+            server,
             engine: RawEngine {
                 threads: self.engine.threads.or(below.engine.threads),
                 context: self.engine.context.or(below.engine.context),
@@ -149,25 +153,26 @@ impl RawConfig {
 
     /// Checks everything.
     pub(crate) fn validate(self) -> Result<Settings> {
-        let host = self.server.host.as_deref().unwrap_or("127.0.0.1");
-        let host = if host == "localhost" { "127.0.0.1" } else { host };
-        let host = host.parse().map_err(|_| {
-            usage(format!("host is `{host}`, expected an IP address such as 127.0.0.1, 0.0.0.0 or ::1"))
-        })?;
-        let api_keys = self.server.api_keys.unwrap_or_default();
-        if let Some(key) = api_keys.iter().find(|key| key.len() < 8 || !key.bytes().all(|b| b.is_ascii_graphic())) {
-            let message = format!("an API key has {} characters, expected at least 8, printable ASCII", key.len());
+        let raw: RawServerConfig = serde_json::from_value(Value::Object(self.server))
+            .map_err(|error| usage(format!("in the settings of the server: {error}")))?;
+        let short = raw.api_keys.iter().find(|key| key.len() < MIN_KEY_CHARS);
+        if let Some(key) = short {
+            let message = format!("an API key has {} characters, expected at least {MIN_KEY_CHARS}", key.len());
             return Err(usage(message));
         }
+        let server = ServerConfig::try_from(raw).map_err(|error| usage(error.to_string()))?;
         let engine = self.engine.validate()?;
         let models: Vec<ModelSettings> =
             self.models.into_iter().map(|model| model.validate(&engine)).collect::<Result<_>>()?;
         for (position, model) in models.iter().enumerate() {
             if models[..position].iter().any(|other| other.name == model.name) {
-                return Err(usage(format!("two models are named `{}`; give one of them another name with --name NAME=MODEL", model.name)));
+                let name = &model.name;
+                return Err(usage(format!(
+                    "two models are named `{name}`; give one of them another name with --name NAME=MODEL"
+                )));
             }
         }
-        Ok(Settings { host, port: self.server.port.unwrap_or(8080), api_keys, engine, models })
+        Ok(Settings { server, engine, models })
     }
 }
 
@@ -266,31 +271,28 @@ pub(crate) fn parse_size(what: &str, text: &str) -> Result<u64> {
 }
 
 /// Compares the keys of `given` with those of `known`, tables and lists of tables included.
-fn refuse_unknown_keys(place: &str, given: &serde_json::Value, known: &mut serde_json::Value) -> Result<()> {
-    use serde_json::Value;
+fn refuse_unknown_keys(place: &str, given: &Value, known: &Value) -> Result<()> {
     match (given, known) {
-        (Value::Object(given), Value::Object(known)) => {
-            for (key, value) in given {
-                let full = if place.is_empty() { key.clone() } else { format!("{place}.{key}") };
-                if let Some(inner) = known.get_mut(key) {
-                    refuse_unknown_keys(&full, value, inner)?;
-                    continue;
-                }
-                let names: Vec<&str> = known.keys().map(String::as_str).collect();
-                let hint = did_you_mean(key, names.iter().copied())
-                    .unwrap_or_else(|| format!("known here: {}", names.join(", ")));
-                return Err(hinted(format!("unknown key `{full}`"), hint).context(crate::failure::UsageError(
-                    "the configuration has a key that means nothing".into(),
-                )));
+        (Value::Object(given), Value::Object(known)) => given.iter().try_for_each(|(key, value)| {
+            let full = if place.is_empty() { key.clone() } else { format!("{place}.{key}") };
+            match known.get(key) {
+                Some(inner) => refuse_unknown_keys(&full, value, inner),
+                None => Err(unknown_key(&full, key, known)),
             }
-            Ok(())
-        }
-        (Value::Array(given), Value::Array(known)) => match known.first_mut() {
+        }),
+        (Value::Array(given), Value::Array(known)) => match known.first() {
             Some(entry) => given.iter().try_for_each(|item| refuse_unknown_keys(place, item, entry)),
             None => Ok(()),
         },
         _ => Ok(()),
     }
+}
+
+fn unknown_key(full: &str, key: &str, known: &Map<String, Value>) -> anyhow::Error {
+    let names: Vec<&str> = known.keys().map(String::as_str).collect();
+    let hint = did_you_mean(key, names.iter().copied());
+    let hint = hint.unwrap_or_else(|| format!("known here: {}", names.join(", ")));
+    hinted("it means nothing here", hint).context(UsageError(format!("unknown key `{full}`")))
 }
 
 #[cfg(test)]
@@ -300,16 +302,17 @@ mod tests {
 
     #[test]
     fn flags_win_over_file_and_file_over_environment() {
-        let raw = |port, threads| RawConfig {
-            server: RawServer { port, ..RawServer::default() },
+        let raw = |port: Option<u16>, threads| RawConfig {
+            server: port.map(|port| ("port".to_owned(), port.into())).into_iter().collect(),
             engine: RawEngine { threads, ..RawEngine::default() },
             ..RawConfig::default()
         };
+        let port = |settings: &Settings| settings.server.address();
         let file = RawConfig::parse("[server]\nport = 2\n[[models]]\nmodel = \"a/b.gguf\"\n").unwrap();
         let settings = raw(Some(1), None).over(file.clone()).over(raw(Some(3), Some(4))).validate().unwrap();
-        assert_eq!((settings.port, settings.engine.threads), (1, Some(4)));
+        assert_eq!((&*port(&settings), settings.engine.threads), ("127.0.0.1:1", Some(4)));
         let settings = raw(None, None).over(file).over(raw(Some(3), None)).validate().unwrap();
-        assert_eq!((settings.port, &*settings.models[0].name), (2, "b"));
+        assert_eq!((&*port(&settings), &*settings.models[0].name), ("127.0.0.1:2", "b"));
     }
 
     #[test]
@@ -334,7 +337,8 @@ mod tests {
             assert!(error.contains(part), "{text}: {error}");
         };
         check("[server]\nport = 70000", "u16");
-        check("[server]\nhost = 'nowhere'", "expected an IP address");
+        check("[server]\nhost = ' '", "'host'");
+        check("[server]\nmax_connections = 0", "'max_connections': 0 given");
         check("[server]\napi_keys = ['short']", "5 characters");
         check("[engine]\nthreads = 0", "threads is 0");
         check("[engine]\nkv_dtype = 'f12'", "expected f32, f16 or bf16");

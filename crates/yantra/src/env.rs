@@ -22,9 +22,13 @@ fn parsed<T: std::str::FromStr>(name: &str, expected: &str) -> Result<Option<T>>
 /// The settings that the environment gives.
 pub(crate) fn config() -> Result<RawConfig> {
     let mut raw = RawConfig::default();
-    raw.server.host = text("YANTRA_HOST");
-    raw.server.port = parsed("YANTRA_PORT", "a port from 0 to 65535")?;
-    raw.server.api_keys = api_key().map(|keys| keys.split(',').map(|key| key.trim().to_owned()).collect());
+    let keys = api_key().map(|keys| keys.split(',').map(|key| key.trim().into()).collect::<Vec<serde_json::Value>>());
+    let server = [
+        ("host", text("YANTRA_HOST").map(Into::into)),
+        ("port", parsed::<u16>("YANTRA_PORT", "a port from 0 to 65535")?.map(Into::into)),
+        ("api_keys", keys.map(Into::into)),
+    ];
+    raw.server = server.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
     raw.engine.threads = parsed("YANTRA_THREADS", "a number of threads")?;
     raw.engine.context = parsed("YANTRA_CONTEXT", "a number of tokens")?;
     raw.engine.max_sequences = parsed("YANTRA_MAX_SEQUENCES", "a number of sequences")?;

@@ -7,3 +7,4 @@ pub(crate) mod perplexity;
 pub(crate) mod pull;
 pub(crate) mod sampling;
 pub(crate) mod serve;
+pub(crate) mod serving;

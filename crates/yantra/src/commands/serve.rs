@@ -1,8 +1,7 @@
 //! `yantra serve`: load models and answer HTTP.
 
 use crate::{
-    backend,
-    config::{RawConfig, RawEngine, RawModel, RawServer, Settings},
+    config::{RawConfig, RawEngine, RawModel, Settings},
     env,
     failure::usage,
 };
@@ -56,7 +55,7 @@ pub(crate) struct ServeArgs {
 /// Runs the command.
 pub(crate) fn run(args: ServeArgs) -> Result<()> {
     let settings = settings(args)?;
-    backend::serve(&settings)
+    super::serving::run(&settings)
 }
 
 fn settings(args: ServeArgs) -> Result<Settings> {
@@ -64,13 +63,14 @@ fn settings(args: ServeArgs) -> Result<Settings> {
         Some(path) => RawConfig::read(&path)?,
         None => RawConfig::default(),
     };
+    let server = [
+        ("host", args.host.clone().map(Into::into)),
+        ("port", args.port.map(Into::into)),
+        ("api_keys", (!args.api_keys.is_empty()).then(|| args.api_keys.clone().into())),
+    ];
     let flags = RawConfig {
+        server: server.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect(),
         models: models(&args)?,
-        server: RawServer {
-            host: args.host,
-            port: args.port,
-            api_keys: (!args.api_keys.is_empty()).then_some(args.api_keys),
-        },
         engine: args.engine,
     };
     let settings = flags.over(file).over(env::config()?).validate()?;
@@ -130,7 +130,7 @@ mod tests {
         let path = directory.path().join("yantra.toml");
         std::fs::write(&path, "[server]\nport = 1\n[engine]\nthreads = 3\n[[models]]\nmodel = \"m\"\ncontext = 64\n").unwrap();
         let settings = parsed(&["--config", path.to_str().unwrap(), "--port", "2"]).unwrap();
-        assert_eq!((settings.port, settings.engine.threads), (2, Some(3)));
+        assert_eq!((&*settings.server.address(), settings.engine.threads), ("127.0.0.1:2", Some(3)));
         assert_eq!((settings.models[0].engine.context, settings.models[0].engine.threads), (Some(64), Some(3)));
     }
 }

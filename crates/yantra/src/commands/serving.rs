@@ -1,0 +1,114 @@
+//! Between loaded models and the server: names, facts, and loading while the server already answers.
+
+use crate::{
+    backend,
+    config::{ModelSettings, Settings},
+};
+use anyhow::{Context, Result};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{SystemTime, UNIX_EPOCH},
+};
+use yantra_engine::{EmbedderHandle, load::LoadedModel};
+use yantra_server::{Embed, Embedder, Generator, ModelFacts, ModelKind, Registry, ServedModel, Server, Shutdown};
+
+/// Serves until Ctrl-C. The address is taken first, so that a port in use is known before anything is loaded, and
+/// clients that come early are told to wait.
+pub(crate) fn run(settings: &Settings) -> Result<()> {
+    // Wrong names are found before the port is taken.
+    for model in &settings.models {
+        backend::resolve(&model.model)?;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let result = runtime.block_on(serve(settings));
+    // Requests that were cut off may still hold a blocking thread; leaving does not wait for them.
+    runtime.shutdown_background();
+    result
+}
+
+async fn serve(settings: &Settings) -> Result<()> {
+    let mut builder = Server::builder(settings.server.clone());
+    for model in &settings.models {
+        builder = builder.announce(&model.name, &[]);
+    }
+    let server = builder.build()?;
+    let listener = server.bind().await?;
+    let address = listener.local_addr()?;
+    let shutdown = Shutdown::on_signals();
+    let failure: Arc<Mutex<Option<anyhow::Error>>> = Arc::default();
+    let loader = Loader { settings: settings.clone(), registry: server.registry(), shutdown: shutdown.clone() };
+    let told = Arc::clone(&failure);
+    let loading = std::thread::Builder::new().name("loader".into()).spawn(move || {
+        match loader.load_all() {
+            Ok(()) => eprintln!("ready: http://{address}  (API at http://{address}/v1, Ctrl-C stops)"),
+            Err(error) => {
+                *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                loader.shutdown.stop_now();
+            }
+        }
+    })?;
+    server.serve(listener, shutdown).await?;
+    // A loader that is still at it is left behind: the process ends.
+    drop(loading);
+    let error = failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+    error.map_or(Ok(()), Err)
+}
+
+struct Loader {
+    settings: Settings,
+    registry: Arc<Registry>,
+    shutdown: Shutdown,
+}
+
+impl Loader {
+    /// Loads the models one after the other; they share one thread pool, because they share the processor.
+    fn load_all(&self) -> Result<()> {
+        let compute = backend::compute(&self.settings.engine);
+        for model in &self.settings.models {
+            self.registry.progress(&model.name, 0.0, "loading");
+            let options = backend::load_options(&model.engine);
+            let loaded = backend::load(&model.model, &compute, &options);
+            let loaded = loaded.inspect_err(|error| self.registry.failed(&model.name, format!("{error:#}")))?;
+            let name = &model.name;
+            self.registry.ready(served(model, loaded)).with_context(|| format!("cannot serve `{name}`"))?;
+        }
+        Ok(())
+    }
+}
+
+fn served(settings: &ModelSettings, loaded: LoadedModel) -> ServedModel {
+    let LoadedModel { kind, tokenizer, template, info } = loaded;
+    let kind = match kind {
+        yantra_engine::load::ModelKind::Generate(engine) => {
+            ModelKind::Generate(Generator { engine, tokenizer, template })
+        }
+        yantra_engine::load::ModelKind::Embed(handle) => ModelKind::Embed(Embedder {
+            max_tokens: handle.context_length(),
+            dimensions: handle.dimensions(),
+            embed: Arc::new(Embedding(handle)),
+            tokenizer,
+        }),
+    };
+    ServedModel {
+        id: settings.name.clone(),
+        aliases: Vec::new(),
+        created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+        owned_by: "yantra".to_owned(),
+        facts: ModelFacts {
+            family: Some(info.family),
+            parameters: Some(info.parameters),
+            quantisation: Some(info.quantization),
+            size_bytes: Some(info.size_bytes),
+        },
+        kind,
+    }
+}
+
+/// The engine's embedder as the server asks for it.
+struct Embedding(EmbedderHandle);
+
+impl Embed for Embedding {
+    fn embed(&self, inputs: Vec<Vec<u32>>) -> Result<Vec<Vec<f32>>, String> {
+        self.0.embed(inputs).map_err(|error| error.to_string())
+    }
+}

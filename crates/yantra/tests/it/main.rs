@@ -1,0 +1,9 @@
+//! The binary from outside: help, wrong use, load tests against servers that behave and that do not.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod bench_load;
+mod chat;
+mod fake_server;
+mod help;
+mod wrong_use;
+mod yantra;

@@ -1,0 +1,67 @@
+//! Wrong use gets exit code 2 and a message that says what to do; failures get 1.
+
+use crate::yantra::shown;
+
+#[test]
+fn wrong_flags_and_values() {
+    let cases: &[(&str, &[&str])] = &[
+        ("unknown_command", &["sevre"]),
+        ("serve_nothing", &["serve"]),
+        ("serve_bad_host", &["serve", "m", "--host", " "]),
+        ("serve_bad_name", &["serve", "m", "--name", "x"]),
+        ("serve_short_key", &["serve", "m", "--api-key", "short"]),
+        ("serve_bad_size", &["serve", "m", "--kv-memory", "lots"]),
+        ("complete_bad_kv", &["complete", "m", "text", "--kv-dtype", "f12"]),
+        ("bench_remote", &["bench", "load", "--url", "http://192.0.2.1:80"]),
+        ("bench_bad_url", &["bench", "load", "--url", "127.0.0.1:8080"]),
+        ("bench_bad_goodput", &["bench", "load", "--goodput", "ttfb:3"]),
+        ("bench_no_clients", &["bench", "load", "--clients", "0"]),
+        ("bench_engine_nothing", &["bench", "engine", "m", "--prompt", "0", "--generate", "0"]),
+        ("pull_nothing", &["pull"]),
+        ("perplexity_stride", &["perplexity", "m", "--file", "f", "--window", "4", "--stride", "5"]),
+    ];
+    for (name, args) in cases {
+        let text = shown(args);
+        assert!(text.starts_with("exit code: 2\n"), "{args:?}: {text}");
+        assert!(!text.contains("panicked") && !text.contains("RUST_BACKTRACE"), "{text}");
+        insta::assert_snapshot!(format!("wrong_{name}"), text);
+    }
+}
+
+#[test]
+fn unknown_models_get_the_nearest_names() {
+    let text = shown(&["inspect", "smollm-135m"]);
+    assert!(text.starts_with("exit code: 1\n") && text.contains("smollm2-135m"), "{text}");
+    let text = shown(&["inspect", "./no/such/file.gguf"]);
+    assert!(text.starts_with("exit code: 1\n") && text.contains("no/such/file.gguf"), "{text}");
+}
+
+#[test]
+fn configuration_files_are_checked() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("yantra.toml");
+    let path = path.to_str().unwrap();
+    std::fs::write(path, "[server]\nprot = 8080\n").unwrap();
+    let text = shown(&["serve", "m", "--config", path]);
+    assert!(text.starts_with("exit code: 2\n"), "{text}");
+    assert!(text.contains("server.prot") && text.contains("did you mean `port`?"), "{text}");
+    let text = shown(&["serve", "m", "--config", "/no/such/file"]);
+    assert!(text.starts_with("exit code: 1\n") && text.contains("/no/such/file"), "{text}");
+}
+
+#[test]
+fn environment_variables_are_checked() {
+    let mut command = crate::yantra::command(&["complete", "m", "text"]);
+    let output = command.env("YANTRA_THREADS", "many").output().unwrap();
+    let text = crate::yantra::show(&output);
+    assert!(text.starts_with("exit code: 2\n") && text.contains("YANTRA_THREADS is `many`"), "{text}");
+}
+
+#[test]
+fn broken_files_are_explained() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("model.gguf");
+    std::fs::write(&path, "<html>404</html>").unwrap();
+    let text = shown(&["inspect", path.to_str().unwrap()]);
+    assert!(text.starts_with("exit code: 1\n") && text.contains("HTML page"), "{text}");
+}
