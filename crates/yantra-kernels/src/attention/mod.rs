@@ -34,7 +34,7 @@ use stored::{Bf16, F16, F32, Stored};
 const SPLIT_TOKENS: usize = 256;
 
 /// Query rows in a block: enough that reading a page is paid for, few enough that their sums stay in the second cache.
-const BLOCK_ROWS: usize = 64;
+const BLOCK_ROWS: usize = 128;
 
 /// What all sequences of a call share.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -309,13 +309,13 @@ impl<S: Simd> Kernel<S> for Soften<'_> {
             changes[r] = old - new;
         }
         for r in (0..rows).step_by(S::LANES) {
-            simd.store_slice(&mut self.factors[r..], simd::exp(simd, simd.load_slice(&changes[r..])));
+            simd.store_slice(&mut self.factors[r..], simd::exp_of_negative(simd, simd.load_slice(&changes[r..])));
         }
         for r in 0..rows {
             let max = simd.splat(self.max[r]);
             let mut sum = simd.splat(0.0);
             for scores in self.scores[r * self.page_tokens..][..self.len].chunks_exact_mut(S::LANES) {
-                let weight = simd::exp(simd, simd.sub(simd.load_slice(scores), max));
+                let weight = simd::exp_of_negative(simd, simd.sub(simd.load_slice(scores), max));
                 simd.store_slice(scores, weight);
                 sum = simd.add(sum, weight);
             }

@@ -106,16 +106,17 @@ impl<S: Simd, K: Stored, const R: usize, const V: usize> Kernel<S> for Tile<Scor
         let ScoresTile { queries, keys, head_dim, page_tokens, out } = self.0;
         let mut sums = [[simd.splat(0.0); V]; R];
         for d in 0..head_dim {
-            let mut key = [simd.splat(0.0); V];
-            for v in 0..V {
-                // SAFETY: the caller's promise.
-                key[v] = unsafe { K::load(simd, keys.add(d * page_tokens + v * S::LANES)) };
-            }
+            // Rows' values stay in registers and vectors pass by: 12 sums, 3 values and 1 vector are 16 registers.
+            let mut query = [simd.splat(0.0); R];
             for r in 0..R {
                 // SAFETY: the caller's promise.
-                let query = simd.splat(unsafe { *queries.add(r * head_dim + d) });
-                for v in 0..V {
-                    sums[r][v] = simd.fma(query, key[v], sums[r][v]);
+                query[r] = simd.splat(unsafe { *queries.add(r * head_dim + d) });
+            }
+            for v in 0..V {
+                // SAFETY: the caller's promise.
+                let key = unsafe { K::load(simd, keys.add(d * page_tokens + v * S::LANES)) };
+                for r in 0..R {
+                    sums[r][v] = simd.fma(query[r], key, sums[r][v]);
                 }
             }
         }
@@ -205,16 +206,16 @@ impl<S: Simd, K: Stored, const R: usize, const V: usize> Kernel<S> for Tile<Valu
             }
         }
         for t in tokens {
-            let mut value = [simd.splat(0.0); V];
-            for v in 0..V {
-                // SAFETY: the caller's promise.
-                value[v] = unsafe { K::load(simd, values.add(t * value_stride + v * S::LANES)) };
-            }
+            let mut weight = [simd.splat(0.0); R];
             for r in 0..R {
                 // SAFETY: the caller's promise.
-                let weight = simd.splat(unsafe { *weights.add(r * page_tokens + t) });
-                for v in 0..V {
-                    tile[r][v] = simd.fma(weight, value[v], tile[r][v]);
+                weight[r] = simd.splat(unsafe { *weights.add(r * page_tokens + t) });
+            }
+            for v in 0..V {
+                // SAFETY: the caller's promise.
+                let value = unsafe { K::load(simd, values.add(t * value_stride + v * S::LANES)) };
+                for r in 0..R {
+                    tile[r][v] = simd.fma(weight[r], value, tile[r][v]);
                 }
             }
         }
