@@ -169,6 +169,7 @@ impl Rows {
 
     /// Adds one page to the split's sums, a tile of rows at a time.
     #[inline(always)]
+    #[expect(clippy::too_many_arguments, reason = "slices and dimensions in")]
     fn attend_page<S: Simd, K: Stored>(
         &mut self,
         simd: S,
@@ -294,6 +295,7 @@ struct Soften<'a> {
 #[expect(unsafe_code, reason = "the trait's signature; nothing is asked for")]
 impl<S: Simd> Kernel<S> for Soften<'_> {
     #[inline(always)]
+    #[expect(clippy::needless_range_loop, reason = "an index names a row in several arrays")]
     unsafe fn run(self, simd: S) {
         let rows = self.visible.len();
         let mut changes = [0.0; MAX_LANES];
@@ -344,7 +346,8 @@ fn merge(total: &mut Sums, row: usize, max: f32, sum: f32, values: &[f32]) {
 
 /// The smallest range that holds all.
 fn hull(ranges: &[Range<usize>]) -> Range<usize> {
-    ranges.iter().fold(usize::MAX..0, |hull, range| hull.start.min(range.start)..hull.end.max(range.end))
+    let start = ranges.iter().map(|range| range.start).min().unwrap_or(0);
+    start..ranges.iter().map(|range| range.end).max().unwrap_or(0)
 }
 
 /// Minus infinity for tokens of the page (which starts at context position `start`) that the row does not see.

@@ -4,6 +4,8 @@
 //! dimension, each sum along tokens. Every element is one chain of multiply-adds in a fixed order, so how rows and
 //! vectors are tiled changes nothing in the result.
 
+#![allow(clippy::needless_range_loop, reason = "indices name rows and vectors of a tile in several arrays")]
+
 use super::stored::Stored;
 use crate::simd::{Kernel, Simd};
 use std::ops::Range;
@@ -48,6 +50,7 @@ macro_rules! call_tile {
 ///
 /// `queries` is `[rows, head_dim]`, `keys` is `[head_dim, page_tokens]`, `out` is `[rows, page_tokens]`.
 #[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "slices and dimensions in")]
 pub(super) fn scores<S: Simd, K: Stored>(
     simd: S,
     rows: usize,
@@ -134,6 +137,7 @@ impl<S: Simd, K: Stored, const R: usize, const V: usize> Kernel<S> for Tile<Scor
 /// `weights` is `[rows, page_tokens]`, `values` is `[page_tokens, value_stride]`, `sums` is `[rows, width]` where `width` is
 /// a whole number of vectors and not more than `value_stride`.
 #[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "slices and dimensions in")]
 pub(super) fn weighted_values<S: Simd, K: Stored>(
     simd: S,
     rows: usize,
@@ -148,7 +152,7 @@ pub(super) fn weighted_values<S: Simd, K: Stored>(
     width: usize,
 ) {
     assert!(weights.len() >= rows * page_tokens && tokens.end <= page_tokens && factors.len() >= rows);
-    assert!(values.len() >= page_tokens * value_stride && width <= value_stride && width % S::LANES == 0);
+    assert!(values.len() >= page_tokens * value_stride && width <= value_stride && width.is_multiple_of(S::LANES));
     assert!(sums.len() >= rows * sum_stride && width <= sum_stride);
     let mut at = 0;
     while at < width {

@@ -50,7 +50,7 @@ pub(crate) fn silu<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
 /// `x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`, written as `x * sigmoid(2u)` to keep the negative tail.
 #[inline(always)]
 pub(crate) fn gelu_tanh<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
-    const TWICE_SQRT_2_OVER_PI: f32 = 1.595_769_1;
+    const TWICE_SQRT_2_OVER_PI: f32 = 1.595_769_2;
     let cubic = simd.fma(simd.mul(x, x), simd.splat(0.044_715), simd.splat(1.0));
     let twice_u = simd.mul(simd.mul(x, simd.splat(TWICE_SQRT_2_OVER_PI)), cubic);
     let e = exp(simd, simd.sub(simd.splat(0.0), twice_u));

@@ -12,7 +12,9 @@ mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-pub(crate) use math::{exp, exp_of_negative, gelu_erf, gelu_tanh, silu, tanh};
+#[cfg(test)]
+pub(crate) use math::exp;
+pub(crate) use math::{exp_of_negative, gelu_erf, gelu_tanh, silu, tanh};
 pub(crate) use portable::Portable;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{Avx2, Avx512};
