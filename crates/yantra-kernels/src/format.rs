@@ -75,7 +75,7 @@ impl WeightFormat {
     /// Bytes of a row of `cols` values; `None` if `cols` is not a whole number of blocks or the size overflows.
     pub fn row_bytes(self, cols: usize) -> Option<usize> {
         let blocks = cols / self.block_len();
-        (cols % self.block_len() == 0).then(|| blocks.checked_mul(self.block_bytes())).flatten()
+        cols.is_multiple_of(self.block_len()).then(|| blocks.checked_mul(self.block_bytes())).flatten()
     }
 
     /// Whether values are stored as plain floats.

@@ -104,7 +104,9 @@ fn sum_body<S: Simd>(simd: S, x: &[f32]) -> f32 {
     for (sum, vector) in sums.iter_mut().zip(&mut vectors) {
         *sum = simd.add(*sum, simd.load_slice(vector));
     }
-    sums[3] = simd.add(sums[3], simd.load_partial(vectors.remainder(), 0.0));
+    if !vectors.remainder().is_empty() {
+        sums[3] = simd.add(sums[3], simd.load_partial(vectors.remainder(), 0.0));
+    }
     simd.reduce_add(simd.add(simd.add(sums[0], sums[1]), simd.add(sums[2], sums[3])))
 }
 
@@ -125,8 +127,10 @@ fn sum_of_squares_body<S: Simd>(simd: S, x: &[f32], shift: f32) -> f32 {
         let value = simd.sub(simd.load_slice(vector), shift_vector);
         *sum = simd.fma(value, value, *sum);
     }
-    let value = simd.sub(simd.load_partial(vectors.remainder(), shift), shift_vector);
-    sums[3] = simd.fma(value, value, sums[3]);
+    if !vectors.remainder().is_empty() {
+        let value = simd.sub(simd.load_partial(vectors.remainder(), shift), shift_vector);
+        sums[3] = simd.fma(value, value, sums[3]);
+    }
     simd.reduce_add(simd.add(simd.add(sums[0], sums[1]), simd.add(sums[2], sums[3])))
 }
 
@@ -138,8 +142,15 @@ fn rms_scale_body<S: Simd>(simd: S, x: &[f32], eps: f32) -> f32 {
 #[inline(always)]
 fn rms_norm_row_body<S: Simd>(simd: S, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     let scale = rms_scale_body(simd, x, eps);
-    out.copy_from_slice(x);
-    scale_by_weight_body(simd, out, scale, weight);
+    let scale_vector = simd.splat(scale);
+    let whole = x.len() / S::LANES * S::LANES;
+    for start in (0..whole).step_by(S::LANES) {
+        let scaled = simd.mul(simd.load_slice(&x[start..]), scale_vector);
+        simd.store_slice(&mut out[start..], simd.mul(scaled, simd.load_slice(&weight[start..])));
+    }
+    for index in whole..x.len() {
+        out[index] = x[index] * scale * weight[index];
+    }
 }
 
 #[inline(always)]

@@ -147,12 +147,12 @@ fn sum_exp_body<S: Simd>(simd: S, x: &[f32], max: f32) -> f32 {
     for block in &mut blocks {
         for (lane, sum) in sums.iter_mut().enumerate() {
             let value = simd.sub(simd.load_slice(&block[lane * S::LANES..]), shift);
-            *sum = simd.add(*sum, simd::exp(simd, value));
+            *sum = simd.add(*sum, simd::exp_of_negative(simd, value));
         }
     }
     for vector in blocks.remainder().chunks(S::LANES) {
         let value = simd.sub(simd.load_partial(vector, f32::NEG_INFINITY), shift);
-        sums[0] = simd.add(sums[0], simd::exp(simd, value));
+        sums[0] = simd.add(sums[0], simd::exp_of_negative(simd, value));
     }
     simd.reduce_add(simd.add(sums[0], sums[1]))
 }
@@ -165,13 +165,13 @@ fn exp_in_place_body<S: Simd>(simd: S, x: &mut [f32], max: f32) -> f32 {
     for block in &mut blocks {
         for (lane, sum) in sums.iter_mut().enumerate() {
             let part = &mut block[lane * S::LANES..];
-            let value = simd::exp(simd, simd.sub(simd.load_slice(part), shift));
+            let value = simd::exp_of_negative(simd, simd.sub(simd.load_slice(part), shift));
             simd.store_slice(part, value);
             *sum = simd.add(*sum, value);
         }
     }
     for vector in blocks.into_remainder().chunks_mut(S::LANES) {
-        let value = simd::exp(simd, simd.sub(simd.load_partial(vector, f32::NEG_INFINITY), shift));
+        let value = simd::exp_of_negative(simd, simd.sub(simd.load_partial(vector, f32::NEG_INFINITY), shift));
         simd.store_partial(vector, value);
         sums[0] = simd.add(sums[0], value);
     }

@@ -34,7 +34,7 @@ use stored::{Bf16, F16, F32, Stored};
 const SPLIT_TOKENS: usize = 256;
 
 /// Query rows in a block: enough that reading a page is paid for, few enough that their sums stay in the second cache.
-const BLOCK_ROWS: usize = 64;
+const BLOCK_ROWS: usize = 128;
 
 /// What all sequences of a call share.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -105,7 +105,10 @@ thread_local! {
 
 fn check(params: &AttentionParams, q: &[f32], kv: &KvPages, sequences: &[AttentionSequence<'_>], out: &[f32]) {
     let layout = kv.layout();
-    assert!(params.num_heads > 0 && params.num_heads % layout.num_kv_heads == 0, "heads share key/value heads evenly");
+    assert!(
+        params.num_heads > 0 && params.num_heads.is_multiple_of(layout.num_kv_heads),
+        "heads share key/value heads evenly"
+    );
     let num_tokens = q.len() / (params.num_heads * layout.head_dim);
     assert!(out.len() == q.len(), "an output for every query");
     let mut end = 0;

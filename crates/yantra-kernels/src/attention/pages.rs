@@ -65,7 +65,7 @@ impl KvLayout {
         if self.head_dim == 0 || self.head_dim > MAX_HEAD_DIM {
             return shape("head dimension (limit)", self.head_dim, MAX_HEAD_DIM);
         }
-        if self.page_tokens == 0 || self.page_tokens % MAX_LANES != 0 {
+        if self.page_tokens == 0 || !self.page_tokens.is_multiple_of(MAX_LANES) {
             let expected = self.page_tokens.next_multiple_of(MAX_LANES).max(MAX_LANES);
             return shape("tokens in a page (a multiple of 16)", self.page_tokens, expected);
         }

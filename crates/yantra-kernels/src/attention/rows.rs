@@ -169,6 +169,7 @@ impl Rows {
 
     /// Adds one page to the split's sums, a tile of rows at a time.
     #[inline(always)]
+    #[expect(clippy::too_many_arguments, reason = "slices and dimensions in")]
     fn attend_page<S: Simd, K: Stored>(
         &mut self,
         simd: S,
@@ -294,6 +295,7 @@ struct Soften<'a> {
 #[expect(unsafe_code, reason = "the trait's signature; nothing is asked for")]
 impl<S: Simd> Kernel<S> for Soften<'_> {
     #[inline(always)]
+    #[expect(clippy::needless_range_loop, reason = "an index names a row in several arrays")]
     unsafe fn run(self, simd: S) {
         let rows = self.visible.len();
         let mut changes = [0.0; MAX_LANES];
@@ -309,13 +311,13 @@ impl<S: Simd> Kernel<S> for Soften<'_> {
             changes[r] = old - new;
         }
         for r in (0..rows).step_by(S::LANES) {
-            simd.store_slice(&mut self.factors[r..], simd::exp(simd, simd.load_slice(&changes[r..])));
+            simd.store_slice(&mut self.factors[r..], simd::exp_of_negative(simd, simd.load_slice(&changes[r..])));
         }
         for r in 0..rows {
             let max = simd.splat(self.max[r]);
             let mut sum = simd.splat(0.0);
             for scores in self.scores[r * self.page_tokens..][..self.len].chunks_exact_mut(S::LANES) {
-                let weight = simd::exp(simd, simd.sub(simd.load_slice(scores), max));
+                let weight = simd::exp_of_negative(simd, simd.sub(simd.load_slice(scores), max));
                 simd.store_slice(scores, weight);
                 sum = simd.add(sum, weight);
             }
@@ -344,7 +346,8 @@ fn merge(total: &mut Sums, row: usize, max: f32, sum: f32, values: &[f32]) {
 
 /// The smallest range that holds all.
 fn hull(ranges: &[Range<usize>]) -> Range<usize> {
-    ranges.iter().fold(usize::MAX..0, |hull, range| hull.start.min(range.start)..hull.end.max(range.end))
+    let start = ranges.iter().map(|range| range.start).min().unwrap_or(0);
+    start..ranges.iter().map(|range| range.end).max().unwrap_or(0)
 }
 
 /// Minus infinity for tokens of the page (which starts at context position `start`) that the row does not see.

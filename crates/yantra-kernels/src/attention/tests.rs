@@ -54,7 +54,7 @@ impl Case {
             tables.push((0..count).map(|i| ((next + i) * 7 % (num_pages - 1).max(1) + 1) as u32).collect::<Vec<_>>());
             next += count;
         }
-        if (num_pages - 1) % 7 == 0 {
+        if (num_pages - 1).is_multiple_of(7) {
             // Seven does not generate every page: plain order instead.
             let mut plain = 1..;
             tables.iter_mut().flatten().for_each(|page| *page = plain.next().unwrap());

@@ -4,6 +4,8 @@
 //! dimension, each sum along tokens. Every element is one chain of multiply-adds in a fixed order, so how rows and
 //! vectors are tiled changes nothing in the result.
 
+#![allow(clippy::needless_range_loop, reason = "indices name rows and vectors of a tile in several arrays")]
+
 use super::stored::Stored;
 use crate::simd::{Kernel, Simd};
 use std::ops::Range;
@@ -48,6 +50,7 @@ macro_rules! call_tile {
 ///
 /// `queries` is `[rows, head_dim]`, `keys` is `[head_dim, page_tokens]`, `out` is `[rows, page_tokens]`.
 #[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "slices and dimensions in")]
 pub(super) fn scores<S: Simd, K: Stored>(
     simd: S,
     rows: usize,
@@ -106,16 +109,17 @@ impl<S: Simd, K: Stored, const R: usize, const V: usize> Kernel<S> for Tile<Scor
         let ScoresTile { queries, keys, head_dim, page_tokens, out } = self.0;
         let mut sums = [[simd.splat(0.0); V]; R];
         for d in 0..head_dim {
-            let mut key = [simd.splat(0.0); V];
-            for v in 0..V {
-                // SAFETY: the caller's promise.
-                key[v] = unsafe { K::load(simd, keys.add(d * page_tokens + v * S::LANES)) };
-            }
+            // Rows' values stay in registers and vectors pass by: 12 sums, 3 values and 1 vector are 16 registers.
+            let mut query = [simd.splat(0.0); R];
             for r in 0..R {
                 // SAFETY: the caller's promise.
-                let query = simd.splat(unsafe { *queries.add(r * head_dim + d) });
-                for v in 0..V {
-                    sums[r][v] = simd.fma(query, key[v], sums[r][v]);
+                query[r] = simd.splat(unsafe { *queries.add(r * head_dim + d) });
+            }
+            for v in 0..V {
+                // SAFETY: the caller's promise.
+                let key = unsafe { K::load(simd, keys.add(d * page_tokens + v * S::LANES)) };
+                for r in 0..R {
+                    sums[r][v] = simd.fma(query[r], key, sums[r][v]);
                 }
             }
         }
@@ -133,6 +137,7 @@ impl<S: Simd, K: Stored, const R: usize, const V: usize> Kernel<S> for Tile<Scor
 /// `weights` is `[rows, page_tokens]`, `values` is `[page_tokens, value_stride]`, `sums` is `[rows, width]` where `width` is
 /// a whole number of vectors and not more than `value_stride`.
 #[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "slices and dimensions in")]
 pub(super) fn weighted_values<S: Simd, K: Stored>(
     simd: S,
     rows: usize,
@@ -147,7 +152,7 @@ pub(super) fn weighted_values<S: Simd, K: Stored>(
     width: usize,
 ) {
     assert!(weights.len() >= rows * page_tokens && tokens.end <= page_tokens && factors.len() >= rows);
-    assert!(values.len() >= page_tokens * value_stride && width <= value_stride && width % S::LANES == 0);
+    assert!(values.len() >= page_tokens * value_stride && width <= value_stride && width.is_multiple_of(S::LANES));
     assert!(sums.len() >= rows * sum_stride && width <= sum_stride);
     let mut at = 0;
     while at < width {
@@ -205,16 +210,16 @@ impl<S: Simd, K: Stored, const R: usize, const V: usize> Kernel<S> for Tile<Valu
             }
         }
         for t in tokens {
-            let mut value = [simd.splat(0.0); V];
-            for v in 0..V {
-                // SAFETY: the caller's promise.
-                value[v] = unsafe { K::load(simd, values.add(t * value_stride + v * S::LANES)) };
-            }
+            let mut weight = [simd.splat(0.0); R];
             for r in 0..R {
                 // SAFETY: the caller's promise.
-                let weight = simd.splat(unsafe { *weights.add(r * page_tokens + t) });
-                for v in 0..V {
-                    tile[r][v] = simd.fma(weight, value[v], tile[r][v]);
+                weight[r] = simd.splat(unsafe { *weights.add(r * page_tokens + t) });
+            }
+            for v in 0..V {
+                // SAFETY: the caller's promise.
+                let value = unsafe { K::load(simd, values.add(t * value_stride + v * S::LANES)) };
+                for r in 0..R {
+                    tile[r][v] = simd.fma(weight[r], value, tile[r][v]);
                 }
             }
         }

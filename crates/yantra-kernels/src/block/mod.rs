@@ -86,7 +86,7 @@ pub fn quantize_rows(
 ) -> Result<(), KernelError> {
     let row_bytes = format.row_bytes(cols).ok_or(KernelError::Block { cols, format, block: format.block_len() })?;
     check(format, src.len(), out.len())?;
-    if cols == 0 || src.len() % cols != 0 {
+    if cols == 0 || !src.len().is_multiple_of(cols) {
         let expected = src.len().next_multiple_of(cols.max(1));
         return Err(KernelError::Shape { what: "values of a matrix to quantise", given: src.len(), expected });
     }

@@ -5,22 +5,32 @@
 
 use super::Simd;
 
-/// `e^x`; zero below -87.3, largest finite value above 88.3.
+/// Below this the exponential is given as zero (it would not be a normal number).
+const LOWEST: f32 = -87.3;
+
+/// `e^x`; zero below -87.3, `e^88.3` above 88.3.
 #[inline(always)]
 pub(crate) fn exp<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
-    let lowest = simd.splat(-87.3);
-    let clamped = simd.min(simd.max(x, lowest), simd.splat(88.3));
-    let n = simd.round(simd.mul(clamped, simd.splat(std::f32::consts::LOG2_E)));
+    exp_of_negative(simd, simd.min(x, simd.splat(88.3)))
+}
+
+/// `e^x` for `x` not above 88.3; zero below -87.3, negative infinity included.
+#[inline(always)]
+pub(crate) fn exp_of_negative<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
+    // Adding 1.5 * 2^23 rounds to a whole number and leaves it in the low bits.
+    let magic = simd.splat(12_582_912.0);
+    let shifted = simd.fma(x, simd.splat(std::f32::consts::LOG2_E), magic);
+    let n = simd.sub(shifted, magic);
     // ln 2 in two parts, so that n * ln 2 is taken away exactly enough.
-    let r = simd.fma(n, simd.splat(-0.693_359_4), clamped);
+    let r = simd.fma(n, simd.splat(-0.693_359_4), x);
     let r = simd.fma(n, simd.splat(2.121_944_4e-4), r);
     let mut p = simd.splat(1.987_569_1e-4);
     for coefficient in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 0.166_666_65, 0.5] {
         p = simd.fma(p, r, simd.splat(coefficient));
     }
     let p = simd.add(simd.fma(p, simd.mul(r, r), r), simd.splat(1.0));
-    let value = simd.scale_by_power_of_two(p, n);
-    simd.select_less(x, lowest, simd.splat(0.0), value)
+    // Where x is too low, whatever came of it is not used.
+    simd.select_less(x, simd.splat(LOWEST), simd.splat(0.0), simd.scale_by_low_bits(p, shifted))
 }
 
 /// `tanh(x) = 1 - 2 / (e^2x + 1)`; absolute error below 3e-7.
@@ -40,7 +50,7 @@ pub(crate) fn silu<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
 /// `x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`, written as `x * sigmoid(2u)` to keep the negative tail.
 #[inline(always)]
 pub(crate) fn gelu_tanh<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
-    const TWICE_SQRT_2_OVER_PI: f32 = 1.595_769_1;
+    const TWICE_SQRT_2_OVER_PI: f32 = 1.595_769_2;
     let cubic = simd.fma(simd.mul(x, x), simd.splat(0.044_715), simd.splat(1.0));
     let twice_u = simd.mul(simd.mul(x, simd.splat(TWICE_SQRT_2_OVER_PI)), cubic);
     let e = exp(simd, simd.sub(simd.splat(0.0), twice_u));

@@ -12,7 +12,9 @@ mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-pub(crate) use math::{exp, gelu_erf, gelu_tanh, silu, tanh};
+#[cfg(test)]
+pub(crate) use math::exp;
+pub(crate) use math::{exp_of_negative, gelu_erf, gelu_tanh, silu, tanh};
 pub(crate) use portable::Portable;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{Avx2, Avx512};
@@ -68,14 +70,10 @@ pub(crate) trait Simd: Copy {
     fn fma(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
     fn max(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
     fn min(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
-    /// To the nearest whole number, ties to even.
-    fn round(self, a: Self::Vector) -> Self::Vector;
-    /// `a * 2^n` for whole `n` that keep the result normal.
-    fn scale_by_power_of_two(self, a: Self::Vector, n: Self::Vector) -> Self::Vector;
+    /// `a * 2^n`, where `n` is the number in the low bits of `shifted`'s representation, as long as that stays normal.
+    fn scale_by_low_bits(self, a: Self::Vector, shifted: Self::Vector) -> Self::Vector;
     /// Per lane: `a < b ? yes : no` (`no` where either is NaN).
     fn select_less(self, a: Self::Vector, b: Self::Vector, yes: Self::Vector, no: Self::Vector) -> Self::Vector;
-    /// Whether any lane has `a > b`.
-    fn any_greater(self, a: Self::Vector, b: Self::Vector) -> bool;
     /// Sum of the lanes, in an order that depends on `LANES` only.
     fn reduce_add(self, a: Self::Vector) -> f32;
     /// Largest lane.

@@ -102,25 +102,13 @@ impl<const N: usize> Simd for Portable<N> {
     }
 
     #[inline(always)]
-    fn round(self, a: [f32; N]) -> [f32; N] {
-        // Adding and taking away 1.5 * 2^23 leaves the nearest whole number (ties to even) for |x| < 2^22.
-        const MAGIC: f32 = 12_582_912.0;
-        std::array::from_fn(|lane| if a[lane].abs() < 4_194_304.0 { (a[lane] + MAGIC) - MAGIC } else { a[lane] })
-    }
-
-    #[inline(always)]
-    fn scale_by_power_of_two(self, a: [f32; N], n: [f32; N]) -> [f32; N] {
-        map2(a, n, |a, n| f32::from_bits(a.to_bits().wrapping_add(((n as i32) << 23) as u32)))
+    fn scale_by_low_bits(self, a: [f32; N], shifted: [f32; N]) -> [f32; N] {
+        map2(a, shifted, |a, shifted| f32::from_bits(a.to_bits().wrapping_add(shifted.to_bits() << 23)))
     }
 
     #[inline(always)]
     fn select_less(self, a: [f32; N], b: [f32; N], yes: [f32; N], no: [f32; N]) -> [f32; N] {
         std::array::from_fn(|lane| if a[lane] < b[lane] { yes[lane] } else { no[lane] })
-    }
-
-    #[inline(always)]
-    fn any_greater(self, a: [f32; N], b: [f32; N]) -> bool {
-        (0..N).any(|lane| a[lane] > b[lane])
     }
 
     #[inline(always)]

@@ -103,13 +103,11 @@ impl Simd for Avx2 {
         fma(a, b, c) -> __m256 = _mm256_fmadd_ps(a, b, c);
         max(a, b) -> __m256 = _mm256_max_ps(a, b);
         min(a, b) -> __m256 = _mm256_min_ps(a, b);
-        round(a) -> __m256 = _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-        scale_by_power_of_two(a, n) -> __m256 = _mm256_castsi256_ps(_mm256_add_epi32(
+        scale_by_low_bits(a, shifted) -> __m256 = _mm256_castsi256_ps(_mm256_add_epi32(
             _mm256_castps_si256(a),
-            _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23),
+            _mm256_slli_epi32(_mm256_castps_si256(shifted), 23),
         ));
         select_less(a, b, yes, no) -> __m256 = _mm256_blendv_ps(no, yes, _mm256_cmp_ps(a, b, _CMP_LT_OQ));
-        any_greater(a, b) -> bool = _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GT_OQ)) != 0;
         reduce_add(a) -> f32 = {
             let four = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
             let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
@@ -184,13 +182,11 @@ impl Simd for Avx512 {
         fma(a, b, c) -> __m512 = _mm512_fmadd_ps(a, b, c);
         max(a, b) -> __m512 = _mm512_max_ps(a, b);
         min(a, b) -> __m512 = _mm512_min_ps(a, b);
-        round(a) -> __m512 = _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT);
-        scale_by_power_of_two(a, n) -> __m512 = _mm512_castsi512_ps(_mm512_add_epi32(
+        scale_by_low_bits(a, shifted) -> __m512 = _mm512_castsi512_ps(_mm512_add_epi32(
             _mm512_castps_si512(a),
-            _mm512_slli_epi32(_mm512_cvtps_epi32(n), 23),
+            _mm512_slli_epi32(_mm512_castps_si512(shifted), 23),
         ));
         select_less(a, b, yes, no) -> __m512 = _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), no, yes);
-        any_greater(a, b) -> bool = _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ) != 0;
         reduce_add(a) -> f32 = {
             let eight = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
             let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
