@@ -450,3 +450,147 @@ unsafe fn quantize<S: Simd>(s: S, values: &[f32; GROUP], out: *mut i8) -> GroupS
     let [first, second] = halves.map(|half| s.reduce_add(half));
     GroupStats { scale: amax / 127.0, sums: [first + second, first, second] }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::{CpuLevel, PackedLinear, test_support};
+
+    const BOTH: ActivationKinds = ActivationKinds { float: true, int8: true };
+
+    /// Fills one buffer at every level, checks both forms against `expected`, and that rows do not see each other.
+    #[track_caller]
+    fn check(num_tokens: usize, cols: usize, expected: &[f64], fill: &dyn Fn(&mut Activations, &Compute)) {
+        for cx in test_support::computes() {
+            let mut x = Activations::new(BOTH);
+            // Something larger before: stale content must not show.
+            x.set(&cx, &vec![9.0; (num_tokens + 1) * (cols + 40)], num_tokens + 1, cols + 40);
+            fill(&mut x, &cx);
+            assert_eq!((x.num_tokens(), x.cols()), (num_tokens, cols));
+            let dequantized = x.dequantized();
+            for (index, expected) in expected.iter().enumerate() {
+                let given = f64::from(x.float()[index]);
+                assert!((given - expected).abs() <= 2e-6 * expected.abs().max(1.0), "{index}: {given}, not {expected}");
+                let (row, col) = (index / cols, index % cols);
+                let group = row * cols + col / GROUP * GROUP..row * cols + (col / GROUP * GROUP + GROUP).min(cols);
+                let amax = expected_max(&expected_group(&x, group));
+                assert!((f64::from(dequantized[index]) - given).abs() <= amax / 254.0 * 1.001 + 1e-12);
+            }
+        }
+    }
+
+    fn expected_group(x: &Activations, range: Range<usize>) -> Vec<f32> {
+        x.float()[range].to_vec()
+    }
+
+    fn expected_max(values: &[f32]) -> f64 {
+        values.iter().fold(0.0, |max, value| f64::from(value.abs()).max(max))
+    }
+
+    fn doubles(values: &[f32]) -> Vec<f64> {
+        values.iter().map(|value| f64::from(*value)).collect()
+    }
+
+    const SHAPES: [(usize, usize); 8] = [(1, 1), (3, 31), (2, 32), (5, 33), (1, 576), (7, 172), (40, 576), (0, 64)];
+
+    #[test]
+    fn copies_and_gathers() {
+        for (num_tokens, cols) in SHAPES {
+            let x = test_support::random(1, num_tokens * cols);
+            check(num_tokens, cols, &doubles(&x), &|a, cx| a.set(cx, &x, num_tokens, cols));
+            let rows: Vec<u32> = (0..num_tokens as u32).rev().step_by(2).collect();
+            let gathered: Vec<f64> =
+                rows.iter().flat_map(|row| doubles(&x[*row as usize * cols..(*row as usize + 1) * cols])).collect();
+            check(rows.len(), cols, &gathered, &|a, cx| a.set_rows(cx, &x, &rows, cols));
+        }
+    }
+
+    #[test]
+    fn normalises() {
+        for (num_tokens, cols) in SHAPES {
+            let x = test_support::random(2, num_tokens * cols);
+            let (weight, bias) = (test_support::random(3, cols), test_support::random(4, cols));
+            let (mut rms, mut layer) = (Vec::new(), Vec::new());
+            for row in x.chunks_exact(cols) {
+                let row = doubles(row);
+                let mean = row.iter().sum::<f64>() / cols as f64;
+                let mean_square = row.iter().map(|v| v * v).sum::<f64>() / cols as f64;
+                let variance = row.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / cols as f64;
+                for (col, v) in row.iter().enumerate() {
+                    rms.push(v / (mean_square + f64::from(1e-5f32)).sqrt() * f64::from(weight[col]));
+                    let normal = (v - mean) / (variance + f64::from(1e-3f32)).sqrt();
+                    layer.push(normal * f64::from(weight[col]) + f64::from(bias[col]));
+                }
+            }
+            check(num_tokens, cols, &rms, &|a, cx| a.set_rms_norm(cx, &x, &weight, 1e-5, num_tokens, cols));
+            check(num_tokens, cols, &layer, &|a, cx| a.set_layer_norm(cx, &x, &weight, &bias, 1e-3, num_tokens, cols));
+            if num_tokens > 0 {
+                let last = [num_tokens as u32 - 1];
+                let expected = &rms[(num_tokens - 1) * cols..];
+                check(1, cols, expected, &|a, cx| a.set_rms_norm_rows(cx, &x, &last, &weight, 1e-5, cols));
+            }
+        }
+    }
+
+    #[test]
+    fn activates() {
+        let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+        // erf by its series, exact to double precision on this range.
+        let erf = |x: f64| {
+            let (mut term, mut sum) = (x, x);
+            for n in 1..200 {
+                term *= -x * x / f64::from(n);
+                sum += term / f64::from(2 * n + 1);
+            }
+            sum * std::f64::consts::FRAC_2_SQRT_PI
+        };
+        let (num_tokens, cols) = (3, 100);
+        let gate: Vec<f32> = test_support::random(5, num_tokens * cols).iter().map(|x| 4.0 * x).collect();
+        let up = test_support::random(6, num_tokens * cols);
+        for function in [ActivationFn::Silu, ActivationFn::GeluTanh, ActivationFn::Gelu, ActivationFn::Relu] {
+            let apply = |x: f64| match function {
+                ActivationFn::Silu => x * sigmoid(x),
+                ActivationFn::GeluTanh => {
+                    0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3))).tanh())
+                }
+                ActivationFn::Gelu => 0.5 * x * (1.0 + erf(x / std::f64::consts::SQRT_2)),
+                ActivationFn::Relu => x.max(0.0),
+            };
+            let activated: Vec<f64> = gate.iter().map(|x| apply(f64::from(*x))).collect();
+            let gated: Vec<f64> = activated.iter().zip(&up).map(|(a, up)| a * f64::from(*up)).collect();
+            check(num_tokens, cols, &gated, &|a, cx| a.set_gated(cx, function, &gate, &up, num_tokens, cols));
+            check(num_tokens, cols, &activated, &|a, cx| a.set_activated(cx, function, &gate, num_tokens, cols));
+        }
+    }
+
+    #[test]
+    fn sums_are_of_the_bytes() {
+        let cx = Compute::with_level(1, CpuLevel::detect()).unwrap();
+        let mut x = Activations::new(BOTH);
+        x.set(&cx, &test_support::random(7, 3 * 96), 3, 96);
+        for (group, stats) in x.quants.chunks_exact(GROUP).zip(&x.stats) {
+            let sum = |bytes: &[i8]| bytes.iter().map(|byte| f32::from(*byte)).sum::<f32>();
+            assert_eq!(stats.sums, [sum(group), sum(&group[..16]), sum(&group[16..])]);
+        }
+    }
+
+    #[test]
+    fn extreme_values_stay_finite() {
+        let cx = Compute::with_level(1, CpuLevel::detect()).unwrap();
+        let mut x = Activations::new(BOTH);
+        for value in [0.0, 1e-38, 1e-45, 3e38] {
+            x.set(&cx, &[value; 32], 1, 32);
+            assert!(x.dequantized().iter().all(|v| v.is_finite()), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_weight_says_what_it_reads() {
+        let cx = Compute::new(1);
+        let weight = PackedLinear::pack(&cx, crate::WeightFormat::F32, 1, 1, &[0; 4]).unwrap();
+        assert!(Activations::new(BOTH).has(weight.activation_kind()));
+        assert!(!Activations::new(ActivationKinds { float: false, int8: true }).has(weight.activation_kind()));
+    }
+}

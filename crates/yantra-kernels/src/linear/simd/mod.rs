@@ -76,6 +76,11 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// Adds the products of signed bytes to 32-bit sums; if `WIDE_DOT`, `a` must be biased by 128 instead.
     /// `b` must not hold -128.
     fn dot_i8(self, sum: Self::Int, a: Self::Int, b: Self::Int) -> Self::Int;
+    /// The value itself, which the compiler must have in a register here. It keeps sums in the order they are written:
+    /// reassociated, they need more registers than there are.
+    fn pin(self, value: Self::Int) -> Self::Int {
+        value
+    }
     /// Adds 32-bit elements.
     fn add_i32(self, a: Self::Int, b: Self::Int) -> Self::Int;
     /// Converts 32-bit integers to floats.

@@ -36,10 +36,11 @@ impl<const L: usize, const WIDE: bool> Portable<L, WIDE> {
 impl<const L: usize, const WIDE: bool> Simd for Portable<L, WIDE> {
     const LANES: usize = L;
     const WIDE_DOT: bool = WIDE;
-    const TOKEN_BLOCK: usize = 4;
+    const TOKEN_BLOCK: usize = 2;
     type Int = [[u8; 4]; L];
     type Vector = [f32; L];
 
+    #[inline(never)]
     fn vectorize<O: Operation>(self, op: O) -> O::Output {
         op.run(self)
     }

@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "intrinsics, called by holders of a token that proves the processor has them")]
 
 use super::{Operation, Simd};
-use std::arch::x86_64::*;
+use std::arch::{asm, x86_64::*};
 
 /// Proof that the processor has AVX2, FMA and F16C.
 #[derive(Clone, Copy)]
@@ -53,13 +53,14 @@ macro_rules! memory_ops {
 impl Simd for Avx2 {
     const LANES: usize = 8;
     const WIDE_DOT: bool = false;
-    const TOKEN_BLOCK: usize = 4;
+    const TOKEN_BLOCK: usize = 3;
     type Int = __m256i;
     type Vector = __m256;
 
     #[inline(always)]
     fn vectorize<O: Operation>(self, op: O) -> O::Output {
         #[target_feature(enable = "avx2,fma,f16c")]
+        #[inline(never)]
         fn enabled<O: Operation>(simd: Avx2, op: O) -> O::Output {
             op.run(simd)
         }
@@ -114,6 +115,16 @@ impl Simd for Avx2 {
             let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(a), _mm256_sign_epi8(b, a));
             _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
         }
+        fn pin(value: __m256i) -> __m256i {
+            #[inline]
+            #[target_feature(enable = "avx2")]
+            fn pin(mut value: __m256i) -> __m256i {
+                // SAFETY: an empty instruction sequence.
+                unsafe { asm!("/* {0} */", inout(ymm_reg) value, options(nomem, nostack, preserves_flags)) };
+                value
+            }
+            pin(value)
+        }
         fn add_i32(a: __m256i, b: __m256i) -> __m256i { _mm256_add_epi32(a, b) }
         fn to_float(value: __m256i) -> __m256 { _mm256_cvtepi32_ps(value) }
         fn splat(value: f32) -> __m256 { _mm256_set1_ps(value) }
@@ -154,10 +165,12 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     #[inline(always)]
     fn vectorize<O: Operation>(self, op: O) -> O::Output {
         #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+        #[inline(never)]
         fn plain<O: Operation>(simd: Avx512<false>, op: O) -> O::Output {
             op.run(simd)
         }
         #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+        #[inline(never)]
         fn vnni<O: Operation>(simd: Avx512<true>, op: O) -> O::Output {
             op.run(simd)
         }
@@ -220,6 +233,17 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
             let b = _mm512_mask_sub_epi8(b, _mm512_movepi8_mask(a), _mm512_setzero_si512(), b);
             let pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(a), b);
             _mm512_add_epi32(sum, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))
+        }
+        fn pin(value: __m512i) -> __m512i {
+            #[inline]
+            #[target_feature(enable = "avx512f")]
+            fn pin(mut value: __m512i) -> __m512i {
+                // SAFETY: an empty instruction sequence.
+                unsafe { asm!("/* {0} */", inout(zmm_reg) value, options(nomem, nostack, preserves_flags)) };
+                value
+            }
+            // The dot product of VNNI is no sum to the compiler: it does not reorder it.
+            if VNNI { value } else { pin(value) }
         }
         fn add_i32(a: __m512i, b: __m512i) -> __m512i { _mm512_add_epi32(a, b) }
         fn to_float(value: __m512i) -> __m512 { _mm512_cvtepi32_ps(value) }
