@@ -4,11 +4,12 @@
 //! sums of its bytes, by which offsets and mins of weights are corrected. Normalisation and the gate of an MLP are fused
 //! with the quantisation, so that the floats never leave the cache, or never exist.
 
+use crate::simd::{Simd as _, gelu_erf, gelu_tanh, silu};
 use crate::{
     ActivationFn, ActivationKind, Compute,
     linear::{
         GROUP, Tokens,
-        simd::{Isa, Operation, Simd, gelu, gelu_tanh, silu},
+        simd::{Isa, Operation, Simd},
     },
 };
 use std::ops::Range;
@@ -26,10 +27,10 @@ impl ActivationFn {
     #[inline(always)]
     fn apply<S: Simd>(self, s: S, x: S::Vector) -> S::Vector {
         match self {
-            Self::Silu => silu(s, x),
-            Self::GeluTanh => gelu_tanh(s, x),
-            Self::Gelu => gelu(s, x),
-            Self::Relu => s.max(x, s.splat(0.0)),
+            Self::Silu => silu(s.float(), x),
+            Self::GeluTanh => gelu_tanh(s.float(), x),
+            Self::Gelu => gelu_erf(s.float(), x),
+            Self::Relu => s.float().max(x, s.float().splat(0.0)),
         }
     }
 }
@@ -314,17 +315,19 @@ impl Operation for Fill<'_> {
             match self.source.map {
                 Map::Copy => token.write(s, |[x, ..]| x),
                 Map::RmsNorm { eps } => {
-                    let mean_square = reduce(s, x, |x, sum| s.fma(x, x, sum)) / cols as f32;
-                    let factor = s.splat(1.0 / (mean_square + eps).sqrt());
-                    token.write(s, |[x, weight, _]| s.mul(s.mul(x, factor), weight));
+                    let mean_square = reduce(s, x, |x, sum| s.float().fma(x, x, sum)) / cols as f32;
+                    let factor = s.float().splat(1.0 / (mean_square + eps).sqrt());
+                    token.write(s, |[x, weight, _]| s.float().mul(s.float().mul(x, factor), weight));
                 }
                 Map::LayerNorm { eps } => {
-                    let mean = reduce(s, x, |x, sum| s.add(x, sum)) / cols as f32;
+                    let mean = reduce(s, x, |x, sum| s.float().add(x, sum)) / cols as f32;
                     let variance = squared_deviation(s, x, mean) / cols as f32;
-                    let (mean, factor) = (s.splat(mean), s.splat(1.0 / (variance + eps).sqrt()));
-                    token.write(s, |[x, weight, bias]| s.fma(s.mul(s.sub(x, mean), factor), weight, bias));
+                    let (mean, factor) = (s.float().splat(mean), s.float().splat(1.0 / (variance + eps).sqrt()));
+                    token.write(s, |[x, weight, bias]| {
+                        s.float().fma(s.float().mul(s.float().sub(x, mean), factor), weight, bias)
+                    });
                 }
-                Map::Gated(function) => token.write(s, |[gate, up, _]| s.mul(function.apply(s, gate), up)),
+                Map::Gated(function) => token.write(s, |[gate, up, _]| s.float().mul(function.apply(s, gate), up)),
                 Map::Activated(function) => token.write(s, |[x, ..]| function.apply(s, x)),
             }
         }
@@ -334,7 +337,7 @@ impl Operation for Fill<'_> {
 /// Folds a row into a sum, `LANES` at a time; the last part is padded with zeros, which must not change the sum.
 #[inline(always)]
 fn reduce<S: Simd>(s: S, row: &[f32], fold: impl Fn(S::Vector, S::Vector) -> S::Vector) -> f32 {
-    let mut sums = [s.splat(0.0); 2];
+    let mut sums = [s.float().splat(0.0); 2];
     let chunks = row.chunks_exact(2 * S::LANES);
     let rest = chunks.remainder();
     let mut padded = [0.0; 32];
@@ -342,24 +345,24 @@ fn reduce<S: Simd>(s: S, row: &[f32], fold: impl Fn(S::Vector, S::Vector) -> S::
     for chunk in chunks.chain(std::iter::once(&padded[..2 * S::LANES])) {
         // SAFETY: a chunk has `2 * LANES` values.
         #[expect(unsafe_code, reason = "loads from a slice of sufficient length")]
-        let values = unsafe { [s.load(chunk.as_ptr()), s.load(chunk.as_ptr().add(S::LANES))] };
+        let values = unsafe { [s.float().load(chunk.as_ptr()), s.float().load(chunk.as_ptr().add(S::LANES))] };
         sums = [fold(values[0], sums[0]), fold(values[1], sums[1])];
     }
-    s.reduce_add(s.add(sums[0], sums[1]))
+    s.float().reduce_add(s.float().add(sums[0], sums[1]))
 }
 
 /// The sum of squared distances from the mean.
 #[inline(always)]
 fn squared_deviation<S: Simd>(s: S, row: &[f32], mean: f32) -> f32 {
     let whole = row.len() - row.len() % S::LANES;
-    let mut sum = s.splat(0.0);
+    let mut sum = s.float().splat(0.0);
     for chunk in row[..whole].chunks_exact(S::LANES) {
         // SAFETY: a chunk has `LANES` values.
         #[expect(unsafe_code, reason = "loads from a slice of sufficient length")]
-        let deviation = s.sub(unsafe { s.load(chunk.as_ptr()) }, s.splat(mean));
-        sum = s.fma(deviation, deviation, sum);
+        let deviation = s.float().sub(unsafe { s.float().load(chunk.as_ptr()) }, s.float().splat(mean));
+        sum = s.float().fma(deviation, deviation, sum);
     }
-    row[whole..].iter().fold(s.reduce_add(sum), |sum, x| sum + (x - mean) * (x - mean))
+    row[whole..].iter().fold(s.float().reduce_add(sum), |sum, x| sum + (x - mean) * (x - mean))
 }
 
 /// One token being written.
@@ -392,8 +395,8 @@ impl Token<'_> {
                 // SAFETY: each input has a group of values, `values` has room for one.
                 #[expect(unsafe_code, reason = "loads and stores within a group")]
                 unsafe {
-                    let value = map(inputs.map(|input| s.load(input.add(lane))));
-                    s.store(values.as_mut_ptr().add(lane), value);
+                    let value = map(inputs.map(|input| s.float().load(input.add(lane))));
+                    s.float().store(values.as_mut_ptr().add(lane), value);
                 }
             }
             values[len..].fill(0.0);
@@ -430,24 +433,25 @@ impl Token<'_> {
 unsafe fn quantize<S: Simd>(s: S, values: &[f32; GROUP], out: *mut i8) -> GroupStats {
     let load = |lane: usize| {
         // SAFETY: callers step through the group by `LANES`.
-        unsafe { s.load(values.as_ptr().add(lane)) }
+        unsafe { s.float().load(values.as_ptr().add(lane)) }
     };
-    let mut amax = s.splat(0.0);
+    let mut amax = s.float().splat(0.0);
     for lane in (0..GROUP).step_by(S::LANES) {
-        amax = s.max(amax, s.abs(load(lane)));
+        let value = load(lane);
+        amax = s.float().max(amax, s.float().max(value, s.float().sub(s.float().splat(0.0), value)));
     }
-    let amax = s.reduce_max(amax);
+    let amax = s.float().reduce_max(amax);
     // Below this the inverse overflows; such values are nothing next to any weight's rounding.
-    let inverse = s.splat(if amax > 1e-30 { 127.0 / amax } else { 0.0 });
-    let mut halves = [s.splat(0.0); 2];
+    let inverse = s.float().splat(if amax > 1e-30 { 127.0 / amax } else { 0.0 });
+    let mut halves = [s.float().splat(0.0); 2];
     for lane in (0..GROUP).step_by(S::LANES) {
-        let rounded = s.round(s.mul(load(lane), inverse));
+        let rounded = s.float().round(s.float().mul(load(lane), inverse));
         let half = &mut halves[lane / (GROUP / 2)];
-        *half = s.add(*half, rounded);
+        *half = s.float().add(*half, rounded);
         // SAFETY: within the group.
         unsafe { s.store_as_i8(out.add(lane), rounded) };
     }
-    let [first, second] = halves.map(|half| s.reduce_add(half));
+    let [first, second] = halves.map(|half| s.float().reduce_add(half));
     GroupStats { scale: amax / 127.0, sums: [first + second, first, second] }
 }
 

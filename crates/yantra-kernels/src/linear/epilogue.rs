@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "threads write disjoint rows of one output")]
 
 use super::{scratch::UNIT_TILES, simd::Simd};
+use crate::simd::Simd as _;
 
 /// The output of a job for a range of tokens.
 #[derive(Clone, Copy)]
@@ -30,19 +31,19 @@ impl Epilogue<'_> {
             unsafe {
                 let mut value = value;
                 if let Some(bias) = self.bias {
-                    value = s.add(value, s.load(bias.as_ptr().add(row)));
+                    value = s.float().add(value, s.float().load(bias.as_ptr().add(row)));
                 }
                 if self.accumulate {
-                    value = s.add(value, s.load(out));
+                    value = s.float().add(value, s.float().load(out));
                 }
-                s.store(out, value);
+                s.float().store(out, value);
             }
             return;
         }
         let mut values = [0.0; 16];
         // SAFETY: no instruction set has more than 16 lanes; rows below `rows` exist and are this task's own.
         unsafe {
-            s.store(values.as_mut_ptr(), value);
+            s.float().store(values.as_mut_ptr(), value);
             for lane in 0..self.rows - row {
                 let mut value = values[lane];
                 if let Some(bias) = self.bias {
@@ -72,7 +73,7 @@ impl Epilogue<'_> {
         for token in 0..num_tokens {
             let acc = acc.wrapping_add(token * UNIT_TILES * S::LANES);
             // SAFETY: vouched for by the caller.
-            let values = unsafe { [s.load(acc), s.load(acc.add(S::LANES))] };
+            let values = unsafe { [s.float().load(acc), s.float().load(acc.add(S::LANES))] };
             self.store(s, first_tile, token, values[0]);
             if both {
                 self.store(s, first_tile + 1, token, values[1]);

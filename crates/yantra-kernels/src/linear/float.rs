@@ -9,6 +9,7 @@ use super::{
     scratch::{self, Scratch, UNIT_TILES},
     simd::{Operation, Simd},
 };
+use crate::simd::Simd as _;
 use std::{marker::PhantomData, ops::Range};
 
 const K_BLOCK: usize = 256;
@@ -37,7 +38,7 @@ impl FloatFormat for Single {
     #[inline(always)]
     unsafe fn load<S: Simd>(s: S, from: *const u8) -> S::Vector {
         // SAFETY: passed on.
-        unsafe { s.load(from.cast()) }
+        unsafe { s.float().load(from.cast()) }
     }
 }
 
@@ -46,7 +47,7 @@ impl FloatFormat for Half {
     #[inline(always)]
     unsafe fn load<S: Simd>(s: S, from: *const u8) -> S::Vector {
         // SAFETY: passed on.
-        unsafe { s.load_f16(from.cast()) }
+        unsafe { s.float().load_f16(from.cast()) }
     }
 }
 
@@ -55,7 +56,7 @@ impl FloatFormat for Brain {
     #[inline(always)]
     unsafe fn load<S: Simd>(s: S, from: *const u8) -> S::Vector {
         // SAFETY: passed on.
-        unsafe { s.load_bf16(from.cast()) }
+        unsafe { s.float().load_bf16(from.cast()) }
     }
 }
 
@@ -117,7 +118,7 @@ impl<W: FloatFormat> FloatUnits<'_, W> {
                 // SAFETY: by the contract.
                 unsafe {
                     let to = panel.add((t * K_BLOCK + k) * S::LANES);
-                    s.store(to, W::load(s, tile.add(k * S::LANES * W::BYTES)));
+                    s.float().store(to, W::load(s, tile.add(k * S::LANES * W::BYTES)));
                 }
             }
         }
@@ -178,23 +179,23 @@ impl<W: FloatFormat, const N: usize> Operation for BlockKernel<W, N> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Block { tiles, x, cols, len, acc: acc_start } = self.0;
-        let mut sums = [[s.splat(0.0); N]; UNIT_TILES];
+        let mut sums = [[s.float().splat(0.0); N]; UNIT_TILES];
         // SAFETY: the maker of the block vouches for weights, activations and accumulators.
         unsafe {
             for k in 0..len {
                 let weights: [S::Vector; UNIT_TILES] =
                     std::array::from_fn(|t| W::load(s, tiles[t].add(k * S::LANES * W::BYTES)));
                 for n in 0..N {
-                    let value = s.splat(*x.add(n * cols + k));
+                    let value = s.float().splat(*x.add(n * cols + k));
                     for t in 0..UNIT_TILES {
-                        sums[t][n] = s.fma(weights[t], value, sums[t][n]);
+                        sums[t][n] = s.float().fma(weights[t], value, sums[t][n]);
                     }
                 }
             }
             for (t, sums) in sums.into_iter().enumerate() {
                 for (n, sum) in sums.into_iter().enumerate() {
                     let acc = acc_start.add((n * UNIT_TILES + t) * S::LANES);
-                    s.store(acc, s.add(s.load(acc), sum));
+                    s.float().store(acc, s.float().add(s.float().load(acc), sum));
                 }
             }
         }

@@ -14,6 +14,7 @@ use super::{
     simd::{Operation, Simd},
 };
 use crate::activations::GroupStats;
+use crate::simd::Simd as _;
 use std::{marker::PhantomData, ops::Range};
 
 /// Most tokens that go through the direct kernel.
@@ -147,16 +148,16 @@ unsafe fn accumulate_part<
     for n in 0..N {
         // SAFETY: within the activations by the contract.
         let stats = unsafe { &*tokens.stats.add(n * tokens.groups + group) };
-        let activation_scale = s.splat(stats.scale);
-        let activation_sum = s.splat(stats.sums[if PARTS == 1 { 0 } else { 1 + PART }]);
+        let activation_scale = s.float().splat(stats.scale);
+        let activation_sum = s.float().splat(stats.sums[if PARTS == 1 { 0 } else { 1 + PART }]);
         for t in 0..T {
             // SAFETY: the part exists.
             let (scale, min) = unsafe { (tiles[t].scale(s, PART), tiles[t].min(s, PART)) };
-            let mut value = s.mul(s.to_float(sums[t][n]), scale);
+            let mut value = s.float().mul(s.to_float(sums[t][n]), scale);
             if has_min::<S>(RUN) {
-                value = s.fma(min, activation_sum, value);
+                value = s.float().fma(min, activation_sum, value);
             }
-            acc[t][n] = s.fma(value, activation_scale, acc[t][n]);
+            acc[t][n] = s.float().fma(value, activation_scale, acc[t][n]);
         }
     }
 }
@@ -201,8 +202,8 @@ impl<S: Simd> Unpacked<S> {
             (Q::unpack(s, tile.add(quants_start + group * Q::LANE_BYTES * S::LANES)), C::unpack(s, tile, group))
         };
         if !C::AFFINE {
-            let offset = s.splat(-f32::from(Q::OFFSET));
-            scales.min = [s.mul(scales.scale[0], offset), s.mul(scales.scale[1], offset)];
+            let offset = s.float().splat(-f32::from(Q::OFFSET));
+            scales.min = [s.float().mul(scales.scale[0], offset), s.float().mul(scales.scale[1], offset)];
         }
         Self { quads, scales }
     }
@@ -240,9 +241,9 @@ impl<S: Simd, const RUN: usize, const PARTS: usize> InPanel<S, RUN, PARTS> {
                 s.store_int(to.add(j * Self::REGISTER), *quad);
             }
             for part in 0..PARTS {
-                s.store(to.add((8 + part) * Self::REGISTER).cast(), group.scales.scale[part]);
+                s.float().store(to.add((8 + part) * Self::REGISTER).cast(), group.scales.scale[part]);
                 if has_min::<S>(RUN) {
-                    s.store(to.add((8 + PARTS + part) * Self::REGISTER).cast(), group.scales.min[part]);
+                    s.float().store(to.add((8 + PARTS + part) * Self::REGISTER).cast(), group.scales.min[part]);
                 }
             }
         }
@@ -258,15 +259,15 @@ impl<S: Simd, const RUN: usize, const PARTS: usize> Group<S> for InPanel<S, RUN,
     #[inline(always)]
     unsafe fn scale(&self, s: S, part: usize) -> S::Vector {
         // SAFETY: within the group.
-        unsafe { s.load(self.0.add((8 + part) * Self::REGISTER).cast()) }
+        unsafe { s.float().load(self.0.add((8 + part) * Self::REGISTER).cast()) }
     }
     #[inline(always)]
     unsafe fn min(&self, s: S, part: usize) -> S::Vector {
         if has_min::<S>(RUN) {
             // SAFETY: within the group.
-            unsafe { s.load(self.0.add((8 + PARTS + part) * Self::REGISTER).cast()) }
+            unsafe { s.float().load(self.0.add((8 + PARTS + part) * Self::REGISTER).cast()) }
         } else {
-            s.splat(0.0)
+            s.float().splat(0.0)
         }
     }
 }
@@ -318,7 +319,7 @@ impl<Q: Quants, C: Scales, const RUN: usize, const PARTS: usize, const N: usize>
         const AHEAD: usize = 2048;
         let Direct { weight, tiles, tokens, epilogue, .. } = self.0;
         for tile in tiles {
-            let mut acc = [[s.splat(0.0); N]];
+            let mut acc = [[s.float().splat(0.0); N]];
             // SAFETY: `tiles` are tiles of the weight, `N` is the number of tokens.
             unsafe {
                 let start = weight.start.add(tile * weight.tile_bytes);
@@ -455,7 +456,7 @@ impl<const RUN: usize, const PARTS: usize, const N: usize> Operation for BlockKe
         // SAFETY: the maker of the block vouches for `N` tokens and accumulators and for the panel.
         unsafe {
             let mut acc: [[S::Vector; N]; UNIT_TILES] =
-                std::array::from_fn(|t| std::array::from_fn(|n| s.load(at(t, n))));
+                std::array::from_fn(|t| std::array::from_fn(|n| s.float().load(at(t, n))));
             for group in groups {
                 let bytes = InPanel::<S, RUN, PARTS>::BYTES;
                 let tiles =
@@ -465,7 +466,7 @@ impl<const RUN: usize, const PARTS: usize, const N: usize> Operation for BlockKe
             }
             for (t, acc) in acc.into_iter().enumerate() {
                 for (n, acc) in acc.into_iter().enumerate() {
-                    s.store(at(t, n), acc);
+                    s.float().store(at(t, n), acc);
                 }
             }
         }

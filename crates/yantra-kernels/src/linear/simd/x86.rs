@@ -6,17 +6,18 @@ use std::arch::{asm, x86_64::*};
 
 /// Proof that the processor has AVX2, FMA and F16C.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx2(());
+pub(crate) struct Avx2(crate::simd::Avx2);
 
 /// Proof that the processor has AVX-512 F, BW, DQ and VL, and VNNI if `VNNI`.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx512<const VNNI: bool>(());
+pub(crate) struct Avx512<const VNNI: bool>(crate::simd::Avx512);
 
 impl Avx2 {
     /// # Safety
     /// The processor has AVX2, FMA and F16C.
     pub(crate) unsafe fn new() -> Self {
-        Self(())
+        // SAFETY: promised by the caller.
+        Self(unsafe { crate::simd::Avx2::new() })
     }
 }
 
@@ -24,7 +25,8 @@ impl<const VNNI: bool> Avx512<VNNI> {
     /// # Safety
     /// The processor has AVX-512 F, BW, DQ, VL and, if `VNNI`, VNNI.
     pub(crate) unsafe fn new() -> Self {
-        Self(())
+        // SAFETY: promised by the caller.
+        Self(unsafe { crate::simd::Avx512::new() })
     }
 }
 
@@ -56,6 +58,12 @@ impl Simd for Avx2 {
     const TOKEN_BLOCK: usize = 3;
     type Int = __m256i;
     type Vector = __m256;
+    type Float = crate::simd::Avx2;
+
+    #[inline(always)]
+    fn float(self) -> Self::Float {
+        self.0
+    }
 
     #[inline(always)]
     fn vectorize<O: Operation>(self, op: O) -> O::Output {
@@ -72,12 +80,6 @@ impl Simd for Avx2 {
         fn load_int(from: *const u8) -> __m256i { _mm256_loadu_si256(from.cast()) }
         fn store_int(to: *mut u8, value: __m256i) { _mm256_storeu_si256(to.cast(), value) }
         fn load_quad(from: *const i8) -> __m256i { _mm256_set1_epi32(from.cast::<i32>().read_unaligned()) }
-        fn load(from: *const f32) -> __m256 { _mm256_loadu_ps(from) }
-        fn store(to: *mut f32, value: __m256) { _mm256_storeu_ps(to, value) }
-        fn load_f16(from: *const u16) -> __m256 { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) }
-        fn load_bf16(from: *const u16) -> __m256 {
-            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()))))
-        }
         fn load_u8_float(from: *const u8) -> __m256 {
             _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(from.cast())))
         }
@@ -127,30 +129,6 @@ impl Simd for Avx2 {
         }
         fn add_i32(a: __m256i, b: __m256i) -> __m256i { _mm256_add_epi32(a, b) }
         fn to_float(value: __m256i) -> __m256 { _mm256_cvtepi32_ps(value) }
-        fn splat(value: f32) -> __m256 { _mm256_set1_ps(value) }
-        fn add(a: __m256, b: __m256) -> __m256 { _mm256_add_ps(a, b) }
-        fn sub(a: __m256, b: __m256) -> __m256 { _mm256_sub_ps(a, b) }
-        fn mul(a: __m256, b: __m256) -> __m256 { _mm256_mul_ps(a, b) }
-        fn div(a: __m256, b: __m256) -> __m256 { _mm256_div_ps(a, b) }
-        fn fma(a: __m256, b: __m256, c: __m256) -> __m256 { _mm256_fmadd_ps(a, b, c) }
-        fn max(a: __m256, b: __m256) -> __m256 { _mm256_max_ps(a, b) }
-        fn min(a: __m256, b: __m256) -> __m256 { _mm256_min_ps(a, b) }
-        fn abs(a: __m256) -> __m256 { _mm256_andnot_ps(_mm256_set1_ps(-0.0), a) }
-        fn round(a: __m256) -> __m256 { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
-        fn scale_by_power_of_two(a: __m256, n: __m256) -> __m256 {
-            let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
-            _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent)))
-        }
-        fn reduce_add(a: __m256) -> f32 {
-            let four = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
-            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-            _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
-        }
-        fn reduce_max(a: __m256) -> f32 {
-            let four = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
-            let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
-            _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
-        }
         fn prefetch(at: *const u8) -> () { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
     }
 }
@@ -161,6 +139,12 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     const TOKEN_BLOCK: usize = 6;
     type Int = __m512i;
     type Vector = __m512;
+    type Float = crate::simd::Avx512;
+
+    #[inline(always)]
+    fn float(self) -> Self::Float {
+        self.0
+    }
 
     #[inline(always)]
     fn vectorize<O: Operation>(self, op: O) -> O::Output {
@@ -176,10 +160,10 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         }
         if VNNI {
             // SAFETY: `self` is the token with `VNNI` true, which proves that the processor has these features.
-            unsafe { vnni(Avx512::<true>(()), op) }
+            unsafe { vnni(Avx512::<true>(self.0), op) }
         } else {
             // SAFETY: `self` proves that the processor has these features.
-            unsafe { plain(Avx512::<false>(()), op) }
+            unsafe { plain(Avx512::<false>(self.0), op) }
         }
     }
 
@@ -187,12 +171,6 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         fn load_int(from: *const u8) -> __m512i { _mm512_loadu_si512(from.cast()) }
         fn store_int(to: *mut u8, value: __m512i) { _mm512_storeu_si512(to.cast(), value) }
         fn load_quad(from: *const i8) -> __m512i { _mm512_set1_epi32(from.cast::<i32>().read_unaligned()) }
-        fn load(from: *const f32) -> __m512 { _mm512_loadu_ps(from) }
-        fn store(to: *mut f32, value: __m512) { _mm512_storeu_ps(to, value) }
-        fn load_f16(from: *const u16) -> __m512 { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
-        fn load_bf16(from: *const u16) -> __m512 {
-            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()))))
-        }
         fn load_u8_float(from: *const u8) -> __m512 {
             _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast())))
         }
@@ -247,24 +225,6 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         }
         fn add_i32(a: __m512i, b: __m512i) -> __m512i { _mm512_add_epi32(a, b) }
         fn to_float(value: __m512i) -> __m512 { _mm512_cvtepi32_ps(value) }
-        fn splat(value: f32) -> __m512 { _mm512_set1_ps(value) }
-        fn add(a: __m512, b: __m512) -> __m512 { _mm512_add_ps(a, b) }
-        fn sub(a: __m512, b: __m512) -> __m512 { _mm512_sub_ps(a, b) }
-        fn mul(a: __m512, b: __m512) -> __m512 { _mm512_mul_ps(a, b) }
-        fn div(a: __m512, b: __m512) -> __m512 { _mm512_div_ps(a, b) }
-        fn fma(a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fmadd_ps(a, b, c) }
-        fn max(a: __m512, b: __m512) -> __m512 { _mm512_max_ps(a, b) }
-        fn min(a: __m512, b: __m512) -> __m512 { _mm512_min_ps(a, b) }
-        fn abs(a: __m512) -> __m512 { _mm512_abs_ps(a) }
-        fn round(a: __m512) -> __m512 {
-            _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a)
-        }
-        fn scale_by_power_of_two(a: __m512, n: __m512) -> __m512 {
-            let exponent = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
-            _mm512_mul_ps(a, _mm512_castsi512_ps(_mm512_slli_epi32::<23>(exponent)))
-        }
-        fn reduce_add(a: __m512) -> f32 { _mm512_reduce_add_ps(a) }
-        fn reduce_max(a: __m512) -> f32 { _mm512_reduce_max_ps(a) }
         fn prefetch(at: *const u8) -> () { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
     }
 }
