@@ -91,17 +91,17 @@ impl<W: FloatFormat> FloatUnits<'_, W> {
     ) {
         let mut done = 0;
         while done < self.num_tokens {
-            let count = scratch::block(self.num_tokens - done, if S::TOKEN_BLOCK > 2 { 6 } else { 2 });
+            let count = scratch::block(self.num_tokens - done, if S::TOKEN_BLOCK > 2 { 6 } else { S::TOKEN_BLOCK });
             let x = self.x.wrapping_add(done * self.cols + k);
             let acc = acc.wrapping_add(done * UNIT_TILES * S::LANES);
             let block = Block { tiles, x, cols: self.cols, len, acc };
             match count {
-                1 => s.vectorize(BlockKernel::<V, 1>(block, PhantomData)),
+                2 if S::TOKEN_BLOCK > 1 => s.vectorize(BlockKernel::<V, 2>(block, PhantomData)),
                 3 if S::TOKEN_BLOCK > 2 => s.vectorize(BlockKernel::<V, 3>(block, PhantomData)),
                 4 if S::TOKEN_BLOCK > 2 => s.vectorize(BlockKernel::<V, 4>(block, PhantomData)),
                 5 if S::TOKEN_BLOCK > 2 => s.vectorize(BlockKernel::<V, 5>(block, PhantomData)),
                 6 if S::TOKEN_BLOCK > 2 => s.vectorize(BlockKernel::<V, 6>(block, PhantomData)),
-                _ => s.vectorize(BlockKernel::<V, 2>(block, PhantomData)),
+                _ => s.vectorize(BlockKernel::<V, 1>(block, PhantomData)),
             }
             done += count;
         }
@@ -176,6 +176,7 @@ struct BlockKernel<W, const N: usize>(Block, PhantomData<W>);
 impl<W: FloatFormat, const N: usize> Operation for BlockKernel<W, N> {
     type Output = ();
 
+    #[allow(clippy::needless_range_loop, reason = "tiles and tokens are indices of several arrays")]
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Block { tiles, x, cols, len, acc: acc_start } = self.0;

@@ -288,16 +288,17 @@ impl<Q: Quants, C: Scales, const RUN: usize, const PARTS: usize> Operation for D
     fn run<S: Simd>(self, s: S) {
         let mut rest = self;
         while rest.tokens.count > 0 {
-            let count = scratch::block(rest.tokens.count, if S::TOKEN_BLOCK > 2 { DIRECT_TOKENS } else { 2 });
+            let count =
+                scratch::block(rest.tokens.count, if S::TOKEN_BLOCK > 2 { DIRECT_TOKENS } else { S::TOKEN_BLOCK });
             // SAFETY: that many tokens are left.
             let next = unsafe { rest.tokens.skip(count) };
             let Self { weight, tokens, epilogue, layout, .. } = rest;
             let block = Self { weight, tiles: rest.tiles.clone(), tokens, epilogue, layout };
             match count {
-                1 => s.vectorize(DirectKernel::<_, _, RUN, PARTS, 1>(block)),
+                2 if S::TOKEN_BLOCK > 1 => s.vectorize(DirectKernel::<_, _, RUN, PARTS, 2>(block)),
                 3 if S::TOKEN_BLOCK > 2 => s.vectorize(DirectKernel::<_, _, RUN, PARTS, 3>(block)),
                 4 if S::TOKEN_BLOCK > 2 => s.vectorize(DirectKernel::<_, _, RUN, PARTS, 4>(block)),
-                _ => s.vectorize(DirectKernel::<_, _, RUN, PARTS, 2>(block)),
+                _ => s.vectorize(DirectKernel::<_, _, RUN, PARTS, 1>(block)),
             }
             rest.tokens = next;
             rest.epilogue = rest.epilogue.skip(count);
@@ -395,12 +396,12 @@ impl<Q: Quants, C: Scales, const RUN: usize, const PARTS: usize> Panel<'_, Q, C,
             let block =
                 Block { panel, groups: groups.clone(), tokens, acc: acc.wrapping_add(done * UNIT_TILES * S::LANES) };
             match count {
-                1 => s.vectorize(BlockKernel::<RUN, PARTS, 1>(block)),
+                2 if S::TOKEN_BLOCK > 1 => s.vectorize(BlockKernel::<RUN, PARTS, 2>(block)),
                 3 if S::TOKEN_BLOCK > 2 => s.vectorize(BlockKernel::<RUN, PARTS, 3>(block)),
                 4 if S::TOKEN_BLOCK > 3 => s.vectorize(BlockKernel::<RUN, PARTS, 4>(block)),
                 5 if S::TOKEN_BLOCK > 3 => s.vectorize(BlockKernel::<RUN, PARTS, 5>(block)),
                 6 if S::TOKEN_BLOCK > 3 => s.vectorize(BlockKernel::<RUN, PARTS, 6>(block)),
-                _ => s.vectorize(BlockKernel::<RUN, PARTS, 2>(block)),
+                _ => s.vectorize(BlockKernel::<RUN, PARTS, 1>(block)),
             }
             done += count;
         }

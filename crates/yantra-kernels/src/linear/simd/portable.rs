@@ -35,7 +35,8 @@ impl<const L: usize, const WIDE: bool> Portable<L, WIDE> {
 impl<const L: usize, const WIDE: bool> Simd for Portable<L, WIDE> {
     const LANES: usize = L;
     const WIDE_DOT: bool = WIDE;
-    const TOKEN_BLOCK: usize = 2;
+    // One at a time: what is not vectorised by hand gains nothing from blocks but code. Tests of wide layouts block.
+    const TOKEN_BLOCK: usize = if L == 16 { 2 } else { 1 };
     type Int = [[u8; 4]; L];
     type Vector = [f32; L];
     type Float = crate::simd::Portable<L>;
