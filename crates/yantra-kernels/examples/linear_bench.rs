@@ -4,9 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::time::{Duration, Instant};
-use yantra_kernels::{
-    ActivationKinds, Activations, Compute, CpuLevel, LinearJob, PackedLinear, WeightFormat, linear,
-};
+use yantra_kernels::{ActivationKinds, Activations, Compute, CpuLevel, LinearJob, PackedLinear, WeightFormat, linear};
 
 const SHAPES: &[(&str, usize, usize)] = &[
     ("q4_1", 576, 576),

@@ -4,11 +4,12 @@
 //! sums of its bytes, by which offsets and mins of weights are corrected. Normalisation and the gate of an MLP are fused
 //! with the quantisation, so that the floats never leave the cache, or never exist.
 
+use crate::simd::{Simd as _, gelu_erf, gelu_tanh, silu};
 use crate::{
     ActivationFn, ActivationKind, Compute,
     linear::{
         GROUP, Tokens,
-        simd::{Isa, Operation, Simd, gelu, gelu_tanh, silu},
+        simd::{Isa, Operation, Simd},
     },
 };
 use std::ops::Range;
@@ -26,10 +27,10 @@ impl ActivationFn {
     #[inline(always)]
     fn apply<S: Simd>(self, s: S, x: S::Vector) -> S::Vector {
         match self {
-            Self::Silu => silu(s, x),
-            Self::GeluTanh => gelu_tanh(s, x),
-            Self::Gelu => gelu(s, x),
-            Self::Relu => s.max(x, s.splat(0.0)),
+            Self::Silu => silu(s.float(), x),
+            Self::GeluTanh => gelu_tanh(s.float(), x),
+            Self::Gelu => gelu_erf(s.float(), x),
+            Self::Relu => s.float().max(x, s.float().splat(0.0)),
         }
     }
 }
@@ -314,17 +315,19 @@ impl Operation for Fill<'_> {
             match self.source.map {
                 Map::Copy => token.write(s, |[x, ..]| x),
                 Map::RmsNorm { eps } => {
-                    let mean_square = reduce(s, x, |x, sum| s.fma(x, x, sum)) / cols as f32;
-                    let factor = s.splat(1.0 / (mean_square + eps).sqrt());
-                    token.write(s, |[x, weight, _]| s.mul(s.mul(x, factor), weight));
+                    let mean_square = reduce(s, x, |x, sum| s.float().fma(x, x, sum)) / cols as f32;
+                    let factor = s.float().splat(1.0 / (mean_square + eps).sqrt());
+                    token.write(s, |[x, weight, _]| s.float().mul(s.float().mul(x, factor), weight));
                 }
                 Map::LayerNorm { eps } => {
-                    let mean = reduce(s, x, |x, sum| s.add(x, sum)) / cols as f32;
+                    let mean = reduce(s, x, |x, sum| s.float().add(x, sum)) / cols as f32;
                     let variance = squared_deviation(s, x, mean) / cols as f32;
-                    let (mean, factor) = (s.splat(mean), s.splat(1.0 / (variance + eps).sqrt()));
-                    token.write(s, |[x, weight, bias]| s.fma(s.mul(s.sub(x, mean), factor), weight, bias));
+                    let (mean, factor) = (s.float().splat(mean), s.float().splat(1.0 / (variance + eps).sqrt()));
+                    token.write(s, |[x, weight, bias]| {
+                        s.float().fma(s.float().mul(s.float().sub(x, mean), factor), weight, bias)
+                    });
                 }
-                Map::Gated(function) => token.write(s, |[gate, up, _]| s.mul(function.apply(s, gate), up)),
+                Map::Gated(function) => token.write(s, |[gate, up, _]| s.float().mul(function.apply(s, gate), up)),
                 Map::Activated(function) => token.write(s, |[x, ..]| function.apply(s, x)),
             }
         }
@@ -334,7 +337,7 @@ impl Operation for Fill<'_> {
 /// Folds a row into a sum, `LANES` at a time; the last part is padded with zeros, which must not change the sum.
 #[inline(always)]
 fn reduce<S: Simd>(s: S, row: &[f32], fold: impl Fn(S::Vector, S::Vector) -> S::Vector) -> f32 {
-    let mut sums = [s.splat(0.0); 2];
+    let mut sums = [s.float().splat(0.0); 2];
     let chunks = row.chunks_exact(2 * S::LANES);
     let rest = chunks.remainder();
     let mut padded = [0.0; 32];
@@ -342,24 +345,24 @@ fn reduce<S: Simd>(s: S, row: &[f32], fold: impl Fn(S::Vector, S::Vector) -> S::
     for chunk in chunks.chain(std::iter::once(&padded[..2 * S::LANES])) {
         // SAFETY: a chunk has `2 * LANES` values.
         #[expect(unsafe_code, reason = "loads from a slice of sufficient length")]
-        let values = unsafe { [s.load(chunk.as_ptr()), s.load(chunk.as_ptr().add(S::LANES))] };
+        let values = unsafe { [s.float().load(chunk.as_ptr()), s.float().load(chunk.as_ptr().add(S::LANES))] };
         sums = [fold(values[0], sums[0]), fold(values[1], sums[1])];
     }
-    s.reduce_add(s.add(sums[0], sums[1]))
+    s.float().reduce_add(s.float().add(sums[0], sums[1]))
 }
 
 /// The sum of squared distances from the mean.
 #[inline(always)]
 fn squared_deviation<S: Simd>(s: S, row: &[f32], mean: f32) -> f32 {
     let whole = row.len() - row.len() % S::LANES;
-    let mut sum = s.splat(0.0);
+    let mut sum = s.float().splat(0.0);
     for chunk in row[..whole].chunks_exact(S::LANES) {
         // SAFETY: a chunk has `LANES` values.
         #[expect(unsafe_code, reason = "loads from a slice of sufficient length")]
-        let deviation = s.sub(unsafe { s.load(chunk.as_ptr()) }, s.splat(mean));
-        sum = s.fma(deviation, deviation, sum);
+        let deviation = s.float().sub(unsafe { s.float().load(chunk.as_ptr()) }, s.float().splat(mean));
+        sum = s.float().fma(deviation, deviation, sum);
     }
-    row[whole..].iter().fold(s.reduce_add(sum), |sum, x| sum + (x - mean) * (x - mean))
+    row[whole..].iter().fold(s.float().reduce_add(sum), |sum, x| sum + (x - mean) * (x - mean))
 }
 
 /// One token being written.
@@ -392,8 +395,8 @@ impl Token<'_> {
                 // SAFETY: each input has a group of values, `values` has room for one.
                 #[expect(unsafe_code, reason = "loads and stores within a group")]
                 unsafe {
-                    let value = map(inputs.map(|input| s.load(input.add(lane))));
-                    s.store(values.as_mut_ptr().add(lane), value);
+                    let value = map(inputs.map(|input| s.float().load(input.add(lane))));
+                    s.float().store(values.as_mut_ptr().add(lane), value);
                 }
             }
             values[len..].fill(0.0);
@@ -430,23 +433,168 @@ impl Token<'_> {
 unsafe fn quantize<S: Simd>(s: S, values: &[f32; GROUP], out: *mut i8) -> GroupStats {
     let load = |lane: usize| {
         // SAFETY: callers step through the group by `LANES`.
-        unsafe { s.load(values.as_ptr().add(lane)) }
+        unsafe { s.float().load(values.as_ptr().add(lane)) }
     };
-    let mut amax = s.splat(0.0);
+    let mut amax = s.float().splat(0.0);
     for lane in (0..GROUP).step_by(S::LANES) {
-        amax = s.max(amax, s.abs(load(lane)));
+        let value = load(lane);
+        amax = s.float().max(amax, s.float().max(value, s.float().sub(s.float().splat(0.0), value)));
     }
-    let amax = s.reduce_max(amax);
+    let amax = s.float().reduce_max(amax);
     // Below this the inverse overflows; such values are nothing next to any weight's rounding.
-    let inverse = s.splat(if amax > 1e-30 { 127.0 / amax } else { 0.0 });
-    let mut halves = [s.splat(0.0); 2];
+    let inverse = s.float().splat(if amax > 1e-30 { 127.0 / amax } else { 0.0 });
+    let mut halves = [s.float().splat(0.0); 2];
     for lane in (0..GROUP).step_by(S::LANES) {
-        let rounded = s.round(s.mul(load(lane), inverse));
+        let rounded = s.float().round(s.float().mul(load(lane), inverse));
         let half = &mut halves[lane / (GROUP / 2)];
-        *half = s.add(*half, rounded);
+        *half = s.float().add(*half, rounded);
         // SAFETY: within the group.
         unsafe { s.store_as_i8(out.add(lane), rounded) };
     }
-    let [first, second] = halves.map(|half| s.reduce_add(half));
+    let [first, second] = halves.map(|half| s.float().reduce_add(half));
     GroupStats { scale: amax / 127.0, sums: [first + second, first, second] }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::{CpuLevel, PackedLinear, test_support};
+
+    const BOTH: ActivationKinds = ActivationKinds { float: true, int8: true };
+
+    /// Fills one buffer at every level, checks both forms against `expected`, and that rows do not see each other.
+    #[track_caller]
+    fn check(num_tokens: usize, cols: usize, expected: &[f64], fill: &dyn Fn(&mut Activations, &Compute)) {
+        for cx in test_support::computes() {
+            let mut x = Activations::new(BOTH);
+            // Something larger before: stale content must not show.
+            x.set(&cx, &vec![9.0; (num_tokens + 1) * (cols + 40)], num_tokens + 1, cols + 40);
+            fill(&mut x, &cx);
+            assert_eq!((x.num_tokens(), x.cols()), (num_tokens, cols));
+            let dequantized = x.dequantized();
+            for (index, expected) in expected.iter().enumerate() {
+                let given = f64::from(x.float()[index]);
+                assert!((given - expected).abs() <= 2e-6 * expected.abs().max(1.0), "{index}: {given}, not {expected}");
+                let (row, col) = (index / cols, index % cols);
+                let group = row * cols + col / GROUP * GROUP..row * cols + (col / GROUP * GROUP + GROUP).min(cols);
+                let amax = expected_max(&expected_group(&x, group));
+                assert!((f64::from(dequantized[index]) - given).abs() <= amax / 254.0 * 1.001 + 1e-12);
+            }
+        }
+    }
+
+    fn expected_group(x: &Activations, range: Range<usize>) -> Vec<f32> {
+        x.float()[range].to_vec()
+    }
+
+    fn expected_max(values: &[f32]) -> f64 {
+        values.iter().fold(0.0, |max, value| f64::from(value.abs()).max(max))
+    }
+
+    fn doubles(values: &[f32]) -> Vec<f64> {
+        values.iter().map(|value| f64::from(*value)).collect()
+    }
+
+    const SHAPES: [(usize, usize); 8] = [(1, 1), (3, 31), (2, 32), (5, 33), (1, 576), (7, 172), (40, 576), (0, 64)];
+
+    #[test]
+    fn copies_and_gathers() {
+        for (num_tokens, cols) in SHAPES {
+            let x = test_support::random(1, num_tokens * cols);
+            check(num_tokens, cols, &doubles(&x), &|a, cx| a.set(cx, &x, num_tokens, cols));
+            let rows: Vec<u32> = (0..num_tokens as u32).rev().step_by(2).collect();
+            let gathered: Vec<f64> =
+                rows.iter().flat_map(|row| doubles(&x[*row as usize * cols..(*row as usize + 1) * cols])).collect();
+            check(rows.len(), cols, &gathered, &|a, cx| a.set_rows(cx, &x, &rows, cols));
+        }
+    }
+
+    #[test]
+    fn normalises() {
+        for (num_tokens, cols) in SHAPES {
+            let x = test_support::random(2, num_tokens * cols);
+            let (weight, bias) = (test_support::random(3, cols), test_support::random(4, cols));
+            let (mut rms, mut layer) = (Vec::new(), Vec::new());
+            for row in x.chunks_exact(cols) {
+                let row = doubles(row);
+                let mean = row.iter().sum::<f64>() / cols as f64;
+                let mean_square = row.iter().map(|v| v * v).sum::<f64>() / cols as f64;
+                let variance = row.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / cols as f64;
+                for (col, v) in row.iter().enumerate() {
+                    rms.push(v / (mean_square + f64::from(1e-5f32)).sqrt() * f64::from(weight[col]));
+                    let normal = (v - mean) / (variance + f64::from(1e-3f32)).sqrt();
+                    layer.push(normal * f64::from(weight[col]) + f64::from(bias[col]));
+                }
+            }
+            check(num_tokens, cols, &rms, &|a, cx| a.set_rms_norm(cx, &x, &weight, 1e-5, num_tokens, cols));
+            check(num_tokens, cols, &layer, &|a, cx| a.set_layer_norm(cx, &x, &weight, &bias, 1e-3, num_tokens, cols));
+            if num_tokens > 0 {
+                let last = [num_tokens as u32 - 1];
+                let expected = &rms[(num_tokens - 1) * cols..];
+                check(1, cols, expected, &|a, cx| a.set_rms_norm_rows(cx, &x, &last, &weight, 1e-5, cols));
+            }
+        }
+    }
+
+    #[test]
+    fn activates() {
+        let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+        // erf by its series, exact to double precision on this range.
+        let erf = |x: f64| {
+            let (mut term, mut sum) = (x, x);
+            for n in 1..200 {
+                term *= -x * x / f64::from(n);
+                sum += term / f64::from(2 * n + 1);
+            }
+            sum * std::f64::consts::FRAC_2_SQRT_PI
+        };
+        let (num_tokens, cols) = (3, 100);
+        let gate: Vec<f32> = test_support::random(5, num_tokens * cols).iter().map(|x| 4.0 * x).collect();
+        let up = test_support::random(6, num_tokens * cols);
+        for function in [ActivationFn::Silu, ActivationFn::GeluTanh, ActivationFn::Gelu, ActivationFn::Relu] {
+            let apply = |x: f64| match function {
+                ActivationFn::Silu => x * sigmoid(x),
+                ActivationFn::GeluTanh => {
+                    0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3))).tanh())
+                }
+                ActivationFn::Gelu => 0.5 * x * (1.0 + erf(x / std::f64::consts::SQRT_2)),
+                ActivationFn::Relu => x.max(0.0),
+            };
+            let activated: Vec<f64> = gate.iter().map(|x| apply(f64::from(*x))).collect();
+            let gated: Vec<f64> = activated.iter().zip(&up).map(|(a, up)| a * f64::from(*up)).collect();
+            check(num_tokens, cols, &gated, &|a, cx| a.set_gated(cx, function, &gate, &up, num_tokens, cols));
+            check(num_tokens, cols, &activated, &|a, cx| a.set_activated(cx, function, &gate, num_tokens, cols));
+        }
+    }
+
+    #[test]
+    fn sums_are_of_the_bytes() {
+        let cx = Compute::with_level(1, CpuLevel::detect()).unwrap();
+        let mut x = Activations::new(BOTH);
+        x.set(&cx, &test_support::random(7, 3 * 96), 3, 96);
+        for (group, stats) in x.quants.chunks_exact(GROUP).zip(&x.stats) {
+            let sum = |bytes: &[i8]| bytes.iter().map(|byte| f32::from(*byte)).sum::<f32>();
+            assert_eq!(stats.sums, [sum(group), sum(&group[..16]), sum(&group[16..])]);
+        }
+    }
+
+    #[test]
+    fn extreme_values_stay_finite() {
+        let cx = Compute::with_level(1, CpuLevel::detect()).unwrap();
+        let mut x = Activations::new(BOTH);
+        for value in [0.0, 1e-38, 1e-45, 3e38] {
+            x.set(&cx, &[value; 32], 1, 32);
+            assert!(x.dequantized().iter().all(|v| v.is_finite()), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_weight_says_what_it_reads() {
+        let cx = Compute::new(1);
+        let weight = PackedLinear::pack(&cx, crate::WeightFormat::F32, 1, 1, &[0; 4]).unwrap();
+        assert!(Activations::new(BOTH).has(weight.activation_kind()));
+        assert!(!Activations::new(ActivationKinds { float: false, int8: true }).has(weight.activation_kind()));
+    }
 }

@@ -102,10 +102,6 @@ impl Buffer {
         self.start.as_ptr()
     }
 
-    pub(super) fn as_mut_ptr(&mut self) -> *mut u8 {
-        self.start.as_ptr()
-    }
-
     pub(super) fn as_mut_slice(&mut self) -> &mut [u8] {
         // SAFETY: owned, zeroed at allocation.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }

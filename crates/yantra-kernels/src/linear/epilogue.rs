@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "threads write disjoint rows of one output")]
 
 use super::{scratch::UNIT_TILES, simd::Simd};
+use crate::simd::Simd as _;
 
 /// The output of a job for a range of tokens.
 #[derive(Clone, Copy)]
@@ -14,6 +15,12 @@ pub(super) struct Epilogue<'a> {
 }
 
 impl Epilogue<'_> {
+    /// Without the first `tokens` tokens.
+    #[inline(always)]
+    pub(super) fn skip(self, tokens: usize) -> Self {
+        Self { out: self.out.wrapping_add(tokens * self.rows), ..self }
+    }
+
     /// Stores `LANES` results of a token, less those past the last row: `value + bias + out`.
     #[inline(always)]
     pub(super) fn store<S: Simd>(&self, s: S, tile: usize, token: usize, value: S::Vector) {
@@ -24,19 +31,19 @@ impl Epilogue<'_> {
             unsafe {
                 let mut value = value;
                 if let Some(bias) = self.bias {
-                    value = s.add(value, s.load(bias.as_ptr().add(row)));
+                    value = s.float().add(value, s.float().load(bias.as_ptr().add(row)));
                 }
                 if self.accumulate {
-                    value = s.add(value, s.load(out));
+                    value = s.float().add(value, s.float().load(out));
                 }
-                s.store(out, value);
+                s.float().store(out, value);
             }
             return;
         }
         let mut values = [0.0; 16];
         // SAFETY: no instruction set has more than 16 lanes; rows below `rows` exist and are this task's own.
         unsafe {
-            s.store(values.as_mut_ptr(), value);
+            s.float().store(values.as_mut_ptr(), value);
             for lane in 0..self.rows - row {
                 let mut value = values[lane];
                 if let Some(bias) = self.bias {
@@ -51,11 +58,22 @@ impl Epilogue<'_> {
     }
 
     /// Stores the accumulators `[num_tokens, UNIT_TILES * LANES]` of one unit, without its second tile unless `both`.
+    ///
+    /// # Safety
+    /// There are accumulators for that many tokens.
     #[inline(always)]
-    pub(super) fn store_unit<S: Simd>(&self, s: S, first_tile: usize, both: bool, acc: &[f32]) {
-        for (token, acc) in acc.chunks_exact(UNIT_TILES * S::LANES).enumerate() {
-            // SAFETY: a chunk has `UNIT_TILES * LANES` values.
-            let values = unsafe { [s.load(acc.as_ptr()), s.load(acc.as_ptr().add(S::LANES))] };
+    pub(super) unsafe fn store_unit<S: Simd>(
+        &self,
+        s: S,
+        first_tile: usize,
+        both: bool,
+        acc: *const f32,
+        num_tokens: usize,
+    ) {
+        for token in 0..num_tokens {
+            let acc = acc.wrapping_add(token * UNIT_TILES * S::LANES);
+            // SAFETY: vouched for by the caller.
+            let values = unsafe { [s.float().load(acc), s.float().load(acc.add(S::LANES))] };
             self.store(s, first_tile, token, values[0]);
             if both {
                 self.store(s, first_tile + 1, token, values[1]);

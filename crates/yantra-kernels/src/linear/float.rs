@@ -6,16 +6,20 @@
 
 use super::{
     epilogue::Epilogue,
-    scratch::{self, UNIT_TILES},
+    scratch::{self, Scratch, UNIT_TILES},
     simd::{Operation, Simd},
 };
+use crate::simd::Simd as _;
 use std::{marker::PhantomData, ops::Range};
 
 const K_BLOCK: usize = 256;
 /// Tokens from which half-precision weights are converted once per panel instead of once per block of tokens.
 const PANEL_TOKENS: usize = 8;
-/// Tokens of a register block.
-const TOKEN_BLOCK: usize = 6;
+
+/// Bytes of scratch a panel needs.
+pub(super) fn panel_bytes(lanes: usize) -> usize {
+    UNIT_TILES * K_BLOCK * lanes * 4
+}
 
 /// A float format of packed weights.
 pub(super) trait FloatFormat: 'static {
@@ -34,7 +38,7 @@ impl FloatFormat for Single {
     #[inline(always)]
     unsafe fn load<S: Simd>(s: S, from: *const u8) -> S::Vector {
         // SAFETY: passed on.
-        unsafe { s.load(from.cast()) }
+        unsafe { s.float().load(from.cast()) }
     }
 }
 
@@ -43,7 +47,7 @@ impl FloatFormat for Half {
     #[inline(always)]
     unsafe fn load<S: Simd>(s: S, from: *const u8) -> S::Vector {
         // SAFETY: passed on.
-        unsafe { s.load_f16(from.cast()) }
+        unsafe { s.float().load_f16(from.cast()) }
     }
 }
 
@@ -52,7 +56,7 @@ impl FloatFormat for Brain {
     #[inline(always)]
     unsafe fn load<S: Simd>(s: S, from: *const u8) -> S::Vector {
         // SAFETY: passed on.
-        unsafe { s.load_bf16(from.cast()) }
+        unsafe { s.float().load_bf16(from.cast()) }
     }
 }
 
@@ -66,6 +70,7 @@ pub(super) struct FloatUnits<'a, W> {
     pub(super) x: *const f32,
     pub(super) cols: usize,
     pub(super) num_tokens: usize,
+    pub(super) scratch: Scratch<'a>,
     pub(super) epilogue: Epilogue<'a>,
     pub(super) format: PhantomData<W>,
 }
@@ -86,17 +91,17 @@ impl<W: FloatFormat> FloatUnits<'_, W> {
     ) {
         let mut done = 0;
         while done < self.num_tokens {
-            let count = scratch::block(self.num_tokens - done, TOKEN_BLOCK);
+            let count = scratch::block(self.num_tokens - done, if S::TOKEN_BLOCK > 2 { 6 } else { S::TOKEN_BLOCK });
             let x = self.x.wrapping_add(done * self.cols + k);
             let acc = acc.wrapping_add(done * UNIT_TILES * S::LANES);
             let block = Block { tiles, x, cols: self.cols, len, acc };
             match count {
-                1 => s.vectorize(BlockKernel::<V, 1>(block, PhantomData)),
-                2 => s.vectorize(BlockKernel::<V, 2>(block, PhantomData)),
-                3 => s.vectorize(BlockKernel::<V, 3>(block, PhantomData)),
-                4 => s.vectorize(BlockKernel::<V, 4>(block, PhantomData)),
-                5 => s.vectorize(BlockKernel::<V, 5>(block, PhantomData)),
-                _ => s.vectorize(BlockKernel::<V, 6>(block, PhantomData)),
+                2 if S::TOKEN_BLOCK > 1 => s.vectorize(BlockKernel::<V, 2>(block, PhantomData)),
+                3 if S::TOKEN_BLOCK > 2 => s.vectorize(BlockKernel::<V, 3>(block, PhantomData)),
+                4 if S::TOKEN_BLOCK > 2 => s.vectorize(BlockKernel::<V, 4>(block, PhantomData)),
+                5 if S::TOKEN_BLOCK > 2 => s.vectorize(BlockKernel::<V, 5>(block, PhantomData)),
+                6 if S::TOKEN_BLOCK > 2 => s.vectorize(BlockKernel::<V, 6>(block, PhantomData)),
+                _ => s.vectorize(BlockKernel::<V, 1>(block, PhantomData)),
             }
             done += count;
         }
@@ -113,7 +118,7 @@ impl<W: FloatFormat> FloatUnits<'_, W> {
                 // SAFETY: by the contract.
                 unsafe {
                     let to = panel.add((t * K_BLOCK + k) * S::LANES);
-                    s.store(to, W::load(s, tile.add(k * S::LANES * W::BYTES)));
+                    s.float().store(to, W::load(s, tile.add(k * S::LANES * W::BYTES)));
                 }
             }
         }
@@ -126,32 +131,31 @@ impl<W: FloatFormat> Operation for FloatUnits<'_, W> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let use_panel = W::BYTES < 4 && self.num_tokens >= PANEL_TOKENS;
-        let panel_bytes = if use_panel { UNIT_TILES * K_BLOCK * S::LANES * 4 } else { 0 };
-        scratch::with(panel_bytes, self.num_tokens * UNIT_TILES * S::LANES, |panel, acc| {
-            for unit in self.units.clone() {
-                let first = unit * UNIT_TILES;
-                // An odd last tile is computed twice; the copy is not stored.
-                let tiles = [first, (first + 1).min(self.num_tiles - 1)];
-                acc.fill(0.0);
+        let acc_len = self.num_tokens * UNIT_TILES * S::LANES;
+        assert!(self.scratch.panel.len() >= panel_bytes(S::LANES) && self.scratch.acc.len() >= acc_len);
+        let (panel, acc) = (self.scratch.panel.as_mut_ptr(), self.scratch.acc.as_mut_ptr());
+        for unit in self.units.clone() {
+            let first = unit * UNIT_TILES;
+            // An odd last tile is computed twice; the copy is not stored.
+            let tiles = [first, (first + 1).min(self.num_tiles - 1)];
+            // SAFETY: columns `k..k + len` of both tiles exist; scratch was sized for them.
+            unsafe {
+                std::ptr::write_bytes(acc, 0, acc_len);
                 for k in (0..self.cols).step_by(K_BLOCK) {
                     let len = K_BLOCK.min(self.cols - k);
-                    let tiles =
-                        tiles.map(|tile| self.weight.wrapping_add(tile * self.tile_bytes + k * S::LANES * W::BYTES));
-                    // SAFETY: columns `k..k + len` of both tiles exist; scratch was sized for them.
-                    unsafe {
-                        if use_panel {
-                            Self::convert(s, tiles, len, panel.as_mut_ptr().cast());
-                            let start = panel.as_ptr();
-                            let panels = [start, start.wrapping_add(K_BLOCK * S::LANES * 4)];
-                            self.multiply::<S, Single>(s, panels, k, len, acc.as_mut_ptr());
-                        } else {
-                            self.multiply::<S, W>(s, tiles, k, len, acc.as_mut_ptr());
-                        }
+                    let tile = |tile: usize| tile * self.tile_bytes + k * S::LANES * W::BYTES;
+                    let tiles = [self.weight.add(tile(tiles[0])), self.weight.add(tile(tiles[1]))];
+                    if use_panel {
+                        Self::convert(s, tiles, len, panel.cast());
+                        let panels = [panel.cast_const(), panel.add(K_BLOCK * S::LANES * 4).cast_const()];
+                        self.multiply::<S, Single>(s, panels, k, len, acc);
+                    } else {
+                        self.multiply::<S, W>(s, tiles, k, len, acc);
                     }
                 }
-                self.epilogue.store_unit(s, first, first + 1 < self.num_tiles, acc);
+                self.epilogue.store_unit(s, first, first + 1 < self.num_tiles, acc, self.num_tokens);
             }
-        });
+        }
     }
 }
 
@@ -172,26 +176,27 @@ struct BlockKernel<W, const N: usize>(Block, PhantomData<W>);
 impl<W: FloatFormat, const N: usize> Operation for BlockKernel<W, N> {
     type Output = ();
 
+    #[allow(clippy::needless_range_loop, reason = "tiles and tokens are indices of several arrays")]
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Block { tiles, x, cols, len, acc: acc_start } = self.0;
-        let mut sums = [[s.splat(0.0); N]; UNIT_TILES];
+        let mut sums = [[s.float().splat(0.0); N]; UNIT_TILES];
         // SAFETY: the maker of the block vouches for weights, activations and accumulators.
         unsafe {
             for k in 0..len {
                 let weights: [S::Vector; UNIT_TILES] =
                     std::array::from_fn(|t| W::load(s, tiles[t].add(k * S::LANES * W::BYTES)));
                 for n in 0..N {
-                    let value = s.splat(*x.add(n * cols + k));
+                    let value = s.float().splat(*x.add(n * cols + k));
                     for t in 0..UNIT_TILES {
-                        sums[t][n] = s.fma(weights[t], value, sums[t][n]);
+                        sums[t][n] = s.float().fma(weights[t], value, sums[t][n]);
                     }
                 }
             }
             for (t, sums) in sums.into_iter().enumerate() {
                 for (n, sum) in sums.into_iter().enumerate() {
                     let acc = acc_start.add((n * UNIT_TILES + t) * S::LANES);
-                    s.store(acc, s.add(s.load(acc), sum));
+                    s.float().store(acc, s.float().add(s.float().load(acc), sum));
                 }
             }
         }

@@ -10,6 +10,7 @@
 
 use super::{extract::Block, simd::Simd};
 use crate::WeightFormat;
+use crate::simd::Simd as _;
 
 /// Consecutive k that share an activation scale.
 pub(crate) const GROUP: usize = 32;
@@ -267,7 +268,7 @@ impl Scales for Half {
     #[inline(always)]
     unsafe fn unpack<S: Simd>(s: S, from: *const u8, group: usize) -> GroupScales<S> {
         // SAFETY: within the record.
-        let d = unsafe { s.load_f16(from.add(group * 2 * S::LANES).cast()) };
+        let d = unsafe { s.float().load_f16(from.add(group * 2 * S::LANES).cast()) };
         GroupScales { scale: [d; 2], min: [d; 2] }
     }
 }
@@ -286,7 +287,7 @@ impl Scales for HalfAffine {
         // SAFETY: within the record.
         let (d, min) = unsafe {
             let record = from.add(group * 4 * S::LANES);
-            (s.load_f16(record.cast()), s.load_f16(record.add(2 * S::LANES).cast()))
+            (s.float().load_f16(record.cast()), s.float().load_f16(record.add(2 * S::LANES).cast()))
         };
         GroupScales { scale: [d; 2], min: [min; 2] }
     }
@@ -310,10 +311,10 @@ impl Scales for SuperAffine {
         // SAFETY: within the record.
         unsafe {
             let record = from.add(group / 8 * Self::LANE_BYTES * S::LANES);
-            let (d, dmin) = (s.load_f16(record.cast()), s.load_f16(record.add(2 * S::LANES).cast()));
+            let (d, dmin) = (s.float().load_f16(record.cast()), s.float().load_f16(record.add(2 * S::LANES).cast()));
             let bytes = record.add((4 + group % 8 * 2) * S::LANES);
-            let scale = s.mul(d, s.load_u8_float(bytes));
-            let min = s.mul(dmin, s.load_u8_float(bytes.add(S::LANES)));
+            let scale = s.float().mul(d, s.load_u8_float(bytes));
+            let min = s.float().mul(dmin, s.load_u8_float(bytes.add(S::LANES)));
             GroupScales { scale: [scale; 2], min: [min; 2] }
         }
     }
@@ -339,12 +340,12 @@ impl Scales for SuperAffineHalved {
         // SAFETY: within the record.
         unsafe {
             let record = from.add(group / 8 * Self::LANE_BYTES * S::LANES);
-            let (d, dmin) = (s.load_f16(record.cast()), s.load_f16(record.add(2 * S::LANES).cast()));
+            let (d, dmin) = (s.float().load_f16(record.cast()), s.float().load_f16(record.add(2 * S::LANES).cast()));
             let bytes = record.add((4 + group % 8 * 4) * S::LANES);
             let byte = |index: usize| s.load_u8_float(bytes.add(index * S::LANES));
             GroupScales {
-                scale: [s.mul(d, byte(0)), s.mul(d, byte(1))],
-                min: [s.mul(dmin, byte(2)), s.mul(dmin, byte(3))],
+                scale: [s.float().mul(d, byte(0)), s.float().mul(d, byte(1))],
+                min: [s.float().mul(dmin, byte(2)), s.float().mul(dmin, byte(3))],
             }
         }
     }
@@ -364,7 +365,9 @@ impl Scales for SuperScaled {
         // SAFETY: within the record.
         unsafe {
             let record = from.add(group / 8 * Self::LANE_BYTES * S::LANES);
-            let scale = s.mul(s.load_f16(record.cast()), s.load_i8_float(record.add((2 + group % 8) * S::LANES)));
+            let scale = s
+                .float()
+                .mul(s.float().load_f16(record.cast()), s.load_i8_float(record.add((2 + group % 8) * S::LANES)));
             GroupScales { scale: [scale; 2], min: [scale; 2] }
         }
     }
@@ -384,9 +387,10 @@ impl Scales for SuperScaledHalved {
         // SAFETY: within the record.
         unsafe {
             let record = from.add(group / 8 * Self::LANE_BYTES * S::LANES);
-            let d = s.load_f16(record.cast());
+            let d = s.float().load_f16(record.cast());
             let bytes = record.add((2 + group % 8 * 2) * S::LANES);
-            let scale = [s.mul(d, s.load_i8_float(bytes)), s.mul(d, s.load_i8_float(bytes.add(S::LANES)))];
+            let scale =
+                [s.float().mul(d, s.load_i8_float(bytes)), s.float().mul(d, s.load_i8_float(bytes.add(S::LANES)))];
             GroupScales { scale, min: scale }
         }
     }

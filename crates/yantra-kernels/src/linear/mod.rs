@@ -27,8 +27,8 @@ use float::FloatUnits;
 pub(crate) use layout::GROUP;
 use layout::{TileLayout, with_layout};
 pub(crate) use quantized::Tokens;
-use quantized::{Direct, Panel, Tiles};
-use scratch::UNIT_TILES;
+use quantized::{DIRECT_TOKENS, Direct, Panel, Tiles};
+use scratch::{Scratch, UNIT_TILES};
 use simd::Isa;
 use std::{marker::PhantomData, ops::Range};
 
@@ -135,14 +135,25 @@ impl PackedLinear {
 
     /// Rows `units` of the product with tokens `tokens`.
     fn multiply(&self, x: &Activations, tokens: Range<usize>, units: Range<usize>, epilogue: Epilogue<'_>) {
+        let acc_len = tokens.len() * UNIT_TILES * self.lanes;
         if self.format.is_float() {
-            self.multiply_float(x, tokens, units, epilogue);
+            scratch::with(float::panel_bytes(self.lanes), acc_len, |scratch| {
+                self.multiply_float(x, tokens, units, scratch, epilogue);
+            });
         } else {
-            self.multiply_quantized(x, tokens, units, epilogue);
+            let panel_bytes = quantized::panel_bytes(self.cols.div_ceil(GROUP), self.lanes);
+            scratch::with(panel_bytes, acc_len, |scratch| self.multiply_quantized(x, tokens, units, scratch, epilogue));
         }
     }
 
-    fn multiply_float(&self, x: &Activations, tokens: Range<usize>, units: Range<usize>, epilogue: Epilogue<'_>) {
+    fn multiply_float(
+        &self,
+        x: &Activations,
+        tokens: Range<usize>,
+        units: Range<usize>,
+        scratch: Scratch<'_>,
+        epilogue: Epilogue<'_>,
+    ) {
         let rows = &x.float()[tokens.start * self.cols..tokens.end * self.cols];
         macro_rules! run {
             ($format:ty) => {
@@ -154,6 +165,7 @@ impl PackedLinear {
                     x: rows.as_ptr(),
                     cols: self.cols,
                     num_tokens: tokens.len(),
+                    scratch,
                     epilogue,
                     format: PhantomData,
                 })
@@ -166,37 +178,35 @@ impl PackedLinear {
         }
     }
 
-    fn multiply_quantized(&self, x: &Activations, tokens: Range<usize>, units: Range<usize>, epilogue: Epilogue<'_>) {
+    fn multiply_quantized(
+        &self,
+        x: &Activations,
+        tokens: Range<usize>,
+        units: Range<usize>,
+        scratch: Scratch<'_>,
+        epilogue: Epilogue<'_>,
+    ) {
         let TileLayout { quants_start, tile_bytes } = self.layout;
         let weight = Tiles { start: self.buffer.as_ptr(), tile_bytes, quants_start };
         let num_tiles = self.num_tiles();
         let tiles = units.start * UNIT_TILES..(units.end * UNIT_TILES).min(num_tiles);
-        let count = tokens.len();
         let tokens = x.int8_tokens(tokens);
-        macro_rules! direct {
-            ($q:ty, $c:ty, $run:expr, $parts:expr, $n:literal) => {
-                self.isa.dispatch(Direct::<$q, $c, { $run }, { $parts }, $n> {
+        let isa = self.isa;
+        with_layout!(self.format, Q, C, RUN, PARTS => {
+            let layout = PhantomData;
+            if tokens.count <= DIRECT_TOKENS {
+                isa.dispatch(Direct::<Q, C, RUN, PARTS> { weight, tiles, tokens, epilogue, layout });
+            } else {
+                isa.dispatch(Panel::<Q, C, RUN, PARTS> {
                     weight,
-                    tiles,
+                    num_tiles,
+                    units,
                     tokens,
+                    scratch,
                     epilogue,
-                    layout: PhantomData,
-                })
-            };
-        }
-        with_layout!(self.format, Q, C, RUN, PARTS => match count {
-            1 => direct!(Q, C, RUN, PARTS, 1),
-            2 => direct!(Q, C, RUN, PARTS, 2),
-            3 => direct!(Q, C, RUN, PARTS, 3),
-            4 => direct!(Q, C, RUN, PARTS, 4),
-            _ => self.isa.dispatch(Panel::<Q, C, RUN, PARTS> {
-                weight,
-                num_tiles,
-                units,
-                tokens,
-                epilogue,
-                layout: PhantomData,
-            }),
+                    layout,
+                });
+            }
         });
     }
 }

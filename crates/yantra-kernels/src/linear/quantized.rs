@@ -10,12 +10,15 @@
 use super::{
     epilogue::Epilogue,
     layout::{GROUP, GroupScales, Quants, Scales},
-    scratch::{self, UNIT_TILES},
+    scratch::{self, Scratch, UNIT_TILES},
     simd::{Operation, Simd},
 };
 use crate::activations::GroupStats;
+use crate::simd::Simd as _;
 use std::{marker::PhantomData, ops::Range};
 
+/// Most tokens that go through the direct kernel.
+pub(super) const DIRECT_TOKENS: usize = 4;
 /// Groups unpacked into a panel at once: two tiles of it should leave room in the first-level cache.
 const PANEL_GROUPS: usize = 32;
 
@@ -63,51 +66,100 @@ const fn has_min<S: Simd>(run: usize) -> bool {
     run != 0 || S::WIDE_DOT
 }
 
-/// Integer dot products of one part of a group: `sums[tile][token]`.
+/// Integer dot products of part `PART` of a group: `sums[tile][token]`.
 ///
 /// # Safety
 /// `quants[n]` point to the 32 activations of the group.
 #[inline(always)]
-unsafe fn dot_part<S, G, const RUN: usize, const PARTS: usize, const T: usize, const N: usize>(
+unsafe fn dot_part<S, G, const RUN: usize, const PARTS: usize, const PART: usize, const T: usize, const N: usize>(
     s: S,
     tiles: &[G; T],
     quants: &[*const i8; N],
-    part: usize,
 ) -> [[S::Int; N]; T]
 where
     S: Simd,
     G: Group<S>,
 {
     let quads = 8 / PARTS;
-    let run = if S::WIDE_DOT || RUN == 0 || RUN > quads { quads } else { RUN };
+    let run = if S::WIDE_DOT || RUN > quads { quads } else { RUN };
     let mut sums = [[s.zero(); N]; T];
-    for first in (part * quads..(part + 1) * quads).step_by(run) {
-        let mut partial = [[s.zero(); N]; T];
-        for j in first..first + run {
-            // SAFETY: `j` is below 8; quads of the group are readable.
-            let weights: [S::Int; T] = std::array::from_fn(|t| unsafe { tiles[t].quad(s, j) });
-            for n in 0..N {
-                // SAFETY: as above.
-                let quad = unsafe { s.load_quad(quants[n].add(4 * j)) };
-                for t in 0..T {
-                    if RUN == 0 {
-                        sums[t][n] = s.dot_i8(sums[t][n], weights[t], quad);
-                    } else {
-                        partial[t][n] = s.dot_u8(partial[t][n], weights[t], quad);
+    let mut partial = [[s.zero(); N]; T];
+    // Unrolled by hand: rolled, which the compiler prefers for many tokens, the loop costs an eighth more.
+    macro_rules! quads {
+        ($($j:literal)*) => {$(
+            if $j / quads == PART {
+                // SAFETY: quads of the group are readable.
+                let weights: [S::Int; T] = std::array::from_fn(|t| unsafe { tiles[t].quad(s, $j) });
+                for n in 0..N {
+                    // SAFETY: as above.
+                    let quad = unsafe { s.load_quad(quants[n].add(4 * $j)) };
+                    for t in 0..T {
+                        if RUN == 0 {
+                            sums[t][n] = s.pin(s.dot_i8(sums[t][n], weights[t], quad));
+                        } else {
+                            partial[t][n] = s.pin(s.dot_u8(partial[t][n], weights[t], quad));
+                        }
+                    }
+                }
+                if RUN != 0 && ($j + 1) % run == 0 {
+                    for t in 0..T {
+                        for n in 0..N {
+                            let sum = s.widen(partial[t][n]);
+                            sums[t][n] = if run == quads { sum } else { s.add_i32(sums[t][n], sum) };
+                            partial[t][n] = s.zero();
+                        }
                     }
                 }
             }
-        }
-        if RUN != 0 {
-            for t in 0..T {
-                for n in 0..N {
-                    let sum = s.widen(partial[t][n]);
-                    sums[t][n] = if run == quads { sum } else { s.add_i32(sums[t][n], sum) };
-                }
+        )*};
+    }
+    quads!(0 1 2 3 4 5 6 7);
+    sums
+}
+
+/// Adds the contribution of one part of a group to the accumulators.
+///
+/// # Safety
+/// As [`accumulate`]; `PART` is below `PARTS`.
+#[inline(always)]
+unsafe fn accumulate_part<
+    S,
+    G,
+    const RUN: usize,
+    const PARTS: usize,
+    const PART: usize,
+    const T: usize,
+    const N: usize,
+>(
+    s: S,
+    tiles: &[G; T],
+    tokens: &Tokens,
+    group: usize,
+    acc: &mut [[S::Vector; N]; T],
+) where
+    S: Simd,
+    G: Group<S>,
+{
+    // SAFETY: within the activations by the contract.
+    let quants: [*const i8; N] =
+        std::array::from_fn(|n| unsafe { tokens.quants.add((n * tokens.groups + group) * GROUP) });
+    // SAFETY: each of `quants` points to a group.
+    let sums = unsafe { dot_part::<S, G, RUN, PARTS, PART, T, N>(s, tiles, &quants) };
+    for n in 0..N {
+        // SAFETY: within the activations by the contract.
+        let stats = unsafe { &*tokens.stats.add(n * tokens.groups + group) };
+        let activation_scale = s.float().splat(stats.scale);
+        let activation_sum = s.float().splat(stats.sums[if PARTS == 1 { 0 } else { 1 + PART }]);
+        for t in 0..T {
+            // SAFETY: the part exists.
+            let (scale, min) = unsafe { (tiles[t].scale(s, PART), tiles[t].min(s, PART)) };
+            let mut value = s.float().mul(s.to_float(sums[t][n]), scale);
+            if has_min::<S>(RUN) {
+                value = s.float().fma(min, activation_sum, value);
             }
+            acc[t][n] = s.float().fma(value, activation_scale, acc[t][n]);
         }
     }
-    sums
 }
 
 /// Adds the contribution of one group to the accumulators.
@@ -125,26 +177,11 @@ unsafe fn accumulate<S, G, const RUN: usize, const PARTS: usize, const T: usize,
     S: Simd,
     G: Group<S>,
 {
-    // SAFETY: within the activations by the contract.
-    let quants: [*const i8; N] =
-        std::array::from_fn(|n| unsafe { tokens.quants.add((n * tokens.groups + group) * GROUP) });
-    for part in 0..PARTS {
-        // SAFETY: each of `quants` points to a group.
-        let sums = unsafe { dot_part::<S, G, RUN, PARTS, T, N>(s, tiles, &quants, part) };
-        for n in 0..N {
-            // SAFETY: within the activations by the contract.
-            let stats = unsafe { &*tokens.stats.add(n * tokens.groups + group) };
-            let activation_scale = s.splat(stats.scale);
-            let activation_sum = s.splat(stats.sums[if PARTS == 1 { 0 } else { 1 + part }]);
-            for t in 0..T {
-                // SAFETY: `part` is below `PARTS`.
-                let (scale, min) = unsafe { (tiles[t].scale(s, part), tiles[t].min(s, part)) };
-                let mut value = s.mul(s.to_float(sums[t][n]), scale);
-                if has_min::<S>(RUN) {
-                    value = s.fma(min, activation_sum, value);
-                }
-                acc[t][n] = s.fma(value, activation_scale, acc[t][n]);
-            }
+    // SAFETY: passed on.
+    unsafe {
+        accumulate_part::<S, G, RUN, PARTS, 0, T, N>(s, tiles, tokens, group, acc);
+        if PARTS == 2 {
+            accumulate_part::<S, G, RUN, PARTS, 1, T, N>(s, tiles, tokens, group, acc);
         }
     }
 }
@@ -165,8 +202,8 @@ impl<S: Simd> Unpacked<S> {
             (Q::unpack(s, tile.add(quants_start + group * Q::LANE_BYTES * S::LANES)), C::unpack(s, tile, group))
         };
         if !C::AFFINE {
-            let offset = s.splat(-f32::from(Q::OFFSET));
-            scales.min = [s.mul(scales.scale[0], offset), s.mul(scales.scale[1], offset)];
+            let offset = s.float().splat(-f32::from(Q::OFFSET));
+            scales.min = [s.float().mul(scales.scale[0], offset), s.float().mul(scales.scale[1], offset)];
         }
         Self { quads, scales }
     }
@@ -204,9 +241,9 @@ impl<S: Simd, const RUN: usize, const PARTS: usize> InPanel<S, RUN, PARTS> {
                 s.store_int(to.add(j * Self::REGISTER), *quad);
             }
             for part in 0..PARTS {
-                s.store(to.add((8 + part) * Self::REGISTER).cast(), group.scales.scale[part]);
+                s.float().store(to.add((8 + part) * Self::REGISTER).cast(), group.scales.scale[part]);
                 if has_min::<S>(RUN) {
-                    s.store(to.add((8 + PARTS + part) * Self::REGISTER).cast(), group.scales.min[part]);
+                    s.float().store(to.add((8 + PARTS + part) * Self::REGISTER).cast(), group.scales.min[part]);
                 }
             }
         }
@@ -222,21 +259,21 @@ impl<S: Simd, const RUN: usize, const PARTS: usize> Group<S> for InPanel<S, RUN,
     #[inline(always)]
     unsafe fn scale(&self, s: S, part: usize) -> S::Vector {
         // SAFETY: within the group.
-        unsafe { s.load(self.0.add((8 + part) * Self::REGISTER).cast()) }
+        unsafe { s.float().load(self.0.add((8 + part) * Self::REGISTER).cast()) }
     }
     #[inline(always)]
     unsafe fn min(&self, s: S, part: usize) -> S::Vector {
         if has_min::<S>(RUN) {
             // SAFETY: within the group.
-            unsafe { s.load(self.0.add((8 + PARTS + part) * Self::REGISTER).cast()) }
+            unsafe { s.float().load(self.0.add((8 + PARTS + part) * Self::REGISTER).cast()) }
         } else {
-            s.splat(0.0)
+            s.float().splat(0.0)
         }
     }
 }
 
-/// The direct kernel: tiles `tiles` for `N` tokens.
-pub(super) struct Direct<'a, Q, C, const RUN: usize, const PARTS: usize, const N: usize> {
+/// The direct kernel: tiles `tiles` for a few tokens.
+pub(super) struct Direct<'a, Q, C, const RUN: usize, const PARTS: usize> {
     pub(super) weight: Tiles,
     pub(super) tiles: Range<usize>,
     pub(super) tokens: Tokens,
@@ -244,8 +281,36 @@ pub(super) struct Direct<'a, Q, C, const RUN: usize, const PARTS: usize, const N
     pub(super) layout: PhantomData<(Q, C)>,
 }
 
+impl<Q: Quants, C: Scales, const RUN: usize, const PARTS: usize> Operation for Direct<'_, Q, C, RUN, PARTS> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let mut rest = self;
+        while rest.tokens.count > 0 {
+            let count =
+                scratch::block(rest.tokens.count, if S::TOKEN_BLOCK > 2 { DIRECT_TOKENS } else { S::TOKEN_BLOCK });
+            // SAFETY: that many tokens are left.
+            let next = unsafe { rest.tokens.skip(count) };
+            let Self { weight, tokens, epilogue, layout, .. } = rest;
+            let block = Self { weight, tiles: rest.tiles.clone(), tokens, epilogue, layout };
+            match count {
+                2 if S::TOKEN_BLOCK > 1 => s.vectorize(DirectKernel::<_, _, RUN, PARTS, 2>(block)),
+                3 if S::TOKEN_BLOCK > 2 => s.vectorize(DirectKernel::<_, _, RUN, PARTS, 3>(block)),
+                4 if S::TOKEN_BLOCK > 2 => s.vectorize(DirectKernel::<_, _, RUN, PARTS, 4>(block)),
+                _ => s.vectorize(DirectKernel::<_, _, RUN, PARTS, 1>(block)),
+            }
+            rest.tokens = next;
+            rest.epilogue = rest.epilogue.skip(count);
+        }
+    }
+}
+
+/// The direct kernel for `N` tokens.
+struct DirectKernel<'a, Q, C, const RUN: usize, const PARTS: usize, const N: usize>(Direct<'a, Q, C, RUN, PARTS>);
+
 impl<Q: Quants, C: Scales, const RUN: usize, const PARTS: usize, const N: usize> Operation
-    for Direct<'_, Q, C, RUN, PARTS, N>
+    for DirectKernel<'_, Q, C, RUN, PARTS, N>
 {
     type Output = ();
 
@@ -253,22 +318,23 @@ impl<Q: Quants, C: Scales, const RUN: usize, const PARTS: usize, const N: usize>
     fn run<S: Simd>(self, s: S) {
         /// How far ahead of the kernel weights are fetched.
         const AHEAD: usize = 2048;
-        for tile in self.tiles {
-            let mut acc = [[s.splat(0.0); N]];
+        let Direct { weight, tiles, tokens, epilogue, .. } = self.0;
+        for tile in tiles {
+            let mut acc = [[s.float().splat(0.0); N]];
             // SAFETY: `tiles` are tiles of the weight, `N` is the number of tokens.
             unsafe {
-                let start = self.weight.start.add(tile * self.weight.tile_bytes);
-                for group in 0..self.tokens.groups {
-                    let at = self.weight.quants_start + group * Q::LANE_BYTES * S::LANES + AHEAD;
+                let start = weight.start.add(tile * weight.tile_bytes);
+                for group in 0..tokens.groups {
+                    let at = weight.quants_start + group * Q::LANE_BYTES * S::LANES + AHEAD;
                     for line in 0..(Q::LANE_BYTES * S::LANES).div_ceil(64) {
                         s.prefetch(start.wrapping_add(at + line * 64));
                     }
-                    let unpacked = Unpacked::read::<Q, C>(s, start, self.weight.quants_start, group);
-                    accumulate::<S, _, RUN, PARTS, 1, N>(s, &[unpacked], &self.tokens, group, &mut acc);
+                    let unpacked = Unpacked::read::<Q, C>(s, start, weight.quants_start, group);
+                    accumulate::<S, _, RUN, PARTS, 1, N>(s, &[unpacked], &tokens, group, &mut acc);
                 }
             }
             for (token, acc) in acc[0].into_iter().enumerate() {
-                self.epilogue.store(s, tile, token, acc);
+                epilogue.store(s, tile, token, acc);
             }
         }
     }
@@ -280,8 +346,15 @@ pub(super) struct Panel<'a, Q, C, const RUN: usize, const PARTS: usize> {
     pub(super) num_tiles: usize,
     pub(super) units: Range<usize>,
     pub(super) tokens: Tokens,
+    pub(super) scratch: Scratch<'a>,
     pub(super) epilogue: Epilogue<'a>,
     pub(super) layout: PhantomData<(Q, C)>,
+}
+
+/// Bytes of scratch a panel of `groups` groups needs.
+pub(super) fn panel_bytes(groups: usize, lanes: usize) -> usize {
+    // Eight registers of quants, at most two of scales and two of mins.
+    groups.min(PANEL_GROUPS) * UNIT_TILES * 12 * 4 * lanes
 }
 
 impl<Q: Quants, C: Scales, const RUN: usize, const PARTS: usize> Panel<'_, Q, C, RUN, PARTS> {
@@ -323,12 +396,12 @@ impl<Q: Quants, C: Scales, const RUN: usize, const PARTS: usize> Panel<'_, Q, C,
             let block =
                 Block { panel, groups: groups.clone(), tokens, acc: acc.wrapping_add(done * UNIT_TILES * S::LANES) };
             match count {
-                1 => s.vectorize(BlockKernel::<RUN, PARTS, 1>(block)),
-                2 => s.vectorize(BlockKernel::<RUN, PARTS, 2>(block)),
-                3 => s.vectorize(BlockKernel::<RUN, PARTS, 3>(block)),
-                5 if S::TOKEN_BLOCK > 4 => s.vectorize(BlockKernel::<RUN, PARTS, 5>(block)),
-                6 if S::TOKEN_BLOCK > 4 => s.vectorize(BlockKernel::<RUN, PARTS, 6>(block)),
-                _ => s.vectorize(BlockKernel::<RUN, PARTS, 4>(block)),
+                2 if S::TOKEN_BLOCK > 1 => s.vectorize(BlockKernel::<RUN, PARTS, 2>(block)),
+                3 if S::TOKEN_BLOCK > 2 => s.vectorize(BlockKernel::<RUN, PARTS, 3>(block)),
+                4 if S::TOKEN_BLOCK > 3 => s.vectorize(BlockKernel::<RUN, PARTS, 4>(block)),
+                5 if S::TOKEN_BLOCK > 3 => s.vectorize(BlockKernel::<RUN, PARTS, 5>(block)),
+                6 if S::TOKEN_BLOCK > 3 => s.vectorize(BlockKernel::<RUN, PARTS, 6>(block)),
+                _ => s.vectorize(BlockKernel::<RUN, PARTS, 1>(block)),
             }
             done += count;
         }
@@ -340,25 +413,25 @@ impl<Q: Quants, C: Scales, const RUN: usize, const PARTS: usize> Operation for P
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let panel_bytes = PANEL_GROUPS.min(self.tokens.groups) * UNIT_TILES * InPanel::<S, RUN, PARTS>::BYTES;
         let acc_len = self.tokens.count * UNIT_TILES * S::LANES;
-        scratch::with(panel_bytes, acc_len, |panel, acc| {
-            for unit in self.units.clone() {
-                let first = unit * UNIT_TILES;
-                // An odd last tile is computed twice; the copy is not stored.
-                let tiles = [first, (first + 1).min(self.num_tiles - 1)];
-                acc.fill(0.0);
+        assert!(self.scratch.panel.len() >= panel_bytes(self.tokens.groups, S::LANES));
+        assert!(self.scratch.acc.len() >= acc_len);
+        let (panel, acc) = (self.scratch.panel.as_mut_ptr(), self.scratch.acc.as_mut_ptr());
+        for unit in self.units.clone() {
+            let first = unit * UNIT_TILES;
+            // An odd last tile is computed twice; the copy is not stored.
+            let tiles = [first, (first + 1).min(self.num_tiles - 1)];
+            // SAFETY: tiles and groups exist; scratch was sized for them.
+            unsafe {
+                std::ptr::write_bytes(acc, 0, acc_len);
                 for group in (0..self.tokens.groups).step_by(PANEL_GROUPS) {
                     let groups = group..(group + PANEL_GROUPS).min(self.tokens.groups);
-                    // SAFETY: tiles and groups exist; scratch was sized for them.
-                    unsafe {
-                        self.unpack(s, tiles, groups.clone(), panel.as_mut_ptr());
-                        self.multiply(s, panel.as_ptr(), &groups, acc.as_mut_ptr());
-                    }
+                    self.unpack(s, tiles, groups.clone(), panel);
+                    self.multiply(s, panel, &groups, acc);
                 }
-                self.epilogue.store_unit(s, first, first + 1 < self.num_tiles, acc);
+                self.epilogue.store_unit(s, first, first + 1 < self.num_tiles, acc, self.tokens.count);
             }
-        });
+        }
     }
 }
 
@@ -384,7 +457,7 @@ impl<const RUN: usize, const PARTS: usize, const N: usize> Operation for BlockKe
         // SAFETY: the maker of the block vouches for `N` tokens and accumulators and for the panel.
         unsafe {
             let mut acc: [[S::Vector; N]; UNIT_TILES] =
-                std::array::from_fn(|t| std::array::from_fn(|n| s.load(at(t, n))));
+                std::array::from_fn(|t| std::array::from_fn(|n| s.float().load(at(t, n))));
             for group in groups {
                 let bytes = InPanel::<S, RUN, PARTS>::BYTES;
                 let tiles =
@@ -394,7 +467,7 @@ impl<const RUN: usize, const PARTS: usize, const N: usize> Operation for BlockKe
             }
             for (t, acc) in acc.into_iter().enumerate() {
                 for (n, acc) in acc.into_iter().enumerate() {
-                    s.store(at(t, n), acc);
+                    s.float().store(at(t, n), acc);
                 }
             }
         }

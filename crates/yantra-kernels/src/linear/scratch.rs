@@ -15,10 +15,17 @@ thread_local! {
     static SCRATCH: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Calls `body` with a cache-line aligned panel of at least `panel_bytes` and accumulators of exactly `acc_len`,
-/// of unspecified content.
-#[inline(always)]
-pub(super) fn with<R>(panel_bytes: usize, acc_len: usize, body: impl FnOnce(&mut [u8], &mut [f32]) -> R) -> R {
+/// Scratch of unspecified content.
+pub(super) struct Scratch<'a> {
+    /// Starts on a cache line.
+    pub(super) panel: &'a mut [u8],
+    pub(super) acc: &'a mut [f32],
+}
+
+/// Calls `body` with at least the scratch asked for.
+///
+/// The body is no part of a kernel: a closure is not compiled with the instruction set of the function it is in.
+pub(super) fn with<R>(panel_bytes: usize, acc_len: usize, body: impl FnOnce(Scratch<'_>) -> R) -> R {
     SCRATCH.with_borrow_mut(|lines| {
         let panel_lines = panel_bytes.div_ceil(LINE_BYTES);
         let needed = panel_lines + acc_len.div_ceil(LINE_BYTES / 4);
@@ -26,7 +33,7 @@ pub(super) fn with<R>(panel_bytes: usize, acc_len: usize, body: impl FnOnce(&mut
             lines.resize(needed, Line([0.0; 16]));
         }
         let (panel, rest) = lines.split_at_mut(panel_lines);
-        body(as_bytes(panel), &mut as_floats(rest)[..acc_len])
+        body(Scratch { panel: as_bytes(panel), acc: as_floats(rest) })
     })
 }
 

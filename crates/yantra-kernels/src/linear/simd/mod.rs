@@ -1,17 +1,16 @@
-//! The vector operations that kernels are written in, one implementation per instruction set.
+//! The vector operations that linear kernels are written in, one implementation per instruction set: integers here,
+//! floats by the vectors that all operations share ([`crate::simd`]).
 //!
 //! A value of a [`Simd`] type is a token: whoever holds one has proved that the processor has the instructions, so
 //! operations on registers are safe and only loads and stores are not. Kernels are generic over the token and are
 //! instantiated inside [`Simd::vectorize`], whose body has the instruction set enabled: one kernel serves every level.
-//! The portable implementation is the scalar specification, and with sixteen lanes it stands in for AVX-512 in tests.
+//! The portable implementation is the specification, and with sixteen lanes it stands in for AVX-512 in tests.
 
-mod math;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-use crate::CpuLevel;
-pub(crate) use math::{gelu, gelu_tanh, silu};
+use crate::{CpuLevel, simd::Simd as FloatSimd};
 pub(crate) use portable::Portable;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{Avx2, Avx512};
@@ -37,7 +36,11 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     type Int: Copy;
     /// Floats.
     type Vector: Copy;
+    /// The same registers as floats.
+    type Float: FloatSimd<Vector = Self::Vector>;
 
+    /// Operations on floats.
+    fn float(self) -> Self::Float;
     /// Runs `op` compiled for this instruction set.
     fn vectorize<O: Operation>(self, op: O) -> O::Output;
 
@@ -76,27 +79,16 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// Adds the products of signed bytes to 32-bit sums; if `WIDE_DOT`, `a` must be biased by 128 instead.
     /// `b` must not hold -128.
     fn dot_i8(self, sum: Self::Int, a: Self::Int, b: Self::Int) -> Self::Int;
+    /// The value itself, which the compiler must have in a register here. It keeps sums in the order they are written:
+    /// reassociated, they need more registers than there are.
+    fn pin(self, value: Self::Int) -> Self::Int {
+        value
+    }
     /// Adds 32-bit elements.
     fn add_i32(self, a: Self::Int, b: Self::Int) -> Self::Int;
     /// Converts 32-bit integers to floats.
     fn to_float(self, value: Self::Int) -> Self::Vector;
 
-    /// Loads `LANES` floats.
-    /// # Safety
-    /// They must be readable.
-    unsafe fn load(self, from: *const f32) -> Self::Vector;
-    /// Stores `LANES` floats.
-    /// # Safety
-    /// They must be writable.
-    unsafe fn store(self, to: *mut f32, value: Self::Vector);
-    /// Loads `LANES` IEEE half floats.
-    /// # Safety
-    /// `2 * LANES` bytes must be readable.
-    unsafe fn load_f16(self, from: *const u16) -> Self::Vector;
-    /// Loads `LANES` brain floats.
-    /// # Safety
-    /// `2 * LANES` bytes must be readable.
-    unsafe fn load_bf16(self, from: *const u16) -> Self::Vector;
     /// Loads `LANES` unsigned bytes as floats.
     /// # Safety
     /// They must be readable.
@@ -109,32 +101,6 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// # Safety
     /// `LANES` bytes must be writable.
     unsafe fn store_as_i8(self, to: *mut i8, value: Self::Vector);
-    /// Every lane the same.
-    fn splat(self, value: f32) -> Self::Vector;
-    /// Sum.
-    fn add(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
-    /// Difference.
-    fn sub(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
-    /// Product.
-    fn mul(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
-    /// Quotient.
-    fn div(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
-    /// `a * b + c`.
-    fn fma(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
-    /// The greater of two.
-    fn max(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
-    /// The lesser of two.
-    fn min(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
-    /// Magnitude.
-    fn abs(self, a: Self::Vector) -> Self::Vector;
-    /// Nearest integer, ties to even.
-    fn round(self, a: Self::Vector) -> Self::Vector;
-    /// `a * 2^n` for whole `n` in -126..=127.
-    fn scale_by_power_of_two(self, a: Self::Vector, n: Self::Vector) -> Self::Vector;
-    /// Sum of the lanes, in a fixed order.
-    fn reduce_add(self, a: Self::Vector) -> f32;
-    /// Greatest lane.
-    fn reduce_max(self, a: Self::Vector) -> f32;
     /// Hints that the cache line at `at` (which need not be readable) will be read.
     fn prefetch(self, at: *const u8);
 }

@@ -2,7 +2,6 @@
 #![expect(unsafe_code, reason = "loads and stores through the pointers of the `Simd` contract")]
 
 use super::{Operation, Simd};
-use half::{bf16, f16};
 use std::array::from_fn;
 
 /// `L` emulated lanes; `WIDE` chooses the dot product of VNNI over the saturating 16-bit one.
@@ -36,10 +35,18 @@ impl<const L: usize, const WIDE: bool> Portable<L, WIDE> {
 impl<const L: usize, const WIDE: bool> Simd for Portable<L, WIDE> {
     const LANES: usize = L;
     const WIDE_DOT: bool = WIDE;
-    const TOKEN_BLOCK: usize = 4;
+    // One at a time: what is not vectorised by hand gains nothing from blocks but code. Tests of wide layouts block.
+    const TOKEN_BLOCK: usize = if L == 16 { 2 } else { 1 };
     type Int = [[u8; 4]; L];
     type Vector = [f32; L];
+    type Float = crate::simd::Portable<L>;
 
+    #[inline(always)]
+    fn float(self) -> Self::Float {
+        crate::simd::Portable
+    }
+
+    #[inline(never)]
     fn vectorize<O: Operation>(self, op: O) -> O::Output {
         op.run(self)
     }
@@ -131,26 +138,6 @@ impl<const L: usize, const WIDE: bool> Simd for Portable<L, WIDE> {
     }
 
     #[inline(always)]
-    unsafe fn load(self, from: *const f32) -> Self::Vector {
-        // SAFETY: readable by the contract.
-        unsafe { from.cast::<Self::Vector>().read_unaligned() }
-    }
-    #[inline(always)]
-    unsafe fn store(self, to: *mut f32, value: Self::Vector) {
-        // SAFETY: writable by the contract.
-        unsafe { to.cast::<Self::Vector>().write_unaligned(value) }
-    }
-    #[inline(always)]
-    unsafe fn load_f16(self, from: *const u16) -> Self::Vector {
-        // SAFETY: readable by the contract; byte arrays have no alignment.
-        unsafe { from.cast::<[[u8; 2]; L]>().read() }.map(|bytes| f16::from_le_bytes(bytes).to_f32())
-    }
-    #[inline(always)]
-    unsafe fn load_bf16(self, from: *const u16) -> Self::Vector {
-        // SAFETY: readable by the contract; byte arrays have no alignment.
-        unsafe { from.cast::<[[u8; 2]; L]>().read() }.map(|bytes| bf16::from_le_bytes(bytes).to_f32())
-    }
-    #[inline(always)]
     unsafe fn load_u8_float(self, from: *const u8) -> Self::Vector {
         // SAFETY: readable by the contract.
         unsafe { from.cast::<[u8; L]>().read() }.map(f32::from)
@@ -164,59 +151,6 @@ impl<const L: usize, const WIDE: bool> Simd for Portable<L, WIDE> {
     unsafe fn store_as_i8(self, to: *mut i8, value: Self::Vector) {
         // SAFETY: writable by the contract.
         unsafe { to.cast::<[i8; L]>().write(value.map(|v| v as i8)) }
-    }
-    #[inline(always)]
-    fn splat(self, value: f32) -> Self::Vector {
-        [value; L]
-    }
-    #[inline(always)]
-    fn add(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
-        from_fn(|l| a[l] + b[l])
-    }
-    #[inline(always)]
-    fn sub(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
-        from_fn(|l| a[l] - b[l])
-    }
-    #[inline(always)]
-    fn mul(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
-        from_fn(|l| a[l] * b[l])
-    }
-    #[inline(always)]
-    fn div(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
-        from_fn(|l| a[l] / b[l])
-    }
-    // Rounded twice: without the instruction, `f32::mul_add` is a library call per element.
-    #[inline(always)]
-    fn fma(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector {
-        from_fn(|l| a[l] * b[l] + c[l])
-    }
-    #[inline(always)]
-    fn max(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
-        from_fn(|l| if a[l] > b[l] { a[l] } else { b[l] })
-    }
-    #[inline(always)]
-    fn min(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
-        from_fn(|l| if a[l] < b[l] { a[l] } else { b[l] })
-    }
-    #[inline(always)]
-    fn abs(self, a: Self::Vector) -> Self::Vector {
-        a.map(f32::abs)
-    }
-    #[inline(always)]
-    fn round(self, a: Self::Vector) -> Self::Vector {
-        a.map(f32::round_ties_even)
-    }
-    #[inline(always)]
-    fn scale_by_power_of_two(self, a: Self::Vector, n: Self::Vector) -> Self::Vector {
-        from_fn(|l| a[l] * f32::from_bits((n[l] as i32).wrapping_add(127).cast_unsigned() << 23))
-    }
-    #[inline(always)]
-    fn reduce_add(self, a: Self::Vector) -> f32 {
-        a.iter().sum()
-    }
-    #[inline(always)]
-    fn reduce_max(self, a: Self::Vector) -> f32 {
-        a.iter().fold(f32::NEG_INFINITY, |max, v| if *v > max { *v } else { max })
     }
     #[inline(always)]
     fn prefetch(self, _: *const u8) {}

@@ -2,21 +2,22 @@
 #![expect(unsafe_code, reason = "intrinsics, called by holders of a token that proves the processor has them")]
 
 use super::{Operation, Simd};
-use std::arch::x86_64::*;
+use std::arch::{asm, x86_64::*};
 
 /// Proof that the processor has AVX2, FMA and F16C.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx2(());
+pub(crate) struct Avx2(crate::simd::Avx2);
 
 /// Proof that the processor has AVX-512 F, BW, DQ and VL, and VNNI if `VNNI`.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx512<const VNNI: bool>(());
+pub(crate) struct Avx512<const VNNI: bool>(crate::simd::Avx512);
 
 impl Avx2 {
     /// # Safety
     /// The processor has AVX2, FMA and F16C.
     pub(crate) unsafe fn new() -> Self {
-        Self(())
+        // SAFETY: promised by the caller.
+        Self(unsafe { crate::simd::Avx2::new() })
     }
 }
 
@@ -24,7 +25,8 @@ impl<const VNNI: bool> Avx512<VNNI> {
     /// # Safety
     /// The processor has AVX-512 F, BW, DQ, VL and, if `VNNI`, VNNI.
     pub(crate) unsafe fn new() -> Self {
-        Self(())
+        // SAFETY: promised by the caller.
+        Self(unsafe { crate::simd::Avx512::new() })
     }
 }
 
@@ -53,13 +55,20 @@ macro_rules! memory_ops {
 impl Simd for Avx2 {
     const LANES: usize = 8;
     const WIDE_DOT: bool = false;
-    const TOKEN_BLOCK: usize = 4;
+    const TOKEN_BLOCK: usize = 3;
     type Int = __m256i;
     type Vector = __m256;
+    type Float = crate::simd::Avx2;
+
+    #[inline(always)]
+    fn float(self) -> Self::Float {
+        self.0
+    }
 
     #[inline(always)]
     fn vectorize<O: Operation>(self, op: O) -> O::Output {
         #[target_feature(enable = "avx2,fma,f16c")]
+        #[inline(never)]
         fn enabled<O: Operation>(simd: Avx2, op: O) -> O::Output {
             op.run(simd)
         }
@@ -71,12 +80,6 @@ impl Simd for Avx2 {
         fn load_int(from: *const u8) -> __m256i { _mm256_loadu_si256(from.cast()) }
         fn store_int(to: *mut u8, value: __m256i) { _mm256_storeu_si256(to.cast(), value) }
         fn load_quad(from: *const i8) -> __m256i { _mm256_set1_epi32(from.cast::<i32>().read_unaligned()) }
-        fn load(from: *const f32) -> __m256 { _mm256_loadu_ps(from) }
-        fn store(to: *mut f32, value: __m256) { _mm256_storeu_ps(to, value) }
-        fn load_f16(from: *const u16) -> __m256 { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) }
-        fn load_bf16(from: *const u16) -> __m256 {
-            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()))))
-        }
         fn load_u8_float(from: *const u8) -> __m256 {
             _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(from.cast())))
         }
@@ -114,32 +117,18 @@ impl Simd for Avx2 {
             let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(a), _mm256_sign_epi8(b, a));
             _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
         }
+        fn pin(value: __m256i) -> __m256i {
+            #[inline]
+            #[target_feature(enable = "avx2")]
+            fn pin(mut value: __m256i) -> __m256i {
+                // SAFETY: an empty instruction sequence.
+                unsafe { asm!("/* {0} */", inout(ymm_reg) value, options(nomem, nostack, preserves_flags)) };
+                value
+            }
+            pin(value)
+        }
         fn add_i32(a: __m256i, b: __m256i) -> __m256i { _mm256_add_epi32(a, b) }
         fn to_float(value: __m256i) -> __m256 { _mm256_cvtepi32_ps(value) }
-        fn splat(value: f32) -> __m256 { _mm256_set1_ps(value) }
-        fn add(a: __m256, b: __m256) -> __m256 { _mm256_add_ps(a, b) }
-        fn sub(a: __m256, b: __m256) -> __m256 { _mm256_sub_ps(a, b) }
-        fn mul(a: __m256, b: __m256) -> __m256 { _mm256_mul_ps(a, b) }
-        fn div(a: __m256, b: __m256) -> __m256 { _mm256_div_ps(a, b) }
-        fn fma(a: __m256, b: __m256, c: __m256) -> __m256 { _mm256_fmadd_ps(a, b, c) }
-        fn max(a: __m256, b: __m256) -> __m256 { _mm256_max_ps(a, b) }
-        fn min(a: __m256, b: __m256) -> __m256 { _mm256_min_ps(a, b) }
-        fn abs(a: __m256) -> __m256 { _mm256_andnot_ps(_mm256_set1_ps(-0.0), a) }
-        fn round(a: __m256) -> __m256 { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
-        fn scale_by_power_of_two(a: __m256, n: __m256) -> __m256 {
-            let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
-            _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent)))
-        }
-        fn reduce_add(a: __m256) -> f32 {
-            let four = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
-            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-            _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
-        }
-        fn reduce_max(a: __m256) -> f32 {
-            let four = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
-            let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
-            _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
-        }
         fn prefetch(at: *const u8) -> () { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
     }
 }
@@ -150,23 +139,31 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     const TOKEN_BLOCK: usize = 6;
     type Int = __m512i;
     type Vector = __m512;
+    type Float = crate::simd::Avx512;
+
+    #[inline(always)]
+    fn float(self) -> Self::Float {
+        self.0
+    }
 
     #[inline(always)]
     fn vectorize<O: Operation>(self, op: O) -> O::Output {
         #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+        #[inline(never)]
         fn plain<O: Operation>(simd: Avx512<false>, op: O) -> O::Output {
             op.run(simd)
         }
         #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+        #[inline(never)]
         fn vnni<O: Operation>(simd: Avx512<true>, op: O) -> O::Output {
             op.run(simd)
         }
         if VNNI {
             // SAFETY: `self` is the token with `VNNI` true, which proves that the processor has these features.
-            unsafe { vnni(Avx512::<true>(()), op) }
+            unsafe { vnni(Avx512::<true>(self.0), op) }
         } else {
             // SAFETY: `self` proves that the processor has these features.
-            unsafe { plain(Avx512::<false>(()), op) }
+            unsafe { plain(Avx512::<false>(self.0), op) }
         }
     }
 
@@ -174,12 +171,6 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         fn load_int(from: *const u8) -> __m512i { _mm512_loadu_si512(from.cast()) }
         fn store_int(to: *mut u8, value: __m512i) { _mm512_storeu_si512(to.cast(), value) }
         fn load_quad(from: *const i8) -> __m512i { _mm512_set1_epi32(from.cast::<i32>().read_unaligned()) }
-        fn load(from: *const f32) -> __m512 { _mm512_loadu_ps(from) }
-        fn store(to: *mut f32, value: __m512) { _mm512_storeu_ps(to, value) }
-        fn load_f16(from: *const u16) -> __m512 { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
-        fn load_bf16(from: *const u16) -> __m512 {
-            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()))))
-        }
         fn load_u8_float(from: *const u8) -> __m512 {
             _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast())))
         }
@@ -221,26 +212,19 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
             let pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(a), b);
             _mm512_add_epi32(sum, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))
         }
+        fn pin(value: __m512i) -> __m512i {
+            #[inline]
+            #[target_feature(enable = "avx512f")]
+            fn pin(mut value: __m512i) -> __m512i {
+                // SAFETY: an empty instruction sequence.
+                unsafe { asm!("/* {0} */", inout(zmm_reg) value, options(nomem, nostack, preserves_flags)) };
+                value
+            }
+            // The dot product of VNNI is no sum to the compiler: it does not reorder it.
+            if VNNI { value } else { pin(value) }
+        }
         fn add_i32(a: __m512i, b: __m512i) -> __m512i { _mm512_add_epi32(a, b) }
         fn to_float(value: __m512i) -> __m512 { _mm512_cvtepi32_ps(value) }
-        fn splat(value: f32) -> __m512 { _mm512_set1_ps(value) }
-        fn add(a: __m512, b: __m512) -> __m512 { _mm512_add_ps(a, b) }
-        fn sub(a: __m512, b: __m512) -> __m512 { _mm512_sub_ps(a, b) }
-        fn mul(a: __m512, b: __m512) -> __m512 { _mm512_mul_ps(a, b) }
-        fn div(a: __m512, b: __m512) -> __m512 { _mm512_div_ps(a, b) }
-        fn fma(a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fmadd_ps(a, b, c) }
-        fn max(a: __m512, b: __m512) -> __m512 { _mm512_max_ps(a, b) }
-        fn min(a: __m512, b: __m512) -> __m512 { _mm512_min_ps(a, b) }
-        fn abs(a: __m512) -> __m512 { _mm512_abs_ps(a) }
-        fn round(a: __m512) -> __m512 {
-            _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a)
-        }
-        fn scale_by_power_of_two(a: __m512, n: __m512) -> __m512 {
-            let exponent = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
-            _mm512_mul_ps(a, _mm512_castsi512_ps(_mm512_slli_epi32::<23>(exponent)))
-        }
-        fn reduce_add(a: __m512) -> f32 { _mm512_reduce_add_ps(a) }
-        fn reduce_max(a: __m512) -> f32 { _mm512_reduce_max_ps(a) }
         fn prefetch(at: *const u8) -> () { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
     }
 }
