@@ -1,14 +1,21 @@
 //! Reading a request's body: within a size, within a time, declared as JSON, and parsed strictly.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 use yantra_api::{ApiError, parse};
 
 use crate::app::App;
 use crate::failure::Failure;
+
+/// How much of a body over the limit is still read, in multiples of the limit.
+const MAX_DISCARDED: usize = 4;
+/// For how long.
+const DISCARD_TIME: Duration = Duration::from_secs(1);
 
 /// A JSON body. Unlike axum's own, its refusals are OpenAI errors that name the parameter.
 #[derive(Debug)]
@@ -21,12 +28,6 @@ impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
         check_content_type(request.headers())?;
         let config = app.config();
         let limit = config.max_body_bytes;
-        // A body that announces its size is refused before it is read.
-        let announced = request.headers().get(header::CONTENT_LENGTH);
-        let announced = announced.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-        if announced.is_some_and(|announced| announced > limit as u64) {
-            return Err(ApiError::body_too_large(limit).into());
-        }
         let bytes = tokio::time::timeout(config.body_timeout, read(request.into_body(), limit))
             .await
             .map_err(|_| ApiError::timeout("the body did not arrive in time"))??;
@@ -34,12 +35,34 @@ impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
     }
 }
 
-async fn read(body: Body, limit: usize) -> Result<Vec<u8>, ApiError> {
-    match Limited::new(body, limit).collect().await {
-        Ok(collected) => Ok(collected.to_bytes().into()),
-        Err(error) if error.is::<LengthLimitError>() => Err(ApiError::body_too_large(limit)),
-        Err(error) => Err(ApiError::invalid_request(format!("the body could not be read: {error}"))),
+async fn read(mut body: Body, limit: usize) -> Result<Vec<u8>, ApiError> {
+    let mut bytes = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| ApiError::invalid_request(format!("the body could not be read: {error}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if bytes.len() + data.len() > limit {
+            drop(bytes);
+            discard(body, limit.saturating_mul(MAX_DISCARDED)).await;
+            return Err(ApiError::body_too_large(limit));
+        }
+        bytes.extend_from_slice(&data);
     }
+    Ok(bytes)
+}
+
+/// Reads on for a while: closing a connection on a client that still sends would reset it, and the refusal with it.
+async fn discard(mut body: Body, limit: usize) {
+    let reading = async {
+        let mut total = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            total += frame.data_ref().map_or(0, |data| data.len());
+            if total > limit {
+                break;
+            }
+        }
+    };
+    // Whether it came to the end does not matter: the answer is the same.
+    let _ = tokio::time::timeout(DISCARD_TIME, reading).await;
 }
 
 /// `application/json` and its relatives. A missing type is refused too: a form posted from a foreign page has none of

@@ -55,7 +55,7 @@ async fn texts_are_embedded() {
     let server = Harness::start().await;
     insta::assert_json_snapshot!(
         "embeddings",
-        server.ok("/v1/embeddings", &json!({"model": "counter", "input": ["", "abcd"].map(|t| format!("x{t}"))})).await,
+        server.ok("/v1/embeddings", &json!({"model": "counter", "input": ["x", "xabcd"]})).await,
         {".data[].embedding[]" => insta::rounded_redaction(4)}
     );
     let request = json!({"model": "counter", "input": [97, 98], "dimensions": 2, "encoding_format": "base64"});

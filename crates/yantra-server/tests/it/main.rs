@@ -1,5 +1,5 @@
 //! The server over real sockets, in front of a real engine that steps a model made of a sentence.
-#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::panic)]
 
 mod endpoints;
 mod generation;
