@@ -313,7 +313,7 @@ mod tests {
     fn files_are_read_and_their_faults_named() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("p.jsonl");
-        let mut check = |text: &str, expected: Result<usize, &str>| {
+        let check = |text: &str, expected: Result<usize, &str>| {
             std::fs::write(&path, text).unwrap();
             match (read_file(&path), expected) {
                 (Ok(entries), Ok(count)) => assert_eq!(entries.len(), count),
