@@ -113,11 +113,11 @@ function write(response, value) {
 }
 
 function logprob(token) {
-  const sure = Math.random() ** 0.4;
+  const sure = 0.35 + 0.65 * Math.random() ** 0.4;
   const top = [{ token, logprob: Math.log(sure) }];
   for (let rest = 1 - sure, i = 0; i < 4; i++) {
     rest *= 0.55;
-    top.push({ token: [" the", " a", " one", "\n"][i], logprob: Math.log(Math.max(rest, 1e-6)) });
+    top.push({ token: [" the", " a", " one", "\n"][i], logprob: Math.log(Math.max(rest * 0.7, 1e-6)) });
   }
   return { token, logprob: Math.log(sure), top_logprobs: top };
 }
@@ -137,7 +137,7 @@ function snapshot() {
     uptime_seconds: t,
     models: [
       {
-        id: "smollm2-135m", running: load + state.running, waiting: load > 4 ? load - 4 : 0, kv_pages_used: state.pages, kv_pages_total: 1024,
+        id: "smollm2-135m", running: load + state.running, waiting: load > 4 ? load - 4 : 0, kv_pages_used: state.pages, kv_pages_total: 1024, kv_pages_cached: Math.round(state.pages * 0.6), healthy: true,
         prefix_hit_tokens: state.hits, prefix_query_tokens: state.queries, prompt_tokens_total: state.prompt, output_tokens_total: state.output,
         preemptions_total: 3, steps_total: state.steps, time_to_first_token_ms: percentiles(85), inter_token_ms: percentiles(9.5), end_to_end_ms: percentiles(1300),
       },

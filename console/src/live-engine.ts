@@ -3,7 +3,7 @@
 import { effect, signal } from "@preact/signals";
 import { ApiError } from "./lib/api";
 import { EngineHistory, parseSnapshot, type Snapshot } from "./lib/engine";
-import { api, apiKey, noteUnauthorised } from "./state";
+import { api, apiKey } from "./state";
 
 export type EngineState = "connecting" | "live" | "polling" | "lost" | "absent";
 
@@ -57,7 +57,6 @@ async function follow(signal: AbortSignal): Promise<void> {
       await source(signal);
     } catch (error) {
       if (signal.aborted) return;
-      noteUnauthorised(error);
       if (error instanceof ApiError && (error.status === 404 || error.status === 405 || error.status === 501)) {
         if (source === poll) {
           engineState.value = "absent";

@@ -80,21 +80,21 @@ export const panelOpen = signal(false);
 
 const KEY = "yantra.api_key";
 export const apiKey = signal(session?.getItem(KEY) ?? local?.getItem(KEY) ?? "");
-/** The server answered 401: the page asks for a key. */
-export const keyWanted = signal(false);
+/** Why the page asks for a key: the server answered 401, or the user wants to change it. */
+export const keyWanted = signal<"refused" | "chosen" | undefined>(undefined);
 
 export function saveKey(key: string, keep: boolean): void {
   apiKey.value = key.trim();
   remember(KEY, keep ? apiKey.value : "", local);
   remember(KEY, keep ? "" : apiKey.value, session);
-  keyWanted.value = false;
+  keyWanted.value = undefined;
   void loadModels();
 }
 
 export const api = new Api(() => apiKey.value);
 
 export const models = signal<Model[]>([]);
-export const modelsState = signal<"loading" | "ready" | { error: string }>("loading");
+export const modelsState = signal<"loading" | "ready" | { error: string; unauthorised: boolean }>("loading");
 export const chatModels = computed(() => models.value.filter((model) => model.yantra?.kind !== "embed"));
 
 export async function loadModels(): Promise<void> {
@@ -104,12 +104,15 @@ export async function loadModels(): Promise<void> {
     modelsState.value = "ready";
   } catch (error) {
     noteUnauthorised(error);
-    modelsState.value = { error: error instanceof Error ? error.message : String(error) };
+    modelsState.value = {
+      error: error instanceof Error ? error.message : String(error),
+      unauthorised: error instanceof ApiError && error.status === 401,
+    };
   }
 }
 
 export function noteUnauthorised(error: unknown): void {
-  if (error instanceof ApiError && error.status === 401) keyWanted.value = true;
+  if (error instanceof ApiError && error.status === 401) keyWanted.value = "refused";
 }
 
 /** The model new conversations start with: the one used last, while it is still served. */

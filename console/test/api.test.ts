@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { ApiError, errorFrom, parseChunk } from "../src/lib/api";
-import { clamp, PARAMS, toRequest } from "../src/lib/params";
+import { clamp, countChanged, DEFAULTS, PARAMS, toRequest } from "../src/lib/params";
 import { splitThinking } from "../src/lib/thinking";
 import { ago, bytes, compact, duration, figure, percent, span } from "../src/lib/format";
 
@@ -56,6 +56,9 @@ describe("parameters", () => {
   it("sends what is set and nothing else", () => {
     expect(toRequest({})).toEqual({});
     expect(toRequest({ temperature: 0, stop: [], logprobs: true })).toEqual({ temperature: 0, logprobs: true, top_logprobs: 5 });
+  });
+  it("counts what differs from the defaults", () => {
+    expect([countChanged({ ...DEFAULTS }), countChanged({}), countChanged({ ...DEFAULTS, temperature: 0, seed: 1 })]).toEqual([0, 2, 2]);
   });
   it("keeps values in range", () => {
     for (const spec of PARAMS) {

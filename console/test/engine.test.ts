@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { EngineHistory, HISTORY_MS, parseSnapshot, type Snapshot } from "../src/lib/engine";
-import { niceMax, split } from "../src/lib/plot";
+import { niceMax, split, windowMs } from "../src/lib/plot";
 
 function snapshot(uptime: number | null, fields: Record<string, unknown>): Snapshot {
   const parsed = parseSnapshot({ uptime_seconds: uptime ?? undefined, models: [{ id: "m", ...fields }] });
@@ -65,6 +65,14 @@ describe("EngineHistory", () => {
 describe("plot", () => {
   it.each([[0, 1], [0.3, 0.5], [1, 1], [2.1, 2.5], [7, 10], [97, 100], [101, 200], [2500, 2500]])("the axis for %d ends at %d", (value, top) => {
     expect(niceMax(value)).toBeCloseTo(top, 10);
+  });
+
+  it("shows more of the past as there is more", () => {
+    const history = new EngineHistory();
+    history.push(snapshot(0, {}), 0);
+    const samples = history.samples("m");
+    expect([0, 59_000, 61_000, 170_000, 900_000].map((now) => windowMs(samples, now) / 60_000)).toEqual([1, 1, 2, 3, 5]);
+    expect(windowMs([], 5)).toBe(60_000);
   });
 
   it("cuts lines where nothing is known", () => {

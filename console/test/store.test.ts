@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { append, newConversation, ROOT, type Conversation } from "../src/lib/conversation";
+import { DEFAULTS } from "../src/lib/params";
 import { ConversationStore, type KeyValueStorage } from "../src/lib/store";
 
 class MemoryStorage implements KeyValueStorage {
@@ -79,7 +80,7 @@ describe("ConversationStore", () => {
     store.put(conversation("x", 1));
     store.flush();
     expect(store.list.value).toHaveLength(1);
-    expect(store.loadParams()).toEqual({});
+    expect(store.loadParams()).toEqual(DEFAULTS);
   });
 
   it("ignores damaged entries and other pages' keys", () => {

@@ -11,10 +11,14 @@ export interface Percentiles {
 
 export interface ModelSnapshot {
   id: string;
+  /** False while forward passes keep failing. */
+  healthy: boolean;
   running: number | null;
   waiting: number | null;
   kvPagesUsed: number | null;
   kvPagesTotal: number | null;
+  /** Pages kept for later prompts; they are given up when needed. */
+  kvPagesCached: number | null;
   prefixHitTokens: number | null;
   prefixQueryTokens: number | null;
   promptTokens: number | null;
@@ -41,6 +45,7 @@ export interface Sample {
   running: number | null;
   waiting: number | null;
   kvUse: number | null;
+  kvCached: number | null;
   /** Of the prompt tokens looked up over the last minute, the share found in the cache. */
   prefixHitRate: number | null;
   timeToFirstTokenMs: Percentiles;
@@ -76,6 +81,8 @@ export function parseSnapshot(value: unknown): Snapshot | undefined {
       waiting: numeric(model["waiting"]),
       kvPagesUsed: numeric(model["kv_pages_used"]),
       kvPagesTotal: numeric(model["kv_pages_total"]),
+      kvPagesCached: numeric(model["kv_pages_cached"]),
+      healthy: model["healthy"] !== false,
       prefixHitTokens: numeric(model["prefix_hit_tokens"]),
       prefixQueryTokens: numeric(model["prefix_query_tokens"]),
       promptTokens: numeric(model["prompt_tokens_total"]),
@@ -159,6 +166,7 @@ function sample(observations: readonly Observation[]): Sample {
     running: model.running,
     waiting: model.waiting,
     kvUse: model.kvPagesTotal ? (model.kvPagesUsed ?? 0) / model.kvPagesTotal : null,
+    kvCached: model.kvPagesTotal && model.kvPagesCached !== null ? model.kvPagesCached / model.kvPagesTotal : null,
     prefixHitRate: queried !== null && hit !== null && queried > 0 ? Math.min(1, hit / queried) : null,
     timeToFirstTokenMs: model.timeToFirstTokenMs,
     interTokenMs: model.interTokenMs,

@@ -1,6 +1,5 @@
 /**
- * The sampling parameters a conversation may set. An unset one is not sent: the server then uses what the model's own
- * `generation_config` recommends, which the page cannot know better.
+ * The sampling parameters a conversation may set. One that is not set is not sent: the server's default applies.
  */
 
 import type { ChatRequest } from "./api";
@@ -40,6 +39,9 @@ export interface Params extends Partial<Record<NumericParam, number>> {
   logprobs?: boolean;
 }
 
+/** What a new conversation starts with: a little calmer than the API's own defaults, which small models ramble under. */
+export const DEFAULTS: Readonly<Params> = { temperature: 0.7, top_p: 0.95 };
+
 export const MAX_STOPS = 16;
 const TOP_LOGPROBS = 5;
 
@@ -57,12 +59,10 @@ export function withParam<K extends keyof Params>(params: Params, key: K, value:
   return next;
 }
 
-export function isDefault(params: Params): boolean {
-  return countSet(params) === 0;
-}
-
-export function countSet(params: Params): number {
-  return Object.keys(params).length;
+/** How many parameters are not what a new conversation starts with. */
+export function countChanged(params: Params): number {
+  const keys = new Set([...Object.keys(params), ...Object.keys(DEFAULTS)]) as Set<keyof Params>;
+  return [...keys].filter((key) => params[key] !== DEFAULTS[key]).length;
 }
 
 export function toRequest(params: Params): Partial<ChatRequest> {

@@ -26,6 +26,13 @@ export interface Plot {
 export const PLOT = { left: 4, right: 44, top: 8, bottom: 20 } as const;
 
 const MINUTE = 60_000;
+
+/** How much of the past is drawn: one minute at first, growing with what is known to the whole history. */
+export function windowMs(samples: readonly Sample[], now: number): number {
+  const minutes = Math.ceil((now - (samples[0]?.time ?? now)) / MINUTE);
+  return Math.min(HISTORY_MS, Math.max(1, minutes) * MINUTE);
+}
+
 /** Samples further apart than this are not joined: the server was silent in between. */
 const GAP_MS = 5000;
 
@@ -62,13 +69,14 @@ export function drawChart(canvas: HTMLCanvasElement, plot: Plot): void {
   const top = topOf(plot);
   const right = clientWidth - PLOT.right;
   const bottom = clientHeight - PLOT.bottom;
-  const x = (time: number) => PLOT.left + ((time - (plot.now - HISTORY_MS)) / HISTORY_MS) * (right - PLOT.left);
+  const past = windowMs(plot.samples, plot.now);
+  const x = (time: number) => right - ((plot.now - time) / past) * (right - PLOT.left);
   const y = (value: number) => bottom - (Math.min(value, top) / top) * (bottom - PLOT.top);
-  drawAxes(context, canvas, plot, { top, right, bottom, x, y });
+  drawAxes(context, canvas, plot, { top, right, bottom, past, x, y });
 
   context.save();
   context.beginPath();
-  context.rect(PLOT.left, 0, right - PLOT.left, clientHeight);
+  context.rect(PLOT.left, 0, right - PLOT.left + 3, clientHeight);
   context.clip();
   plot.lines.forEach((line, index) => {
     const runs = split(plot.samples, line.value);
@@ -83,6 +91,8 @@ interface Frame {
   top: number;
   right: number;
   bottom: number;
+  /** Milliseconds from the left edge to now. */
+  past: number;
   x: (time: number) => number;
   y: (value: number) => number;
 }
@@ -104,11 +114,11 @@ function drawAxes(context: CanvasRenderingContext2D, canvas: HTMLCanvasElement, 
     if (share > 0) context.fillText(plot.format(frame.top * share), frame.right + 6, at);
   }
   context.textBaseline = "alphabetic";
-  const labelled = frame.right > 360 ? [5, 4, 3, 2, 1] : [5, 3, 1];
-  for (const minutes of labelled) {
-    const at = frame.x(plot.now - minutes * MINUTE);
-    context.textAlign = minutes === 5 ? "left" : "center";
-    context.fillText(`−${minutes} min`, at, frame.bottom + 14);
+  const [unit, name] = frame.past <= MINUTE ? [1000, "s"] : [MINUTE, "min"];
+  const step = frame.past <= MINUTE ? 15_000 : frame.past > 3 * MINUTE && frame.right < 360 ? 2 * MINUTE : MINUTE;
+  for (let back = step; back <= frame.past; back += step) {
+    context.textAlign = back === frame.past ? "left" : "center";
+    context.fillText(`−${back / unit} ${name}`, frame.x(plot.now - back), frame.bottom + 14);
   }
   context.textAlign = "right";
   context.fillText("now", frame.right, frame.bottom + 14);
@@ -158,7 +168,8 @@ function stroke(context: CanvasRenderingContext2D, runs: Run[], colour: string, 
 function fill(context: CanvasRenderingContext2D, runs: Run[], colour: string, frame: Pick<Frame, "x" | "y" | "bottom"> & { height: number }): void {
   const gradient = context.createLinearGradient(0, 0, 0, frame.height);
   gradient.addColorStop(0, colour);
-  gradient.addColorStop(1, "transparent");
+  // The same colour without opacity: "transparent" is black, and would grey the fade.
+  gradient.addColorStop(1, colour.replace(/^rgb\((.*)\)$/, "rgba($1, 0)"));
   context.globalAlpha = 0.22;
   context.fillStyle = gradient;
   for (const run of runs) {

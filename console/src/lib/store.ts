@@ -5,7 +5,7 @@
 
 import { computed, signal, type ReadonlySignal, type Signal } from "@preact/signals";
 import { matches, parseConversation, type Conversation } from "./conversation";
-import { parseParams, type Params } from "./params";
+import { DEFAULTS, parseParams, type Params } from "./params";
 
 export interface KeyValueStorage {
   readonly length: number;
@@ -95,7 +95,7 @@ export class ConversationStore {
     this.guard(() => {
       text = this.storage?.getItem(PARAMS) ?? null;
     });
-    return text === null ? {} : parseParams(parseJson(text));
+    return text === null ? { ...DEFAULTS } : parseParams(parseJson(text));
   }
 
   saveParams(params: Params): void {

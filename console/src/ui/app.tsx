@@ -26,17 +26,22 @@ export function App() {
   );
 }
 
+function keyReason(): string {
+  if (keyWanted.value === "chosen") return "The key this page sends with every request.";
+  return apiKey.value ? "The server did not accept this key." : "This server asks for a key.";
+}
+
 function KeyDialog() {
   const [key, setKey] = useState(apiKey.value);
   const [keep, setKeep] = useState(false);
   return (
-    <Dialog title="API key" onClose={() => (keyWanted.value = false)}>
+    <Dialog title="API key" onClose={() => (keyWanted.value = undefined)}>
       <form class="key-form" onSubmit={(event) => (event.preventDefault(), saveKey(key, keep))}>
-        <p>{apiKey.value ? "The server may not accept the key below." : "If this server asks for a key, enter it here."} It is sent to this server and nowhere else.</p>
+        <p>{keyReason()} It is sent to this server and nowhere else.</p>
         <input type="password" autocomplete="off" aria-label="API key" value={key} onInput={(event) => setKey(event.currentTarget.value)} autofocus />
         <label class="check"><input type="checkbox" checked={keep} onChange={(event) => setKeep(event.currentTarget.checked)} />Keep it in this browser</label>
         <div class="row end">
-          <button type="button" class="button" onClick={() => (keyWanted.value = false)}>Cancel</button>
+          <button type="button" class="button" onClick={() => (keyWanted.value = undefined)}>Cancel</button>
           <button type="submit" class="button primary">Save</button>
         </div>
       </form>

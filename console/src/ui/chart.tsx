@@ -1,9 +1,9 @@
-/** A line chart over the last five minutes, drawn on a canvas. One pointer position is shared by all charts. */
+/** A line chart over up to five minutes, drawn on a canvas. One pointer position is shared by all charts. */
 
 import { signal } from "@preact/signals";
-import { useEffect, useRef } from "preact/hooks";
-import { HISTORY_MS, type Sample } from "../lib/engine";
-import { drawChart, PLOT, type ChartScale } from "../lib/plot";
+import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
+import type { Sample } from "../lib/engine";
+import { drawChart, PLOT, windowMs, type ChartScale } from "../lib/plot";
 import { tick } from "../live-engine";
 import { isDark } from "../state";
 
@@ -46,7 +46,7 @@ export function Chart(props: ChartProps) {
       pointedAt: pointed.peek() === undefined ? undefined : at?.time,
     });
   };
-  useEffect(draw);
+  useLayoutEffect(draw);
   useEffect(() => {
     if (!canvas.current) return undefined;
     const observer = new ResizeObserver(draw);
@@ -60,7 +60,7 @@ export function Chart(props: ChartProps) {
     if (!box) return;
     const width = box.width - PLOT.left - PLOT.right;
     const share = Math.min(1, Math.max(0, (event.clientX - box.left - PLOT.left) / width));
-    pointed.value = (1 - share) * HISTORY_MS;
+    pointed.value = (1 - share) * windowMs(samples, Date.now());
   };
   const summary = series.map(({ label, value }) => `${label} ${at ? format(value(at)) : "unknown"}`).join(", ");
   return (
@@ -77,7 +77,7 @@ export function Chart(props: ChartProps) {
           ))}
         </ul>
       </figcaption>
-      <canvas ref={canvas} role="img" aria-label={`${title} over five minutes; now ${summary}`} onPointerMove={onMove} onPointerLeave={() => (pointed.value = undefined)} />
+      <canvas ref={canvas} role="img" aria-label={`${title}, the last minutes; now ${summary}`} onPointerMove={onMove} onPointerLeave={() => (pointed.value = undefined)} />
     </figure>
   );
 }

@@ -3,9 +3,9 @@
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { path, toMarkdown, type Conversation, type Turn } from "../lib/conversation";
 import { compact } from "../lib/format";
-import { countSet } from "../lib/params";
+import { countChanged } from "../lib/params";
 import { change, current, currentModel, deleteConversation, isStored, live, send, stop, type LiveAnswer } from "../session";
-import { chatModels, drawerOpen, loadModels, modelsState, panelOpen, useModel } from "../state";
+import { chatModels, drawerOpen, keyWanted, loadModels, modelsState, panelOpen, useModel } from "../state";
 import { download, IconButton, Menu } from "./controls";
 import { Figure, Icon } from "./icons";
 import { Answer, Question } from "./message";
@@ -42,7 +42,7 @@ function useEscapeToStop(id: string): void {
 }
 
 function ChatBar({ conversation }: { conversation: Conversation }) {
-  const count = countSet(conversation.params) + (conversation.system.trim() ? 1 : 0);
+  const count = countChanged(conversation.params) + (conversation.system.trim() ? 1 : 0);
   const name = (conversation.title || "conversation").replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-|-$/g, "").slice(0, 60);
   return (
     <header class="bar">
@@ -53,7 +53,7 @@ function ChatBar({ conversation }: { conversation: Conversation }) {
         type="button"
         class={`button quiet ${panelOpen.value ? "on" : ""}`}
         aria-expanded={panelOpen.value}
-        aria-label={count > 0 ? `Parameters, ${count} set` : "Parameters"}
+        aria-label={count > 0 ? `Parameters, ${count} changed` : "Parameters"}
         onClick={() => (panelOpen.value = !panelOpen.value)}
       >
         <Icon name="sliders" />
@@ -79,6 +79,9 @@ function ModelPicker() {
   const state = modelsState.value;
   const models = chatModels.value;
   if (models.length === 0) {
+    if (typeof state === "object" && state.unauthorised) {
+      return <button type="button" class="button quiet" onClick={() => (keyWanted.value = "refused")}><Icon name="key" />API key needed</button>;
+    }
     if (state === "loading") return <span class="model-picker hint">Looking for models…</span>;
     return (
       <button type="button" class="button quiet" onClick={() => void loadModels()}>
@@ -157,7 +160,7 @@ function Transcript({ conversation, turns, running }: { conversation: Conversati
   return (
     <div class="transcript-frame">
       <div class="transcript" ref={scroller} onScroll={onScroll} tabIndex={-1}>
-        <div class="column" ref={inner}>
+        <div class="column" ref={inner} role="log" aria-label="Messages">
           {turns.map((turn) => (
             <TurnView key={turn.id} conversation={conversation} turn={turn} running={running?.turn === turn.id ? running : undefined} />
           ))}

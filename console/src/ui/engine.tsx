@@ -29,7 +29,10 @@ const REQUESTS: Series[] = [
   { label: "running", colour: "-1", value: (sample) => sample.running },
   { label: "queued", colour: "-2", value: (sample) => sample.waiting },
 ];
-const KV: Series[] = [{ label: "used", colour: "-4", value: (sample) => sample.kvUse }];
+const KV: Series[] = [
+  { label: "in use", colour: "-4", value: (sample) => sample.kvUse },
+  { label: "cached", colour: "-2", value: (sample) => sample.kvCached },
+];
 const HITS: Series[] = [{ label: "hit", colour: "-4", value: (sample) => sample.prefixHitRate }];
 
 export function EnginePage() {
@@ -63,6 +66,7 @@ export function EnginePage() {
         {!model && <p class="hint">{state === "absent" ? "This server does not report what its engine does." : "Waiting for the first report of the engine…"}</p>}
         {model && (
           <>
+            {!model.healthy && <p class="error-note" role="alert">Forward passes of this model keep failing: see the server's log.</p>}
             <dl class="gauges">
               <Gauge name="Output" value={figure(latest?.outputPerSecond)} unit="tok/s" big />
               <Gauge name="Running" value={integer(model.running)} unit={`${integer(model.waiting)} queued`} />
@@ -79,7 +83,7 @@ export function EnginePage() {
             <h2 class="section">Load</h2>
             <div class="charts">
               <Chart title="Requests" samples={samples} series={REQUESTS} format={figure} scale={{ atLeast: 2, whole: true }} area />
-              <Chart title="KV cache in use" samples={samples} series={KV} format={percent} scale={{ max: 1 }} area />
+              <Chart title="KV cache" samples={samples} series={KV} format={percent} scale={{ max: 1 }} area />
               <Chart title="Prefix cache hit rate, last minute" samples={samples} series={HITS} format={percent} scale={{ max: 1 }} />
             </div>
             <h2 class="section">Latency</h2>

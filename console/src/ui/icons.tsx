@@ -92,11 +92,11 @@ export function Figure() {
     <svg class="figure" viewBox="-130 -130 260 260" aria-hidden="true">
       <g class="gates">{gate(106)}</g>
       <circle r="98" />
-      <path class="petals" d={petals(16, 76, 97)} />
-      <circle r="76" />
-      <path class="petals" d={petals(8, 57, 75)} />
-      <circle r="57" />
-      <path class="triangles" d={triangles(57)} />
+      <path class="petals" d={petals(16, 82, 98)} />
+      <circle r="82" />
+      <path class="petals" d={petals(8, 66, 82)} />
+      <circle r="66" />
+      <path class="triangles" d={triangles(66)} />
       <circle class="point" cy="-1" r="2.2" />
     </svg>
   );

@@ -103,7 +103,7 @@ export function Answer({ conversation, turn, live }: Props & { live: LiveAnswer 
         <footer>
           <div class="actions">
             <Versions conversation={conversation} turn={turn} />
-            <CopyButton text={() => split.answer} />
+            {split.answer !== "" && <CopyButton text={() => split.answer} />}
             <IconButton icon="retry" label="Regenerate" onClick={() => regenerate(conversation, turn)} />
             {tokens && <IconButton icon="tokens" label="Token probabilities" pressed={showTokens} onClick={() => setShowTokens(!showTokens)} />}
             <IconButton icon="trash" label="Delete answer" onClick={() => removeTurn(conversation, turn)} />
@@ -127,7 +127,7 @@ function ThinkingBlock({ text, now }: { text: string; now: boolean }) {
 function ErrorNote({ message, onRetry }: { message: string; onRetry: () => void }) {
   return (
     <div class="error-note" role="alert">
-      <p>{message}</p>
+      <p>{message.split(/`([^`\n]+)`/).map((part, index) => (index % 2 === 1 ? <code key={index}>{part}</code> : part))}</p>
       <div class="row">
         <button type="button" class="button" onClick={onRetry}>Try again</button>
       </div>

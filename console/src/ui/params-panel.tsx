@@ -1,8 +1,8 @@
-/** System prompt and sampling parameters of one conversation. Unset is shown as "auto": the model's own default. */
+/** System prompt and sampling parameters of one conversation. Unset is shown as "auto": the server's own default. */
 
 import { useEffect, useState } from "preact/hooks";
 import type { Conversation } from "../lib/conversation";
-import { clamp, isDefault, MAX_STOPS, PARAMS, withParam, type Params, type ParamSpec } from "../lib/params";
+import { clamp, countChanged, DEFAULTS, MAX_STOPS, PARAMS, withParam, type Params, type ParamSpec } from "../lib/params";
 import { change, keepAsDefault } from "../session";
 import { panelOpen } from "../state";
 import { IconButton } from "./controls";
@@ -17,7 +17,7 @@ export function ParamsPanel({ conversation }: { conversation: Conversation }) {
       <header class="bar">
         <h2>Parameters</h2>
         <span class="spacer" />
-        <button type="button" class="button quiet" disabled={isDefault(params)} onClick={() => set({})}>Reset</button>
+        <button type="button" class="button quiet" disabled={countChanged(params) === 0} onClick={() => set({ ...DEFAULTS })}>Reset</button>
         <IconButton icon="close" label="Close parameters" onClick={() => (panelOpen.value = false)} />
       </header>
       <div class="panel-body">

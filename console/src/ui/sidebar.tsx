@@ -44,7 +44,7 @@ export function Sidebar() {
         <ThemeSwitch />
         <span class="spacer" />
         <ImportButton />
-        <IconButton icon="key" label={apiKey.value ? "Change API key" : "Set API key"} onClick={() => (keyWanted.value = true)} />
+        <IconButton icon="key" label={apiKey.value ? "Change API key" : "Set API key"} onClick={() => (keyWanted.value = "chosen")} />
       </div>
     </nav>
   );

@@ -46,7 +46,7 @@ function Alternatives({ token }: { token: TokenLogprob }) {
         {rows.map((row, index) => (
           <tr key={index} class={row.token === token.token ? "chosen" : ""}>
             <th scope="row"><code>{shown(row.token)}</code></th>
-            <td class="gauge-cell"><meter min={0} max={1} value={Math.exp(row.logprob)} aria-hidden="true" /></td>
+            <td class="gauge-cell"><span class="track"><i style={{ width: `${Math.exp(row.logprob) * 100}%` }} /></span></td>
             <td class="number">{percent(Math.exp(row.logprob))}</td>
           </tr>
         ))}

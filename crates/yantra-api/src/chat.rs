@@ -553,8 +553,16 @@ mod tests {
             (r#","top_p":0"#, "top_p", "'top_p': 0 given, more than 0 and at most 1 expected"),
             (r#","top_k":-2"#, "top_k", "'top_k': -2 given, -1 to 4294967295 expected"),
             (r#","max_tokens":-5"#, "max_tokens", "'max_tokens': -5 given, 1 to 4294967295 expected"),
-            (r#","max_completion_tokens":0"#, "max_completion_tokens", "'max_completion_tokens': 0 given, 1 to 4294967295 expected"),
-            (r#","max_tokens":1,"max_completion_tokens":2"#, "max_tokens", "'max_tokens': 1 given, but 'max_completion_tokens' is 2"),
+            (
+                r#","max_completion_tokens":0"#,
+                "max_completion_tokens",
+                "'max_completion_tokens': 0 given, 1 to 4294967295 expected",
+            ),
+            (
+                r#","max_tokens":1,"max_completion_tokens":2"#,
+                "max_tokens",
+                "'max_tokens': 1 given, but 'max_completion_tokens' is 2",
+            ),
             (r#","n":129"#, "n", "'n': 129 given, 1 to 128 expected"),
             (r#","logprobs":true,"top_logprobs":21"#, "top_logprobs", "'top_logprobs': 21 given, 0 to 20 expected"),
             (r#","top_logprobs":2"#, "top_logprobs", "'top_logprobs': given without 'logprobs': true"),

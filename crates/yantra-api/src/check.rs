@@ -9,7 +9,12 @@ fn refuse<T>(field: &str, given: impl std::fmt::Display, expected: impl std::fmt
 }
 
 /// A number within a range, or `default`.
-pub(crate) fn number(field: &str, given: Option<f64>, range: RangeInclusive<f64>, default: f64) -> Result<f32, ApiError> {
+pub(crate) fn number(
+    field: &str,
+    given: Option<f64>,
+    range: RangeInclusive<f64>,
+    default: f64,
+) -> Result<f32, ApiError> {
     match given {
         None => Ok(default as f32),
         Some(value) if range.contains(&value) => Ok(value as f32),

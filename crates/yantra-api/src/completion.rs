@@ -198,7 +198,10 @@ impl CompletionRequest {
     pub fn best_of(&self, n: usize) -> Result<usize, ApiError> {
         let best_of = check::count("best_of", self.best_of, 1..=128)?.unwrap_or(n);
         if best_of < n {
-            return Err(ApiError::invalid_param("best_of", format_args!("{best_of} given, at least 'n' = {n} expected")));
+            return Err(ApiError::invalid_param(
+                "best_of",
+                format_args!("{best_of} given, at least 'n' = {n} expected"),
+            ));
         }
         if best_of > n && self.stream == Some(true) {
             let message = format!("{best_of} given, 'n' = {n} expected when 'stream' is true");

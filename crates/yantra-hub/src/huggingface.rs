@@ -3,7 +3,7 @@
 //! Files lie in Hugging Face's own cache (`$HF_HOME`, else `~/.cache/huggingface`), shared with Python programs. The
 //! `hf-hub` crate stands behind [`HubSource`], so that the choice of files is tested without a network.
 
-use crate::{HubError, HubReference, Phase, Progress, ProgressUpdate, cache::hash_file};
+use crate::{HubError, HubReference, Phase, Progress, ProgressUpdate, cache::hash_file, environment};
 use hf_hub::{
     Repo, RepoType,
     api::sync::{ApiBuilder, ApiError, ApiRepo},
@@ -150,14 +150,20 @@ pub struct HuggingFace;
 impl HuggingFace {
     fn repository(reference: &HubReference) -> Result<ApiRepo, HubError> {
         const RETRIES: usize = 3;
-        let builder = ApiBuilder::from_env().with_progress(false).with_retries(RETRIES);
+        let mut builder = ApiBuilder::from_env().with_progress(false).with_retries(RETRIES);
+        if let Some(token) = environment::hugging_face_token() {
+            builder = builder.with_token(Some(token));
+        }
         let api = builder.with_user_agent("yantra", env!("CARGO_PKG_VERSION")).build();
-        let api = api.map_err(|error| unreachable_hub(reference, &error))?;
-        let name = reference.repository.clone();
-        Ok(api.repo(match &reference.revision {
-            Some(revision) => Repo::with_revision(name, RepoType::Model, revision.clone()),
-            None => Repo::new(name, RepoType::Model),
-        }))
+        Ok(api.map_err(|error| unreachable_hub(reference, &error))?.repo(repo(reference)))
+    }
+}
+
+fn repo(reference: &HubReference) -> Repo {
+    let name = reference.repository.clone();
+    match &reference.revision {
+        Some(revision) => Repo::with_revision(name, RepoType::Model, revision.clone()),
+        None => Repo::model(name),
     }
 }
 
@@ -168,14 +174,10 @@ impl HubSource for HuggingFace {
     }
 
     fn fetch(&self, reference: &HubReference, file: &str, progress: &dyn Progress) -> Result<PathBuf, HubError> {
-        let repository = Self::repository(reference)?;
-        let cached = match &reference.revision {
-            Some(revision) => Repo::with_revision(reference.repository.clone(), RepoType::Model, revision.clone()),
-            None => Repo::new(reference.repository.clone(), RepoType::Model),
-        };
-        if let Some(path) = hf_hub::Cache::from_env().repo(cached).get(file) {
+        if let Some(path) = hf_hub::Cache::from_env().repo(repo(reference)).get(file) {
             return Ok(path);
         }
+        let repository = Self::repository(reference)?;
         let watcher = Watcher { progress, file, done: 0, total: 0, told: Instant::now() };
         let path = repository.download_with_progress(file, watcher);
         let path = path.map_err(|error| unreachable_hub(reference, &error))?;

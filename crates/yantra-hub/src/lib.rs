@@ -9,6 +9,7 @@
 mod assemble;
 mod cache;
 mod catalogue;
+mod environment;
 mod error;
 mod hub;
 mod huggingface;

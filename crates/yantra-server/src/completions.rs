@@ -157,7 +157,12 @@ impl Writer {
             writer.push(&mut logprobs, &self.tokenizer, token.id, Some(token));
         }
         let finish_reason = answer.finish_reason.or(Some(FinishReason::Stop));
-        CompletionChoice { index: number * self.n + index, text, logprobs: self.logprobs.then_some(logprobs), finish_reason }
+        CompletionChoice {
+            index: number * self.n + index,
+            text,
+            logprobs: self.logprobs.then_some(logprobs),
+            finish_reason,
+        }
     }
 
     /// What a choice begins with: the prompt, if it is to be echoed.

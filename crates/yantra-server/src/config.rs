@@ -126,7 +126,8 @@ impl TryFrom<RawServerConfig> for ServerConfig {
         if raw.host.trim().is_empty() {
             return fail("host", "nothing given, an address or a name expected");
         }
-        if let Some(index) = raw.api_keys.iter().position(|key| key.is_empty() || !key.bytes().all(|b| b.is_ascii_graphic()))
+        if let Some(index) =
+            raw.api_keys.iter().position(|key| key.is_empty() || !key.bytes().all(|b| b.is_ascii_graphic()))
         {
             return fail("api_keys", format!("key {index} is empty or holds other than printable ASCII characters"));
         }

@@ -75,7 +75,10 @@ fn input_tokens(model: &ServedModel, embedder: &Embedder, input: &Prompt) -> Res
             return Err(ApiError::context_length_exceeded(tokens.len(), embedder.max_tokens).at(param));
         }
         if let Some(token) = tokens.iter().find(|&&token| token as usize >= vocab_size) {
-            return Err(ApiError::invalid_param(param, format!("token {token} given, the vocabulary has {vocab_size}")));
+            return Err(ApiError::invalid_param(
+                param,
+                format!("token {token} given, the vocabulary has {vocab_size}"),
+            ));
         }
     }
     Ok(inputs)

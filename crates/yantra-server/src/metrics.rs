@@ -93,7 +93,9 @@ const FIGURES: &[Figure] = &[
     ("yantra_engine_forward_seconds_total", "counter", "Time spent in forward passes.", |s| s.forward_seconds),
     ("yantra_requests_accepted_total", "counter", "Requests taken in.", |s| s.requests_accepted as f64),
     ("yantra_requests_refused_total", "counter", "Requests refused.", |s| s.requests_refused as f64),
-    ("yantra_requests_completed_total", "counter", "Requests that ended by themselves.", |s| s.requests_completed as f64),
+    ("yantra_requests_completed_total", "counter", "Requests that ended by themselves.", |s| {
+        s.requests_completed as f64
+    }),
     ("yantra_requests_cancelled_total", "counter", "Requests cancelled.", |s| s.requests_cancelled as f64),
     ("yantra_requests_failed_total", "counter", "Requests that failed.", |s| s.requests_failed as f64),
 ];
@@ -135,7 +137,8 @@ impl Page {
     fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
         self.text.push_str(name);
         if !labels.is_empty() {
-            let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}=\"{}\"", escape(value))).collect();
+            let labels: Vec<String> =
+                labels.iter().map(|(key, value)| format!("{key}=\"{}\"", escape(value))).collect();
             let _ = write!(self.text, "{{{}}}", labels.join(","));
         }
         let _ = writeln!(self.text, " {value}");

@@ -211,7 +211,9 @@ impl Registry {
     /// The model of this name.
     pub(crate) fn find(&self, name: &str) -> Result<Arc<ServedModel>, ApiError> {
         self.read(|entries| match entries.iter().find(|entry| entry.answers_to(name)) {
-            None => Err(ApiError::model_not_found(name, &entries.iter().map(|entry| entry.id.clone()).collect::<Vec<_>>())),
+            None => {
+                Err(ApiError::model_not_found(name, &entries.iter().map(|entry| entry.id.clone()).collect::<Vec<_>>()))
+            }
             Some(Entry { state: State::Ready(model), .. }) => Ok(Arc::clone(model)),
             Some(Entry { state: State::Loading { .. }, id, .. }) => Err(ApiError::model_loading(id, LOADING_RETRY_S)),
             Some(Entry { state: State::Failed { message }, id, .. }) => Err(ApiError::model_unavailable(id, message)),

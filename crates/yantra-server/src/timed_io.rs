@@ -85,7 +85,7 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test(start_paused = false)]
+    #[tokio::test]
     async fn a_reader_that_stops_fails_the_writer() {
         let (mut client, server) = tokio::io::duplex(16);
         let mut server = TimedIo::new(server, Duration::from_millis(30));

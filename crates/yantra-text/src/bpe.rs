@@ -5,11 +5,11 @@ use std::cell::RefCell;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
+use crate::TextError;
 use crate::byte_level;
 use crate::merge::{Merge, Symbol, merge_all};
 use crate::pretokenize::{PreTokenizer, PreTokenizerSpec};
 use crate::vocab::Vocab;
-use crate::TextError;
 
 /// The encoder.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use crate::bpe::Bpe;
 use crate::pretokenize;
 use crate::special::{SpecialTokens, Strip, end_of_generation};
 use crate::spm::SentencePiece;
-use crate::tokenizer::{Inner, Model, Specials};
+use crate::tokenizer::{Encoder, Inner, Model, Specials};
 use crate::unigram::{CharsMap, Normalizer, Unigram};
 use crate::vocab::{TokenKind, Vocab, byte_of};
 use crate::wordpiece::WordPiece;
@@ -41,7 +41,8 @@ pub(crate) fn load(metadata: &Metadata) -> Result<Inner, TextError> {
         "t5" => Kind::Unigram,
         other => return Err(TextError::UnknownVocabularyKind { model: other.to_owned() }),
     };
-    let pre = if model == "gemma4" { "gemma4" } else { metadata.find::<&str>("tokenizer.ggml.pre")?.unwrap_or("default") };
+    let pre =
+        if model == "gemma4" { "gemma4" } else { metadata.find::<&str>("tokenizer.ggml.pre")?.unwrap_or("default") };
     let spec = if kind == Kind::Bpe { Some(pretokenize::spec(pre)?) } else { None };
     let byte_level = spec.is_some_and(|spec| spec.byte_level);
     let mut vocab = read_vocab(metadata, byte_level)?;
@@ -50,21 +51,19 @@ pub(crate) fn load(metadata: &Metadata) -> Result<Inner, TextError> {
     let add_space_prefix =
         metadata.find::<bool>("tokenizer.ggml.add_space_prefix")?.unwrap_or(defaults.add_space_prefix);
     let specials = read_specials(metadata, &mut vocab, kind, &defaults, pre)?;
-    let special = SpecialTokens::new(&vocab, strip_rule(metadata, &vocab, pre)?)?;
-    let model = match spec {
-        Some(spec) => {
-            let bpe = Bpe::new(&vocab, metadata.get_strings("tokenizer.ggml.merges")?, &spec, unknown)?;
-            Model::Bpe { bpe, special }
-        }
+    let special = SpecialTokens::new(&vocab, kind != Kind::Unigram, strip_rule(metadata, &vocab, pre)?)?;
+    let encoder = match spec {
+        Some(spec) => Encoder::Bpe(Bpe::new(&vocab, metadata.get_strings("tokenizer.ggml.merges")?, &spec, unknown)?),
         None => match kind {
-            Kind::WordPiece => Model::WordPiece { wordpiece: read_wordpiece(metadata, unknown)?, special },
+            Kind::WordPiece => Encoder::WordPiece(read_wordpiece(metadata, unknown)?),
             Kind::Unigram => {
                 let normalizer = read_normalizer(metadata, add_space_prefix)?;
-                Model::Unigram { unigram: Unigram::new(&vocab, normalizer, unknown.unwrap_or(2)), special }
+                Encoder::Unigram(Unigram::new(&vocab, normalizer, unknown.unwrap_or(2)))
             }
-            _ => Model::SentencePiece { spm: SentencePiece::new(&vocab, unknown), special },
+            Kind::Bpe | Kind::SentencePiece => Encoder::SentencePiece(SentencePiece::new(&vocab, unknown)),
         },
     };
+    let model = Model::Native { special, encoder };
     let named = named_tokens(metadata, &vocab, unknown)?;
     // WordPiece writes a space before every word; decoding drops the first.
     let add_space_prefix = (add_space_prefix && kind != Kind::Bpe) || kind == Kind::WordPiece;
@@ -76,14 +75,9 @@ fn defaults(kind: Kind, pre_adds_bos: bool) -> Defaults {
         Defaults { bos: None, eos: None, unknown: None, add_bos: false, add_eos: false, add_space_prefix: false };
     match kind {
         Kind::Bpe => Defaults { add_bos: pre_adds_bos, ..plain },
-        Kind::SentencePiece => Defaults {
-            bos: Some(1),
-            eos: Some(2),
-            unknown: Some(0),
-            add_bos: true,
-            add_space_prefix: true,
-            ..plain
-        },
+        Kind::SentencePiece => {
+            Defaults { bos: Some(1), eos: Some(2), unknown: Some(0), add_bos: true, add_space_prefix: true, ..plain }
+        }
         Kind::WordPiece => Defaults { bos: Some(101), unknown: Some(100), add_bos: true, ..plain },
         Kind::Unigram => Defaults { eos: Some(1), unknown: Some(2), add_eos: true, ..plain },
     }
@@ -195,8 +189,7 @@ fn read_normalizer(metadata: &Metadata, add_space_prefix: bool) -> Result<Normal
         }
         _ => None,
     };
-    let remove_extra_spaces =
-        metadata.find::<bool>("tokenizer.ggml.remove_extra_whitespaces")?.unwrap_or(false);
+    let remove_extra_spaces = metadata.find::<bool>("tokenizer.ggml.remove_extra_whitespaces")?.unwrap_or(false);
     Ok(Normalizer { charsmap, add_space_prefix, remove_extra_spaces })
 }
 

@@ -20,8 +20,7 @@ pub(crate) struct HuggingFace {
 }
 
 /// Special tokens `tokenizer_config.json` names.
-const NAMED: [&str; 7] =
-    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+const NAMED: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 /// Builds from `tokenizer.json`, `tokenizer_config.json` and the end-of-sequence ids of the generation configuration.
 pub(crate) fn load(bytes: &[u8], config: Option<&Value>, eos_ids: &[u32]) -> Result<Inner, TextError> {

@@ -36,15 +36,19 @@ struct Matcher {
 }
 
 impl SpecialTokens {
-    pub(crate) fn new(vocab: &Vocab, strip: impl Fn(u32) -> Strip) -> Result<Self, TextError> {
-        let collect = |wanted: fn(TokenKind) -> bool| -> Vec<u32> {
-            let is_wanted = |&id: &u32| wanted(vocab.kind(id)) && vocab.text(id).is_some_and(|text| !text.is_empty());
-            vocab.ids().filter(is_wanted).collect()
+    /// `user_defined` is whether user-defined tokens are found here; the unigram model finds them itself.
+    pub(crate) fn new(vocab: &Vocab, user_defined: bool, strip: impl Fn(u32) -> Strip) -> Result<Self, TextError> {
+        let collect = |control: bool| -> Vec<u32> {
+            let is_wanted = |id: &u32| match vocab.kind(*id) {
+                TokenKind::UserDefined => user_defined,
+                TokenKind::Control | TokenKind::Unknown => control,
+                _ => false,
+            };
+            let has_text = |id: &u32| vocab.text(*id).is_some_and(|text| !text.is_empty());
+            vocab.ids().filter(|id| is_wanted(id) && has_text(id)).collect()
         };
-        let user_defined = collect(|kind| kind == TokenKind::UserDefined);
-        let all =
-            collect(|kind| matches!(kind, TokenKind::UserDefined | TokenKind::Control | TokenKind::Unknown));
-        Ok(Self { user_defined: Matcher::new(vocab, user_defined, &strip)?, all: Matcher::new(vocab, all, &strip)? })
+        let (always, all) = (collect(false), collect(true));
+        Ok(Self { user_defined: Matcher::new(vocab, always, &strip)?, all: Matcher::new(vocab, all, &strip)? })
     }
 
     /// Cuts `text` at special tokens.
@@ -52,9 +56,9 @@ impl SpecialTokens {
         let matcher = if parse_special { &self.all } else { &self.user_defined };
         let mut done = 0;
         for found in matcher.automaton.iter().flat_map(|automaton| automaton.find_iter(text)) {
-            // A token that swallowed space to its right may have swallowed into this match's left neighbour, not into it.
             let index = found.pattern().as_usize();
             let strip = matcher.strip[index];
+            // Empty also where the token before swallowed space that this one begins with.
             let mut before = text.get(done..found.start()).unwrap_or_default();
             if strip.left {
                 before = before.trim_end();
@@ -129,7 +133,8 @@ const END_OF_GENERATION: &[&str] = &[
 
 /// Names short or plain enough to be ordinary text (`</s>` closes a strike-through in HTML): they count only where the
 /// vocabulary itself calls them control tokens.
-const ONLY_IF_CONTROL: &[&str] = &["</s>", "<eos>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<PAD>", "[PAD]", "<REPO>", "[e~["];
+const ONLY_IF_CONTROL: &[&str] =
+    &["</s>", "<eos>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<PAD>", "[PAD]", "<REPO>", "[e~["];
 
 /// Tokens of the Harmony format that are structure the reader needs: never skipped.
 const ALWAYS_SHOWN: &[&str] = &["<|channel|>", "<|message|>", "<|start|>", "<|constrain|>"];
@@ -154,8 +159,8 @@ pub(crate) fn end_of_generation(vocab: &mut Vocab, declared: &[u32]) -> Vec<u32>
     ids.extend(declared.iter().copied().filter(|&id| (id as usize) < vocab.len()));
     let has = |vocab: &Vocab, name: &str| named(vocab, name).is_some_and(|id| ids.contains(&id));
     // In Harmony and Solar `<|end|>` ends a message, not the answer.
-    let ends_messages = (has(vocab, "<|return|>") && has(vocab, "<|call|>"))
-        || (has(vocab, "<|calls|>") && has(vocab, "<|flush|>"));
+    let ends_messages =
+        (has(vocab, "<|return|>") && has(vocab, "<|call|>")) || (has(vocab, "<|calls|>") && has(vocab, "<|flush|>"));
     let end = named(vocab, "<|end|>").filter(|id| ends_messages && !declared.contains(id));
     if let Some(end) = end {
         vocab.set_kind(end, TokenKind::UserDefined);

@@ -17,12 +17,21 @@ pub struct DetokenizeStream {
     drop_space: bool,
     /// At most three bytes: the beginning of a character.
     pending: Vec<u8>,
+    /// Buffers kept from push to push, so that none allocates.
+    joined: Vec<u8>,
     text: String,
 }
 
 impl DetokenizeStream {
     pub(crate) fn new(tokenizer: Tokenizer, skip_special: bool) -> Self {
-        Self { tokenizer, skip_special, drop_space: false, pending: Vec::new(), text: String::new() }
+        Self {
+            tokenizer,
+            skip_special,
+            drop_space: false,
+            pending: Vec::new(),
+            joined: Vec::new(),
+            text: String::new(),
+        }
     }
 
     /// Declares that the next id begins a text.
@@ -39,7 +48,7 @@ impl DetokenizeStream {
         if self.skip_special && self.tokenizer.is_special(id) {
             return &self.text;
         }
-        let Self { tokenizer, drop_space, pending, text, .. } = self;
+        let Self { tokenizer, drop_space, pending, joined, text, .. } = self;
         let mut bytes = tokenizer.piece(id);
         if *drop_space && !bytes.is_empty() {
             *drop_space = false;
@@ -48,9 +57,10 @@ impl DetokenizeStream {
         if pending.is_empty() {
             take_complete(bytes, text, pending);
         } else {
-            pending.extend_from_slice(bytes);
-            let joined = std::mem::take(pending);
-            take_complete(&joined, text, pending);
+            joined.clear();
+            joined.append(pending);
+            joined.extend_from_slice(bytes);
+            take_complete(joined, text, pending);
         }
         text
     }

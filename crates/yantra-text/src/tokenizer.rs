@@ -47,13 +47,20 @@ pub(crate) struct Specials {
     pub(crate) suffix: Option<u32>,
 }
 
-/// How text between special tokens is encoded.
+/// How text is encoded.
 pub(crate) enum Model {
-    Bpe { bpe: Bpe, special: SpecialTokens },
-    SentencePiece { spm: SentencePiece, special: SpecialTokens },
-    WordPiece { wordpiece: WordPiece, special: SpecialTokens },
-    Unigram { unigram: Unigram, special: SpecialTokens },
+    /// Here: special tokens are found first, what lies between them is encoded.
+    Native { special: SpecialTokens, encoder: Encoder },
+    /// By the `tokenizers` crate.
     HuggingFace(Box<HuggingFace>),
+}
+
+/// How text between special tokens is encoded.
+pub(crate) enum Encoder {
+    Bpe(Bpe),
+    SentencePiece(SentencePiece),
+    WordPiece(WordPiece),
+    Unigram(Unigram),
 }
 
 /// What [`Tokenizer::encode`] does besides encoding.
@@ -137,41 +144,43 @@ impl Tokenizer {
             let message = format!("longer than the {MAX_TEXT_BYTES} bytes allowed");
             return Err(TextError::Encode { bytes: text.len(), message });
         }
-        let Inner { vocab, model, specials, add_space_prefix, .. } = &*self.inner;
-        if let Model::HuggingFace(model) = model {
-            return model.encode(text, options);
+        match &self.inner.model {
+            Model::HuggingFace(model) => model.encode(text, options),
+            Model::Native { special, encoder } => Ok(self.encode_natively(special, encoder, text, options)),
         }
+    }
+
+    fn encode_natively(
+        &self,
+        special: &SpecialTokens,
+        encoder: &Encoder,
+        text: &str,
+        options: EncodeOptions,
+    ) -> Vec<u32> {
+        let Inner { vocab, specials, add_space_prefix, .. } = &*self.inner;
         let mut out = Vec::with_capacity(text.len() / 3 + 2);
         out.extend(specials.prefix.filter(|_| options.add_special));
         // SentencePiece puts a space before a text that begins the sequence or follows a special token.
         let mut after_special = true;
-        let (Model::Bpe { special, .. }
-        | Model::SentencePiece { special, .. }
-        | Model::WordPiece { special, .. }
-        | Model::Unigram { special, .. }) = model
-        else {
-            return Ok(out);
-        };
-        special.split(text, options.parse_special, |fragment| match fragment {
-            Fragment::Token(id) => {
-                out.push(id);
-                after_special = true;
-            }
-            Fragment::Text(text) => {
-                match model {
-                    Model::Bpe { bpe, .. } => bpe.encode(vocab, text, &mut out),
-                    Model::SentencePiece { spm, .. } => {
-                        spm.encode(vocab, text, *add_space_prefix && after_special, &mut out);
-                    }
-                    Model::WordPiece { wordpiece, .. } => wordpiece.encode(vocab, text, &mut out),
-                    Model::Unigram { unigram, .. } => unigram.encode(vocab, text, &mut out),
-                    Model::HuggingFace(_) => {}
+        special.split(text, options.parse_special, |fragment| {
+            let text = match fragment {
+                Fragment::Text(text) => text,
+                Fragment::Token(id) => {
+                    out.push(id);
+                    after_special = true;
+                    return;
                 }
-                after_special = false;
+            };
+            match encoder {
+                Encoder::Bpe(bpe) => bpe.encode(vocab, text, &mut out),
+                Encoder::SentencePiece(spm) => spm.encode(vocab, text, *add_space_prefix && after_special, &mut out),
+                Encoder::WordPiece(wordpiece) => wordpiece.encode(vocab, text, &mut out),
+                Encoder::Unigram(unigram) => unigram.encode(vocab, text, &mut out),
             }
+            after_special = false;
         });
         out.extend(specials.suffix.filter(|_| options.add_special));
-        Ok(out)
+        out
     }
 
     /// The text of `ids` taken as a text of their own; `skip_special` leaves out control tokens. Bytes that are not UTF-8
@@ -246,7 +255,7 @@ impl Tokenizer {
     pub fn adds_bos(&self) -> bool {
         match &self.inner.model {
             Model::HuggingFace(model) => self.bos().is_some_and(|bos| model.prefix().first() == Some(&bos)),
-            _ => self.inner.specials.prefix.is_some() && self.inner.specials.prefix == self.bos(),
+            Model::Native { .. } => self.inner.specials.prefix.is_some() && self.inner.specials.prefix == self.bos(),
         }
     }
 

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use yantra_engine::{EngineConfig, EngineError, EngineHandle, Event, FinishReason, SubmitError};
+use yantra_engine::{Batch, EngineConfig, EngineError, EngineHandle, Event, FinishReason, SubmitError};
 
 use crate::fake::{Failure, FakeModel, Gate, Pending, assert_idle, expected_tokens, greedy};
 
@@ -15,7 +15,7 @@ type Failures = Arc<Mutex<VecDeque<Option<Failure>>>>;
 /// An engine whose next forward passes fail as listed.
 fn failing(failures: impl IntoIterator<Item = Option<Failure>>) -> EngineHandle {
     let failures: Failures = Arc::new(Mutex::new(failures.into_iter().collect()));
-    let hook = Box::new(move |_: &_| failures.lock().unwrap().pop_front().flatten());
+    let hook = Box::new(move |_: &Batch<'_>| failures.lock().unwrap().pop_front().flatten());
     FakeModel { hook: Some(hook), ..FakeModel::new(4, 64) }.spawn(EngineConfig::default())
 }
 

@@ -95,7 +95,7 @@ pub(crate) struct FakeModel {
     pub(crate) page_tokens: usize,
     pub(crate) num_pages: usize,
     /// `(token, position)` per slot.
-    kv: Vec<(u32, u32)>,
+    pub(crate) kv: Vec<(u32, u32)>,
     /// The answer to every prompt instead of the hash's.
     pub(crate) script: Option<Vec<u32>>,
     pub(crate) gate: Option<Arc<Gate>>,

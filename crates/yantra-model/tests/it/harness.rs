@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use yantra_formats::Checkpoint;
-use yantra_kernels::{AttentionSequence, Compute, KvFormat};
+use yantra_kernels::{AttentionSequence, Compute, KvFormat, log_sum_exp};
 use yantra_model::{Batch, Decoder, KvCache, LoadOptions, PAGE_TOKENS, Scratch};
 
 /// A decoder with its cache, for one sequence at a time.
@@ -72,13 +72,6 @@ fn found(path: PathBuf) -> Option<PathBuf> {
     None
 }
 
-pub(crate) fn argmax(row: &[f32]) -> usize {
-    let best = row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(&a.0)));
-    best.unwrap().0
-}
-
 pub(crate) fn log_probability(row: &[f32], token: u32) -> f64 {
-    let max = row.iter().copied().fold(f32::MIN, f32::max);
-    let sum: f64 = row.iter().map(|logit| f64::from(logit - max).exp()).sum();
-    f64::from(row[token as usize] - max) - sum.ln()
+    f64::from(row[token as usize]) - f64::from(log_sum_exp(row))
 }

@@ -1,8 +1,8 @@
 //! The real models against Hugging Face transformers run in f32 on the dequantised weights (`shared/reference`).
 
-use crate::harness::{Runner, argmax, log_probability, model, shared};
+use crate::harness::{Runner, log_probability, model, shared};
 use yantra_formats::Checkpoint;
-use yantra_kernels::KvFormat;
+use yantra_kernels::{KvFormat, argmax};
 use yantra_text::{EncodeOptions, Tokenizer};
 
 /// Positions whose best token leads by more than this must agree.

@@ -1,7 +1,7 @@
 //! `stories260K` (karpathy/tinyllamas): logits by a float64 forward pass in numpy, greedy text by llama2.c's `run`.
 
-use crate::harness::{Runner, argmax, shared};
-use yantra_kernels::KvFormat;
+use crate::harness::{Runner, shared};
+use yantra_kernels::{KvFormat, argmax};
 
 fn json(path: &str) -> Option<serde_json::Value> {
     Some(serde_json::from_slice(&std::fs::read(shared(path)?).unwrap()).unwrap())

@@ -47,7 +47,10 @@ pub(crate) struct PreTokenizer {
 enum Stage {
     Split(Regex),
     /// Pattern 0 is the alternatives, pattern 1 white space.
-    Words { regex: Regex, cascade: &'static [usize] },
+    Words {
+        regex: Regex,
+        cascade: &'static [usize],
+    },
     DigitsFromRight(DigitRuns),
 }
 
@@ -148,7 +151,8 @@ fn space_word(text: &str, run: Range<usize>, cascade: &[usize]) -> Range<usize> 
     }
     // Lengths count characters; a run of one is what the final `\s` takes.
     let longest = cascade.first().copied().unwrap_or(1);
-    let ends: Vec<usize> = text[run.start..end].char_indices().take(longest).map(|(at, c)| run.start + at + c.len_utf8()).collect();
+    let ends: Vec<usize> =
+        text[run.start..end].char_indices().take(longest).map(|(at, c)| run.start + at + c.len_utf8()).collect();
     let length = cascade.iter().copied().find(|&length| length <= ends.len()).unwrap_or(1);
     run.start..ends.get(length - 1).copied().unwrap_or(end)
 }
@@ -188,14 +192,20 @@ fn is_digit(character: char) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
 
+    use std::collections::HashMap;
+    use std::sync::{Arc, LazyLock, Mutex};
+
     use proptest::prelude::*;
 
     use super::*;
 
     fn words(name: &str, text: &str) -> Vec<String> {
-        let spec = spec(name).unwrap();
+        // Compiling is slow without optimisation, so every pre-tokeniser is compiled once.
+        static COMPILED: LazyLock<Mutex<HashMap<String, Arc<PreTokenizer>>>> = LazyLock::new(Mutex::default);
+        let compile = || Arc::new(PreTokenizer::new(spec(name).unwrap().stages).unwrap());
+        let compiled = Arc::clone(COMPILED.lock().unwrap().entry(name.to_owned()).or_insert_with(compile));
         let mut words = Vec::new();
-        PreTokenizer::new(spec.stages).unwrap().split(text, |word| words.push(word.to_owned()));
+        compiled.split(text, |word| words.push(word.to_owned()));
         words
     }
 
@@ -219,6 +229,25 @@ mod tests {
         check("kimi-k2", "中文English混 12345", &["中文", "English", "混", " ", "123", "45"]);
         check("qwen35", "हिन्दी", &["हिन्दी"]);
         check("gemma4", "a b\n\nc", &["a b", "\n\n", "c"]);
+    }
+
+    /// Expected words are the output of `tests/data/split_words.py`: the models' own expressions, run by Python's `regex`.
+    #[test]
+    fn words_are_those_of_a_backtracking_engine() {
+        let expected: serde_json::Value =
+            serde_json::from_str(include_str!("../../tests/data/split_words.json")).unwrap();
+        let texts = expected["texts"].as_array().unwrap();
+        let mut wrong = Vec::new();
+        for (name, lists) in expected["words"].as_object().unwrap() {
+            for (text, list) in texts.iter().zip(lists.as_array().unwrap()) {
+                let list: Vec<&str> = list.as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
+                let got = words(name, text.as_str().unwrap());
+                if got != list {
+                    wrong.push(format!("{name}: {text}\n  got      {got:?}\n  expected {list:?}"));
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "{} differ\n{}", wrong.len(), wrong.join("\n"));
     }
 
     #[test]

@@ -7,7 +7,17 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
     "December",
 ];
 const WEEKDAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
@@ -46,8 +56,7 @@ impl Calendar {
         let year = era * 400 + year_of_era + i64::from(month <= 2);
         let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
         // 1 March is day 60 of a common year and day 61 of a leap year.
-        let day_of_year =
-            if month <= 2 { day_from_march - 305 } else { day_from_march + 60 + i64::from(is_leap) };
+        let day_of_year = if month <= 2 { day_from_march - 305 } else { day_from_march + 60 + i64::from(is_leap) };
         Self {
             year,
             month: usize::try_from(month).unwrap_or(1),

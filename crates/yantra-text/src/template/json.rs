@@ -33,9 +33,7 @@ pub(super) fn from_json(value: &serde_json::Value) -> Value {
         },
         Json::String(text) => Value::from(text.as_str()),
         Json::Array(items) => Value::from(items.iter().map(from_json).collect::<Vec<_>>()),
-        Json::Object(entries) => {
-            Value::from_pairs(entries.iter().map(|(key, value)| (key.as_str(), from_json(value))))
-        }
+        Json::Object(entries) => Value::from_pairs(entries.iter().map(|(key, value)| (key.as_str(), from_json(value)))),
     }
 }
 
@@ -180,7 +178,11 @@ fn write_string(out: &mut String, text: &str, ensure_ascii: bool) {
             '\t' => out.push_str("\\t"),
             '\u{8}' => out.push_str("\\b"),
             '\u{c}' => out.push_str("\\f"),
-            character if character < ' ' || (ensure_ascii && !character.is_ascii()) || (ensure_ascii && character == '\u{7f}') => {
+            character
+                if character < ' '
+                    || (ensure_ascii && !character.is_ascii())
+                    || (ensure_ascii && character == '\u{7f}') =>
+            {
                 let mut units = [0; 2];
                 for unit in character.encode_utf16(&mut units) {
                     out.push_str(&format!("\\u{unit:04x}"));
@@ -203,7 +205,8 @@ mod tests {
         let mut env = Environment::new();
         env.add_filter("tojson", super::tojson);
         let value = json!({"b": [1, 2.0, 1e-7, 1e22, null], "a": {"é<": true, "e": {}, "l": []}});
-        let rendered = env.render_str(&format!("{{{{ {expression} }}}}"), context! { v => super::from_json(&value) }).unwrap();
+        let rendered =
+            env.render_str(&format!("{{{{ {expression} }}}}"), context! { v => super::from_json(&value) }).unwrap();
         assert_eq!(rendered, expected, "{expression}");
     }
 
@@ -211,7 +214,10 @@ mod tests {
     #[test]
     fn formats_as_json_dumps() {
         check("v|tojson", r#"{"b": [1, 2.0, 1e-07, 1e+22, null], "a": {"é<": true, "e": {}, "l": []}}"#);
-        check("v|tojson(sort_keys=true, separators=(',',':'))", r#"{"a":{"e":{},"l":[],"é<":true},"b":[1,2.0,1e-07,1e+22,null]}"#);
+        check(
+            "v|tojson(sort_keys=true, separators=(',',':'))",
+            r#"{"a":{"e":{},"l":[],"é<":true},"b":[1,2.0,1e-07,1e+22,null]}"#,
+        );
         check("v.a|tojson(ensure_ascii=True)", r#"{"\u00e9<": true, "e": {}, "l": []}"#);
         check("'\u{7f}😀\u{1}'|tojson(ensure_ascii=True)", r#""\u007f\ud83d\ude00\u0001""#);
         check("v.a|tojson(indent=2)", "{\n  \"é<\": true,\n  \"e\": {},\n  \"l\": []\n}");

@@ -164,8 +164,7 @@ impl Inner {
         let user = json!({"role": "user", "content": "u"});
         let system = json!({"role": "system", "content": "s"});
         [json!([user]), json!([system, user])].iter().any(|messages| {
-            let input =
-                ChatInput { messages, tools: Some(&tools), add_generation_prompt: true, extra: &Map::new() };
+            let input = ChatInput { messages, tools: Some(&tools), add_generation_prompt: true, extra: &Map::new() };
             self.render(&input).is_ok_and(|prompt| prompt.contains(PROBE))
         })
     }

@@ -131,9 +131,9 @@ fn list_method(value: &Value, name: &str, args: &[Value]) -> Result<Option<Value
         "index" => {
             let (wanted,): (Value,) = from_args(args)?;
             let position = value.try_iter()?.position(|item| item == wanted);
-            position.map(|position| Some(Value::from(position))).ok_or_else(|| {
-                Error::new(ErrorKind::InvalidOperation, format!("{wanted} is not in list"))
-            })
+            position
+                .map(|position| Some(Value::from(position)))
+                .ok_or_else(|| Error::new(ErrorKind::InvalidOperation, format!("{wanted} is not in list")))
         }
         _ => Ok(None),
     }

@@ -99,7 +99,8 @@ fn loop_subject(words: &str) -> Option<(usize, usize)> {
         if is_word && !previous_is_word {
             word_start = at;
         }
-        let word_ends = is_word && !words[at + character.len_utf8()..].starts_with(|c: char| c.is_alphanumeric() || c == '_');
+        let word_ends =
+            is_word && !words[at + character.len_utf8()..].starts_with(|c: char| c.is_alphanumeric() || c == '_');
         previous_is_word = is_word;
         match character {
             '(' | '[' | '{' => depth += 1,
@@ -157,7 +158,10 @@ mod tests {
     #[test]
     fn loop_subjects_are_guarded() {
         check("{% for x in a.b %}{% endfor %}", "{% for x in (a.b)|__iterable  %}{% endfor %}");
-        check("{%- for k, v in f(x if y else z)|sort if k in v -%}", "{%- for k, v in (f(x if y else z)|sort)|__iterable if k in v -%}");
+        check(
+            "{%- for k, v in f(x if y else z)|sort if k in v -%}",
+            "{%- for k, v in (f(x if y else z)|sort)|__iterable if k in v -%}",
+        );
         check("{% for inner in format recursive %}", "{% for inner in (format)|__iterable recursive %}");
         check("{% for x in [' if ', \"%}\"] %}", "{% for x in ([' if ', \"%}\"])|__iterable  %}");
     }

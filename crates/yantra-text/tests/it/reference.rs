@@ -20,8 +20,7 @@ fn check(reference: &str, file: &str) {
         let expected: Vec<u32> = serde_json::from_value(item["prompt_tokens"].clone()).unwrap();
         let ids = if item["chat"] == json!(true) {
             let messages = json!([{"role": "user", "content": prompt}]);
-            let input =
-                ChatInput { messages: &messages, tools: None, add_generation_prompt: true, extra: &Map::new() };
+            let input = ChatInput { messages: &messages, tools: None, add_generation_prompt: true, extra: &Map::new() };
             let text = template.as_ref().unwrap().render(&input).unwrap();
             tokenizer.encode(&text, EncodeOptions::rendered()).unwrap()
         } else {

@@ -69,8 +69,15 @@ fn every_split_of_a_character_waits_for_its_last_byte() {
 fn invalid_bytes_are_replaced_as_soon_as_they_are_hopeless() {
     let Some(tokenizer) = ggml_vocab("gpt-2") else { return };
     let bytes: Vec<u32> = (0..=255).map(|byte| byte_token(&tokenizer, byte)).collect();
-    let cases: &[&[u8]] =
-        &[b"a\xff", b"\xe0\xa4", b"\xe0\xa4x", b"\xf0\x9f\x98", b"\xf0\x9f\xf0\x9f\x98\x80", b"\x80\xc3\xa9", b"\xed\xa0\x80"];
+    let cases: &[&[u8]] = &[
+        b"a\xff",
+        b"\xe0\xa4",
+        b"\xe0\xa4x",
+        b"\xf0\x9f\x98",
+        b"\xf0\x9f\xf0\x9f\x98\x80",
+        b"\x80\xc3\xa9",
+        b"\xed\xa0\x80",
+    ];
     for case in cases {
         let mut stream = tokenizer.stream(false);
         let mut joined = String::new();

@@ -1,7 +1,9 @@
 //! Where the test data is. Data that is not there skips a test, plainly said.
 
+use std::collections::HashMap;
 use std::io::Read;
 use std::path::PathBuf;
+use std::sync::{LazyLock, Mutex};
 
 use yantra_formats::GgufFile;
 use yantra_text::{EncodeOptions, Tokenizer};
@@ -33,10 +35,12 @@ fn found(path: PathBuf) -> Option<PathBuf> {
     None
 }
 
-/// A vocabulary of the shared folder, by the name llama.cpp gives it.
+/// A vocabulary of the shared folder, by the name llama.cpp gives it; read once for all tests.
 pub(crate) fn ggml_vocab(name: &str) -> Option<Tokenizer> {
+    static READ: LazyLock<Mutex<HashMap<String, Tokenizer>>> = LazyLock::new(Mutex::default);
     let path = shared(&format!("data/models/ggml_vocab/ggml-vocab-{name}.gguf"))?;
-    Some(Tokenizer::from_gguf(GgufFile::open(path).unwrap().metadata()).unwrap())
+    let read = || Tokenizer::from_gguf(GgufFile::open(path).unwrap().metadata()).unwrap();
+    Some(READ.lock().unwrap().entry(name.to_owned()).or_insert_with(read).clone())
 }
 
 /// A gzipped file of the shared folder, unpacked.

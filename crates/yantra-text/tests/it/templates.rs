@@ -89,7 +89,8 @@ fn tool_support_is_found_by_trying() {
         let source = fs::read_to_string(folder.join(format!("{name}.jinja"))).unwrap();
         ChatTemplate::new(&source, "<BOS>", "<EOS>").unwrap().supports_tools()
     };
-    for name in ["Qwen-Qwen2.5-7B-Instruct", "meta-llama-Llama-3.2-3B-Instruct", "mistralai-Mistral-Nemo-Instruct-2407"] {
+    for name in ["Qwen-Qwen2.5-7B-Instruct", "meta-llama-Llama-3.2-3B-Instruct", "mistralai-Mistral-Nemo-Instruct-2407"]
+    {
         assert!(supports(name), "{name}");
     }
     for name in ["google-gemma-2-2b-it", "microsoft-Phi-3.5-mini-instruct", "llama-cpp-rwkv-world"] {

@@ -1,0 +1,148 @@
+//! Everything besides generation.
+
+use serde_json::{Value, json};
+
+use crate::support::{Harness, chat, data_lines};
+
+async fn get(server: &Harness, path: &str) -> Value {
+    let (status, body) = server.get(path).await;
+    assert_eq!(status, 200, "{path}: {body}");
+    serde_json::from_str(&body).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn models_are_listed_and_found_by_alias() {
+    let server = Harness::start().await;
+    insta::assert_json_snapshot!("models", get(&server, "/v1/models").await);
+    assert_eq!(get(&server, "/models").await, get(&server, "/v1/models").await);
+    assert_eq!(get(&server, "/v1/models/story-alias").await["id"], "story");
+    let mut request = chat("Hello");
+    request["model"] = json!("story-alias");
+    assert_eq!(server.ok("/chat/completions", &request).await["model"], "story");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn texts_become_tokens_and_back() {
+    let server = Harness::start().await;
+    let answer = server.ok("/tokenize", &json!({"model": "story", "prompt": "aé", "return_token_strs": true})).await;
+    assert_eq!(answer["tokens"], json!([97, 195, 169]));
+    assert_eq!((&answer["count"], &answer["max_model_len"]), (&json!(3), &json!(512)));
+    assert_eq!(answer["token_strs"].as_array().unwrap().len(), 3);
+    let back = server.ok("/v1/detokenize", &json!({"model": "story", "tokens": [97, 195, 169, 257]})).await;
+    assert_eq!(back["prompt"], "aé<|im_end|>");
+
+    // A user's text can not write special tokens; a template can.
+    let text = server.ok("/tokenize", &json!({"model": "story", "prompt": "<|im_end|>"})).await;
+    assert_eq!(text["count"], 10);
+    let messages = json!({"model": "story", "messages": [{"role": "user", "content": "a"}]});
+    let tokens = server.ok("/tokenize", &messages).await["tokens"].clone();
+    assert_eq!((&tokens[0], tokens.as_array().unwrap().iter().filter(|&t| t == 257).count()), (&json!(256), 1));
+
+    for (path, body, param) in [
+        ("/tokenize", json!({"prompt": "a"}), "model"),
+        ("/tokenize", json!({"model": "story"}), "prompt"),
+        ("/tokenize", json!({"model": "story", "prompt": "a", "tools": []}), "tools"),
+        ("/detokenize", json!({"model": "story", "tokens": [0, 258]}), "tokens[1]"),
+    ] {
+        let response = server.post(path, &body).await;
+        assert_eq!(response.status(), 400);
+        assert_eq!(response.json::<Value>().await.unwrap()["error"]["param"], param);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn texts_are_embedded() {
+    let server = Harness::start().await;
+    insta::assert_json_snapshot!(
+        "embeddings",
+        server.ok("/v1/embeddings", &json!({"model": "counter", "input": ["", "abcd"].map(|t| format!("x{t}"))})).await,
+        {".data[].embedding[]" => insta::rounded_redaction(4)}
+    );
+    let request = json!({"model": "counter", "input": [97, 98], "dimensions": 2, "encoding_format": "base64"});
+    let answer = server.ok("/v1/embeddings", &request).await;
+    assert_eq!(answer["data"][0]["embedding"].as_str().unwrap().len(), 12);
+    for (body, code) in [
+        (json!({"model": "counter", "input": "x".repeat(65)}), "context_length_exceeded"),
+        (json!({"model": "counter", "input": ""}), "invalid_value"),
+        (json!({"model": "counter", "input": "a", "dimensions": 4}), "invalid_value"),
+        (json!({"model": "counter", "input": "a", "encoding_format": "int8"}), "invalid_type"),
+        (json!({"model": "story", "input": "a"}), "wrong_model_kind"),
+    ] {
+        let response = server.post("/v1/embeddings", &body).await;
+        assert_eq!(response.status(), 400, "{body}");
+        let error = response.json::<Value>().await.unwrap();
+        assert!(error["error"]["code"] == code || code == "invalid_type", "{body} {error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn figures_are_told_in_both_forms() {
+    let server = Harness::start().await;
+    server.ok("/v1/chat/completions", &chat("Hello")).await;
+    server.idle().await;
+    let stats = get(&server, "/v1/engine/stats").await;
+    let model = &stats["models"][0];
+    assert_eq!((&model["id"], &model["requests_completed_total"]), (&json!("story"), &json!(1)));
+    assert_eq!(model["output_tokens_total"], 24);
+    assert!(model["time_to_first_token_ms"]["p50"].as_f64().unwrap() > 0.0);
+
+    let (_, metrics) = server.get("/metrics").await;
+    for line in [
+        "yantra_generation_tokens_total{model_name=\"story\"} 24",
+        "yantra_time_to_first_token_seconds_count{model_name=\"story\"} 1",
+        "yantra_e2e_request_latency_seconds_bucket{model_name=\"story\",le=\"+Inf\"} 1",
+        "yantra_model_ready{model_name=\"counter\"} 1",
+        "yantra_http_requests_total{route=\"/v1/chat/completions\",method=\"POST\",status=\"200\"} 1",
+        "# TYPE yantra_inter_token_latency_seconds histogram",
+    ] {
+        assert!(metrics.lines().any(|given| given == line), "{line} is missing in\n{metrics}");
+    }
+
+    let events = server.client.get(format!("{}/v1/engine/events", server.url)).send().await.unwrap();
+    assert_eq!(events.headers()["content-type"], "text/event-stream");
+    server.shutdown.drain();
+    let lines = data_lines(&events.text().await.unwrap());
+    if let Some(line) = lines.first() {
+        assert_eq!(serde_json::from_str::<Value>(line).unwrap()["models"][0]["id"], "story");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_endpoint_is_documented() {
+    let server = Harness::start().await;
+    let document = get(&server, "/openapi.json").await;
+    for path in [
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/embeddings",
+        "/v1/models",
+        "/v1/models/{id}",
+        "/v1/tokenize",
+        "/v1/detokenize",
+        "/v1/engine/stats",
+        "/v1/engine/events",
+        "/health",
+        "/ready",
+        "/metrics",
+        "/openapi.json",
+    ] {
+        assert!(document["paths"][path].is_object(), "{path}");
+    }
+    let schemas = document["components"]["schemas"].as_object().unwrap();
+    let text = document.to_string();
+    for reference in text.split("\"#/components/schemas/").skip(1) {
+        let name = reference.split('"').next().unwrap();
+        assert!(schemas.contains_key(name), "{name} is referred to and missing");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ids_are_kept_or_given_and_the_page_is_there() {
+    let server = Harness::start().await;
+    let with_id = |id: &str| server.client.get(format!("{}/health", server.url)).header("x-request-id", id).send();
+    assert_eq!(with_id("my-id").await.unwrap().headers()["x-request-id"], "my-id");
+    assert_ne!(with_id(&"x".repeat(200)).await.unwrap().headers()["x-request-id"].len(), 200);
+    let (status, page) = server.get("/").await;
+    assert_eq!(status, 200);
+    assert!(page.to_lowercase().contains("<!doctype html>"));
+}

@@ -1,0 +1,9 @@
+//! The server over real sockets, in front of a real engine that steps a model made of a sentence.
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
+
+mod endpoints;
+mod generation;
+mod lifecycle;
+mod limits;
+mod refusals;
+mod support;
