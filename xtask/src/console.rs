@@ -2,11 +2,7 @@
 
 use crate::tools::{find, is_root, need, once, program, root, run};
 use anyhow::{Context, Result, bail};
-use std::{
-    fs,
-    path::PathBuf,
-    process::Command,
-};
+use std::{fs, path::PathBuf, process::Command};
 
 const NODE: &str = "install Node.js 20 or newer";
 
@@ -18,7 +14,8 @@ fn directory() -> PathBuf {
 pub(crate) fn install() -> Result<()> {
     let npm = need("npm", NODE)?;
     let directory = directory();
-    let lock = fs::read_to_string(directory.join("package-lock.json")).context("cannot read the console's lock file")?;
+    let lock =
+        fs::read_to_string(directory.join("package-lock.json")).context("cannot read the console's lock file")?;
     fs::create_dir_all(directory.join("node_modules"))?;
     once(&directory.join("node_modules"), &lock, || {
         run(program(&npm, &["ci", "--no-audit", "--no-fund"], &directory).env("PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD", "1"))

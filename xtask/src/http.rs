@@ -36,7 +36,10 @@ pub(crate) fn request(port: u16, method: &str, path: &str, body: &str, timeout: 
 fn parse(reply: &str) -> Result<(u16, String)> {
     let Some((head, body)) = reply.split_once("\r\n\r\n") else { bail!("the server's reply has no end of headers") };
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-    Ok((status.with_context(|| format!("the server's reply begins with `{}`", head.lines().next().unwrap_or("")))?, body.to_owned()))
+    Ok((
+        status.with_context(|| format!("the server's reply begins with `{}`", head.lines().next().unwrap_or("")))?,
+        body.to_owned(),
+    ))
 }
 
 #[cfg(test)]

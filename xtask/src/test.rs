@@ -109,7 +109,12 @@ fn summary(outcomes: &[(&Step, Outcome, Duration)]) -> Result<()> {
         if matches!(outcome, Outcome::Failed(_) | Outcome::Blocked(_)) {
             failed.push(step.name);
         }
-        println!("{:10} {word:9} {:7.1} s  {}", step.name, time.as_secs_f64(), if detail.is_empty() { step.what } else { &detail });
+        println!(
+            "{:10} {word:9} {:7.1} s  {}",
+            step.name,
+            time.as_secs_f64(),
+            if detail.is_empty() { step.what } else { &detail }
+        );
     }
     println!("{:10} {:9} {:7.1} s", "total", "", total.as_secs_f64());
     if !failed.is_empty() {

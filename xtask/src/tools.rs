@@ -81,8 +81,7 @@ fn describe(command: &Command) -> String {
 
 /// Whether we may install system packages.
 pub(crate) fn is_root() -> bool {
-    output(&mut Command::new("id").arg("-u").current_dir(root()).stderr(Stdio::null()))
-        .is_ok_and(|id| id.trim() == "0")
+    output(Command::new("id").arg("-u").current_dir(root())).is_ok_and(|id| id.trim() == "0")
 }
 
 /// Where cargo puts what it builds.

@@ -373,8 +373,7 @@ mod tests {
         request.params.seed = Some(7);
         request.extra.insert("user".into(), "me".into());
         let json = serde_json::to_value(&request).unwrap();
-        let expected =
-            serde_json::json!({"messages": [{"role": "user", "content": "hi"}], "seed": 7, "user": "me"});
+        let expected = serde_json::json!({"messages": [{"role": "user", "content": "hi"}], "seed": 7, "user": "me"});
         assert_eq!(json, expected);
         assert_eq!(serde_json::from_value::<ChatRequest>(json).unwrap(), request);
     }

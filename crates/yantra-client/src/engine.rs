@@ -1,8 +1,6 @@
 //! A model in this process: template, tokeniser and engine put behind the same trait as a URL.
 
-use crate::{
-    BoxFuture, ChatEvent, ChatModel, ChatParams, ChatRequest, ChatStream, ClientError, FinishReason, Usage,
-};
+use crate::{BoxFuture, ChatEvent, ChatModel, ChatParams, ChatRequest, ChatStream, ClientError, FinishReason, Usage};
 use futures_util::{StreamExt, stream};
 use std::collections::VecDeque;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -38,12 +36,8 @@ impl EngineChat {
             return Err(invalid(format!("{field}: not known to a model in this process")));
         }
         let messages = serde_json::to_value(&request.messages).map_err(|error| invalid(error.to_string()))?;
-        let input = ChatInput {
-            messages: &messages,
-            tools: None,
-            add_generation_prompt: true,
-            extra: &serde_json::Map::new(),
-        };
+        let input =
+            ChatInput { messages: &messages, tools: None, add_generation_prompt: true, extra: &serde_json::Map::new() };
         let text = self.template.render(&input).map_err(|error| invalid(error.to_string()))?;
         self.tokenizer.encode(&text, EncodeOptions::rendered()).map_err(|error| invalid(error.to_string()))
     }

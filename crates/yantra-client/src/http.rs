@@ -28,11 +28,7 @@ pub struct Timeouts {
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(10),
-            first_byte: Duration::from_secs(600),
-            idle: Duration::from_secs(300),
-        }
+        Self { connect: Duration::from_secs(10), first_byte: Duration::from_secs(600), idle: Duration::from_secs(300) }
     }
 }
 
@@ -98,8 +94,7 @@ impl Endpoint {
     /// # Errors
     /// [`ClientError::InvalidUrl`] for an address or key that cannot be sent.
     pub fn new(config: &EndpointConfig) -> Result<Self, ClientError> {
-        let invalid =
-            |reason: String| ClientError::InvalidUrl { given: config.base_url.clone(), reason };
+        let invalid = |reason: String| ClientError::InvalidUrl { given: config.base_url.clone(), reason };
         let url = Url::parse(config.base_url.trim()).map_err(|error| invalid(error.to_string()))?;
         if !matches!(url.scheme(), "http" | "https") {
             return Err(invalid(format!("the scheme is `{}`", url.scheme())));
@@ -187,9 +182,7 @@ impl Endpoint {
         let data = data.ok_or_else(|| ClientError::protocol("a list of models in `data`", body.to_string()))?;
         Ok(data
             .iter()
-            .filter_map(|entry| {
-                Some(ModelEntry { id: entry.get("id")?.as_str()?.to_owned(), details: entry.clone() })
-            })
+            .filter_map(|entry| Some(ModelEntry { id: entry.get("id")?.as_str()?.to_owned(), details: entry.clone() }))
             .collect())
     }
 

@@ -14,8 +14,8 @@ mod sse;
 mod wire;
 
 pub use chat::{
-    BoxFuture, ChatEvent, ChatModel, ChatParams, ChatReply, ChatRequest, ChatStream, FinishReason, Message, Role,
-    FunctionCall, ToolCall, ToolCallDelta, Usage, collect,
+    BoxFuture, ChatEvent, ChatModel, ChatParams, ChatReply, ChatRequest, ChatStream, FinishReason, FunctionCall,
+    Message, Role, ToolCall, ToolCallDelta, Usage, collect,
 };
 pub use engine::EngineChat;
 pub use error::ClientError;

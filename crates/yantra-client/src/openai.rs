@@ -51,8 +51,8 @@ impl OpenAiChat {
     }
 
     fn body(&self, request: ChatRequest) -> Result<Value, ClientError> {
-        let mut body = serde_json::to_value(request)
-            .map_err(|error| ClientError::InvalidRequest { reason: error.to_string() })?;
+        let mut body =
+            serde_json::to_value(request).map_err(|error| ClientError::InvalidRequest { reason: error.to_string() })?;
         body["model"] = json!(self.model);
         body["stream"] = json!(true);
         body["stream_options"] = json!({"include_usage": true});

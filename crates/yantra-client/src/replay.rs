@@ -52,8 +52,8 @@ impl Replay {
             if line.trim().is_empty() {
                 continue;
             }
-            let exchange = serde_json::from_str(&line)
-                .map_err(|error| failed(format!("line {}: {error}", number + 1)))?;
+            let exchange =
+                serde_json::from_str(&line).map_err(|error| failed(format!("line {}: {error}", number + 1)))?;
             exchanges.push(exchange);
         }
         Ok(Self { path: name, ..Self::new("replay", exchanges) })

@@ -126,14 +126,18 @@ mod tests {
             [ChatEvent::Text("Hi".into())]
         );
         assert_eq!(
-            events(r#"{"choices":[{"finish_reason":"stop","index":0,"delta":{}}],"usage":{"prompt_tokens":2,"completion_tokens":1}}"#),
+            events(
+                r#"{"choices":[{"finish_reason":"stop","index":0,"delta":{}}],"usage":{"prompt_tokens":2,"completion_tokens":1}}"#
+            ),
             [
                 ChatEvent::Finished(FinishReason::Stop),
                 ChatEvent::Usage(Usage { prompt_tokens: 2, cached_prompt_tokens: 0, completion_tokens: 1 })
             ]
         );
         assert_eq!(
-            events(r#"{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":1,"prompt_tokens_details":{"cached_tokens":8}}}"#),
+            events(
+                r#"{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":1,"prompt_tokens_details":{"cached_tokens":8}}}"#
+            ),
             [ChatEvent::Usage(Usage { prompt_tokens: 9, cached_prompt_tokens: 8, completion_tokens: 1 })]
         );
         assert_eq!(

@@ -33,10 +33,9 @@ pub(crate) fn resolve(model: &str) -> Result<PathBuf> {
             format!("the model `{name}` is known, but not on this machine yet"),
             format!("fetch it with `yantra pull {name}`"),
         )),
-        Err(error @ HubError::NoSuchPath { .. }) => Err(hinted(
-            error.to_string(),
-            "check the path; `yantra pull --list` shows the models of the catalogue",
-        )),
+        Err(error @ HubError::NoSuchPath { .. }) => {
+            Err(hinted(error.to_string(), "check the path; `yantra pull --list` shows the models of the catalogue"))
+        }
         Err(error) => Err(error.into()),
     }
 }

@@ -36,8 +36,10 @@ enum Command {
     #[command(subcommand)]
     Bench(Bench),
     /// Print a completion script for a shell
-    #[command(after_help = "Examples:\n  yantra completions bash > ~/.local/share/bash-completion/completions/yantra\n  \
-                            yantra completions zsh > ~/.zfunc/_yantra")]
+    #[command(
+        after_help = "Examples:\n  yantra completions bash > ~/.local/share/bash-completion/completions/yantra\n  \
+                            yantra completions zsh > ~/.zfunc/_yantra"
+    )]
     Completions {
         /// The shell
         shell: Shell,

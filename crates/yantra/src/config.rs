@@ -210,7 +210,8 @@ impl RawEngine {
 impl RawModel {
     fn validate(self, engine: &EngineSettings) -> Result<ModelSettings> {
         let model = self.model.filter(|model| !model.is_empty());
-        let model = model.ok_or_else(|| usage("a [[models]] entry has no `model`: expected a path or a catalogue name"))?;
+        let model =
+            model.ok_or_else(|| usage("a [[models]] entry has no `model`: expected a path or a catalogue name"))?;
         let name = self.name.unwrap_or_else(|| default_name(&model));
         if name.is_empty() || name.chars().any(|c| c.is_whitespace() || c.is_control()) {
             return Err(usage(format!("the model name `{name}` is empty or has white space")));

@@ -100,7 +100,8 @@ mod tests {
 
     #[test]
     fn tables_are_plain_text() {
-        let text = table(&["test", "tok/s"], [vec!["pp512".into(), "1523.1".into()], vec!["tg128".into(), "9.0".into()]]);
+        let text =
+            table(&["test", "tok/s"], [vec!["pp512".into(), "1523.1".into()], vec!["tg128".into(), "9.0".into()]]);
         assert_eq!(text, "test    tok/s\npp512  1523.1\ntg128     9.0");
     }
 }

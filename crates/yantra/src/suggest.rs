@@ -35,7 +35,8 @@ mod tests {
     #[test]
     fn near_words_are_found_and_far_ones_are_not() {
         let models = ["smollm2-135m", "qwen2.5-coder-1.5b", "gemma3-270m", "minilm-l6"];
-        let check = |given, expected: Option<&str>| assert_eq!(nearest(given, models).first().copied(), expected, "{given}");
+        let check =
+            |given, expected: Option<&str>| assert_eq!(nearest(given, models).first().copied(), expected, "{given}");
         check("smollm", Some("smollm2-135m"));
         check("SmolLM-135M", Some("smollm2-135m"));
         check("gemma-270m", Some("gemma3-270m"));

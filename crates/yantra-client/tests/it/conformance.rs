@@ -40,17 +40,14 @@ async fn a_replay_gives_answers_in_the_order_they_were_given() {
 #[tokio::test]
 async fn the_suite_sees_broken_models() {
     let broken = |events: Vec<ChatEvent>| {
-        let exchanges = conformance::requests()
-            .into_iter()
-            .map(|request| Exchange { request, events: events.clone() })
-            .collect();
+        let exchanges =
+            conformance::requests().into_iter().map(|request| Exchange { request, events: events.clone() }).collect();
         Replay::new("broken", exchanges)
     };
     let text = || ChatEvent::Text("x".into());
     let end = || ChatEvent::Finished(FinishReason::Stop);
-    let usage = |completion_tokens| {
-        ChatEvent::Usage(Usage { prompt_tokens: 1, cached_prompt_tokens: 0, completion_tokens })
-    };
+    let usage =
+        |completion_tokens| ChatEvent::Usage(Usage { prompt_tokens: 1, cached_prompt_tokens: 0, completion_tokens });
     for (why, events) in [
         ("never finished", vec![text()]),
         ("out of place", vec![end(), text()]),

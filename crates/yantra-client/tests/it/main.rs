@@ -3,4 +3,5 @@
 
 mod conformance;
 mod fake_server;
+mod in_process;
 mod misbehaviour;

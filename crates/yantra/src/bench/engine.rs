@@ -123,9 +123,10 @@ pub(crate) fn run(args: &EngineArgs) -> Result<()> {
         return output::print_json(&outcome);
     }
     println!("{}, {} threads, {}\n", outcome.model, outcome.threads, outcome.cpu_level);
-    let rows = outcome.tests.iter().map(|test| {
-        vec![test.name.clone(), format!("{:.1}", test.tokens_per_second), format!("± {:.1}", test.spread)]
-    });
+    let rows = outcome
+        .tests
+        .iter()
+        .map(|test| vec![test.name.clone(), format!("{:.1}", test.tokens_per_second), format!("± {:.1}", test.spread)]);
     println!("{}", output::table(&["test", "tokens/s", "spread"], rows));
     Ok(())
 }

@@ -310,10 +310,7 @@ fn footer(usage: Option<Usage>, finish: Option<&FinishReason>, started: Instant)
     let Some(usage) = usage else { return };
     let seconds = started.elapsed().as_secs_f64();
     let cut = if finish == Some(&FinishReason::Length) { ", cut at the limit" } else { "" };
-    eprintln!(
-        "({} + {} tokens, {seconds:.1} s{cut})",
-        usage.prompt_tokens, usage.completion_tokens
-    );
+    eprintln!("({} + {} tokens, {seconds:.1} s{cut})", usage.prompt_tokens, usage.completion_tokens);
 }
 
 /// One complete entry; `None` when the input ends or Ctrl-C is pressed twice.

@@ -84,7 +84,8 @@ impl Report<'_> {
             entry.1 += tensor.num_elements() as u64;
             entry.2 += tensor.num_bytes() as u64;
         }
-        let mut formats: Vec<_> = formats.into_iter().map(|(name, (n, values, size))| (name, n, values, size)).collect();
+        let mut formats: Vec<_> =
+            formats.into_iter().map(|(name, (n, values, size))| (name, n, values, size)).collect();
         formats.sort_by_key(|(_, _, _, size)| std::cmp::Reverse(*size));
         formats
     }
@@ -147,7 +148,11 @@ impl Report<'_> {
     fn print(&self) -> Result<()> {
         println!("{}  ({})", self.checkpoint.path().display(), self.kind());
         let tensors = self.checkpoint.tensors().len();
-        println!("{} parameters, {} in {tensors} tensors", count(self.parameters()), bytes(self.checkpoint.total_bytes()));
+        println!(
+            "{} parameters, {} in {tensors} tensors",
+            count(self.parameters()),
+            bytes(self.checkpoint.total_bytes())
+        );
         let rows = self.formats().into_iter().map(|(name, tensors, values, size)| {
             vec![name.to_owned(), tensors.to_string(), count(values), bytes(size)]
         });

@@ -70,7 +70,10 @@ const IN_FLIGHT: usize = 2;
 pub(crate) fn run(args: &PerplexityArgs) -> Result<()> {
     let stride = args.stride.unwrap_or(args.window);
     if args.window < 2 || stride == 0 || stride > args.window {
-        let message = format!("the window is {} and the stride {stride}, expected a window above 1 and a stride of 1 to the window", args.window);
+        let message = format!(
+            "the window is {} and the stride {stride}, expected a window above 1 and a stride of 1 to the window",
+            args.window
+        );
         return Err(crate::failure::usage(message));
     }
     let text = std::fs::read_to_string(&args.file).with_context(|| format!("cannot read {}", args.file.display()))?;
@@ -93,7 +96,12 @@ pub(crate) fn run(args: &PerplexityArgs) -> Result<()> {
     }
     println!(
         "perplexity {:.4} ± {:.4} over {} tokens in {} windows of {} ({:.1} s)",
-        outcome.perplexity, outcome.standard_error, outcome.tokens_scored, outcome.windows, args.window, outcome.seconds
+        outcome.perplexity,
+        outcome.standard_error,
+        outcome.tokens_scored,
+        outcome.windows,
+        args.window,
+        outcome.seconds
     );
     Ok(())
 }

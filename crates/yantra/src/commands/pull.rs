@@ -46,7 +46,10 @@ pub(crate) fn run(args: &PullArgs) -> Result<()> {
     if args.list {
         return list(args.json);
     }
-    let name = args.name.as_deref().ok_or_else(|| usage("there is no model to pull: name one, or see `yantra pull --list`"))?;
+    let name = args
+        .name
+        .as_deref()
+        .ok_or_else(|| usage("there is no model to pull: name one, or see `yantra pull --list`"))?;
     let bar = DownloadBar::with_interrupt()?;
     let resolved = backend::hub()?.pull(name, &bar)?;
     bar.finish();
@@ -75,7 +78,13 @@ fn list(as_json: bool) -> Result<()> {
     }
     let rows = models.iter().map(|status| {
         let model = &status.model;
-        vec![model.name.clone(), bytes(model.bytes()), state(&status.state), model.licence.clone(), model.description.clone()]
+        vec![
+            model.name.clone(),
+            bytes(model.bytes()),
+            state(&status.state),
+            model.licence.clone(),
+            model.description.clone(),
+        ]
     });
     println!("{}", table(&["name", "size", "here", "licence", "what"], rows));
     Ok(())

@@ -70,10 +70,18 @@ pub(crate) fn set(params: &mut ChatParams, name: &str, value: &str) -> Result<()
         "seed" => params.seed = parsed(name, value)?,
         _ => {
             let known = [
-                "max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty",
-                "frequency_penalty", "seed",
+                "max_tokens",
+                "temperature",
+                "top_p",
+                "top_k",
+                "min_p",
+                "repetition_penalty",
+                "presence_penalty",
+                "frequency_penalty",
+                "seed",
             ];
-            let hint = crate::suggest::did_you_mean(name, known).unwrap_or_else(|| format!("known: {}", known.join(", ")));
+            let hint =
+                crate::suggest::did_you_mean(name, known).unwrap_or_else(|| format!("known: {}", known.join(", ")));
             anyhow::bail!("`{name}` is no sampling parameter; {hint}");
         }
     }

@@ -128,7 +128,8 @@ mod tests {
     fn flags_win_over_the_file() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("yantra.toml");
-        std::fs::write(&path, "[server]\nport = 1\n[engine]\nthreads = 3\n[[models]]\nmodel = \"m\"\ncontext = 64\n").unwrap();
+        std::fs::write(&path, "[server]\nport = 1\n[engine]\nthreads = 3\n[[models]]\nmodel = \"m\"\ncontext = 64\n")
+            .unwrap();
         let settings = parsed(&["--config", path.to_str().unwrap(), "--port", "2"]).unwrap();
         assert_eq!((&*settings.server.address(), settings.engine.threads), ("127.0.0.1:2", Some(3)));
         assert_eq!((settings.models[0].engine.context, settings.models[0].engine.threads), (Some(64), Some(3)));

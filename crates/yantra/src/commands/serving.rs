@@ -38,13 +38,11 @@ async fn serve(settings: &Settings) -> Result<()> {
     let failure: Arc<Mutex<Option<anyhow::Error>>> = Arc::default();
     let loader = Loader { settings: settings.clone(), registry: server.registry(), shutdown: shutdown.clone() };
     let told = Arc::clone(&failure);
-    let loading = std::thread::Builder::new().name("loader".into()).spawn(move || {
-        match loader.load_all() {
-            Ok(()) => eprintln!("ready: http://{address}  (API at http://{address}/v1, Ctrl-C stops)"),
-            Err(error) => {
-                *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                loader.shutdown.stop_now();
-            }
+    let loading = std::thread::Builder::new().name("loader".into()).spawn(move || match loader.load_all() {
+        Ok(()) => eprintln!("ready: http://{address}  (API at http://{address}/v1, Ctrl-C stops)"),
+        Err(error) => {
+            *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            loader.shutdown.stop_now();
         }
     })?;
     server.serve(listener, shutdown).await?;

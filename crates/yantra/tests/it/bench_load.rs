@@ -28,7 +28,8 @@ fn closed_loop_sends_what_was_asked_for_and_no_more() {
 #[test]
 fn failures_are_counted_with_their_reason() {
     let (url, _) = spawn(5);
-    let report = bench(&["--url", &url, "--clients", "2", "--requests", "20", "--warmup", "0", "--goodput", "ttft:60000"]);
+    let report =
+        bench(&["--url", &url, "--clients", "2", "--requests", "20", "--warmup", "0", "--goodput", "ttft:60000"]);
     let server = &report["servers"][0];
     assert_eq!(server["failed"]["HTTP 429"]["count"], 4, "{server}");
     assert!(server["failed"]["HTTP 429"]["example"].as_str().unwrap().contains("the queue is full"));

@@ -20,8 +20,7 @@ pub(crate) fn command(args: &[&str]) -> Command {
 
 /// Runs it with `input` on standard input.
 pub(crate) fn run(args: &[&str], input: &str) -> Output {
-    let mut child =
-        command(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = command(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
     child.wait_with_output().unwrap()
 }

@@ -110,7 +110,11 @@ pub(crate) fn run(args: &LoadArgs) -> Result<()> {
         let mut runs = drive::run(&targets, &requests, &plan).await?;
         let failed_all = runs.iter().all(|run| run.records.iter().all(|record| record.outcome.is_err()));
         let report = report::Report::new(args, &plan, &requests, &mut runs, &goodput);
-        if args.json { crate::output::print_json(&report)? } else { print!("{report}") }
+        if args.json {
+            crate::output::print_json(&report)?
+        } else {
+            print!("{report}")
+        }
         if failed_all {
             anyhow::bail!("every request failed: {}", report.first_failure().unwrap_or("none was sent"));
         }

@@ -206,9 +206,10 @@ impl fmt::Display for Report {
         let rows = self.servers.iter().map(|server| {
             let failed: usize = server.failed.values().map(|failed| failed.count).sum();
             let ratio = server.ratio_to_first.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}x"));
-            let good = server.good_fraction.map_or_else(|| "-".to_owned(), |part| {
-                format!("{:.2} ({:.0} %)", server.good_requests_per_second.unwrap_or(0.0), part * 100.0)
-            });
+            let good = server.good_fraction.map_or_else(
+                || "-".to_owned(),
+                |part| format!("{:.2} ({:.0} %)", server.good_requests_per_second.unwrap_or(0.0), part * 100.0),
+            );
             vec![
                 server.url.clone(),
                 format!("{:.2}", server.requests_per_second),
