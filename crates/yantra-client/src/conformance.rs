@@ -77,7 +77,7 @@ fn order(events: &[ChatEvent]) -> Result<(), String> {
 
 /// The collected reply says what the stream said.
 async fn same(events: &[ChatEvent], reply: &ChatReply) -> Result<(), String> {
-    let stream = futures_util::stream::iter(events.to_vec().into_iter().map(Ok)).boxed();
+    let stream = futures_util::stream::iter(events.iter().cloned().map(Ok)).boxed();
     let streamed = collect(stream).await.map_err(|error| error.to_string())?;
     if streamed.message == reply.message && streamed.finish_reason == reply.finish_reason {
         return Ok(());

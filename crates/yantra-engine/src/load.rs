@@ -196,7 +196,8 @@ pub fn plan_memory(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Mem
         return Err(LoadError::Context { given: context, limit: spec.context_length });
     }
     let page_bytes = KvCache::bytes_per_page(&spec, options.kv_format) as u64;
-    let kv_pages = plan_pages(options, context, page_bytes, available_bytes.map(|free| free.saturating_sub(weight_bytes)))?;
+    let kv_pages =
+        plan_pages(options, context, page_bytes, available_bytes.map(|free| free.saturating_sub(weight_bytes)))?;
     Ok(MemoryPlan {
         weight_bytes,
         kv_bytes: kv_pages as u64 * page_bytes,

@@ -443,9 +443,11 @@ unsafe fn quantize<S: Simd>(s: S, values: &[f32; GROUP], out: *mut i8) -> GroupS
     let amax = s.float().reduce_max(amax);
     // Below this the inverse overflows; such values are nothing next to any weight's rounding.
     let inverse = s.float().splat(if amax > 1e-30 { 127.0 / amax } else { 0.0 });
+    // Adding and taking away 1.5 * 2^23 rounds to a whole number, ties to even.
+    let magic = s.float().splat(12_582_912.0);
     let mut halves = [s.float().splat(0.0); 2];
     for lane in (0..GROUP).step_by(S::LANES) {
-        let rounded = s.float().round(s.float().mul(load(lane), inverse));
+        let rounded = s.float().sub(s.float().fma(load(lane), inverse, magic), magic);
         let half = &mut halves[lane / (GROUP / 2)];
         *half = s.float().add(*half, rounded);
         // SAFETY: within the group.

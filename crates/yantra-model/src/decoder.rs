@@ -8,8 +8,8 @@ use crate::{
 };
 use yantra_formats::Checkpoint;
 use yantra_kernels::{
-    ActivationKind, ActivationKinds, Activations, AttentionParams, Compute, LinearJob, PackedLinear,
-    RopeTable, WeightFormat, add_assign, attention, embed_rows, linear, rms_norm_in_place, rope, softcap,
+    ActivationKind, ActivationKinds, Activations, AttentionParams, Compute, LinearJob, PackedLinear, RopeTable,
+    WeightFormat, add_assign, attention, embed_rows, linear, rms_norm_in_place, rope, softcap,
 };
 
 /// A decoder-only transformer ready to run.

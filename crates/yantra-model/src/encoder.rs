@@ -150,11 +150,7 @@ impl Encoder {
         Ok(())
     }
 
-    fn scratch_for<'a>(
-        &self,
-        kept: &'a mut Option<Scratch>,
-        num_pages: usize,
-    ) -> Result<&'a mut Scratch, ModelError> {
+    fn scratch_for<'a>(&self, kept: &'a mut Option<Scratch>, num_pages: usize) -> Result<&'a mut Scratch, ModelError> {
         let large_enough = kept.take().filter(|scratch| scratch.num_pages >= num_pages);
         let scratch = match large_enough {
             Some(scratch) => scratch,
@@ -266,7 +262,11 @@ impl EncoderSpec {
         let p = Parameters::new(checkpoint)?;
         if !ENCODERS.contains(&p.architecture()) {
             let architecture = p.architecture().to_owned();
-            return Err(ModelError::WrongKind { architecture, found: "a text generator", expected: "an embedding model" });
+            return Err(ModelError::WrongKind {
+                architecture,
+                found: "a text generator",
+                expected: "an embedding model",
+            });
         }
         if let Some(activation) = p.text(key("", "hidden_act"))?.filter(|name| *name != "gelu") {
             return Err(ModelError::Unsupported { feature: format!("encoder activation '{activation}'") });

@@ -65,16 +65,18 @@ mod tests {
     /// Values of `transformers.modeling_rope_utils` for Llama 3.1 (theta 500000, 128 dimensions).
     #[test]
     fn llama3_scaling_matches_transformers() {
-        let scaling = RopeScaling::Llama3 {
-            factor: 8.0,
-            low_freq_factor: 1.0,
-            high_freq_factor: 4.0,
-            original_context: 8192.0,
-        };
+        let scaling =
+            RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_context: 8192.0 };
         check(scaling, LLAMA3_REFERENCE);
         check(RopeScaling::Linear { factor: 4.0 }, &[(0, 0.25), (32, 0.25 / 500_000f32.sqrt())]);
     }
 
-    const LLAMA3_REFERENCE: &[(usize, f32)] =
-        &[(0, 1.0), (10, 0.128_687_37), (28, 0.003_211_446), (32, 0.000_524_846), (40, 3.428_102_4e-5), (63, 3.068_926e-7)];
+    const LLAMA3_REFERENCE: &[(usize, f32)] = &[
+        (0, 1.0),
+        (10, 0.128_687_37),
+        (28, 0.003_211_446),
+        (32, 0.000_524_846),
+        (40, 3.428_102_4e-5),
+        (63, 3.068_926e-7),
+    ];
 }

@@ -121,5 +121,5 @@ pub(crate) fn fitting(target: WeightFormat, cols: usize) -> Option<WeightFormat>
         F::Q6_K => F::Q8_0,
         other => other,
     };
-    [target, fallback].into_iter().find(|format| cols % format.block_len() == 0)
+    [target, fallback].into_iter().find(|format| cols.is_multiple_of(format.block_len()))
 }

@@ -139,7 +139,8 @@ mod tests {
     /// Merges over a four-letter alphabet: a merged pair's id is derived from its parts, and half of all pairs merge.
     fn lookup(left: Symbol, right: Symbol) -> Option<Merge> {
         let mixed = left.id.wrapping_mul(31).wrapping_add(right.id.wrapping_mul(17));
-        (right.end - left.start < 12 && mixed % 2 == 0).then_some(Merge { priority: mixed % 23, id: mixed % 1_000 })
+        (right.end - left.start < 12 && mixed.is_multiple_of(2))
+            .then_some(Merge { priority: mixed % 23, id: mixed % 1_000 })
     }
 
     proptest! {

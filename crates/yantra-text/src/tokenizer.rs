@@ -48,6 +48,7 @@ pub(crate) struct Specials {
 }
 
 /// How text is encoded.
+#[expect(clippy::large_enum_variant, reason = "one for each loaded model")]
 pub(crate) enum Model {
     /// Here: special tokens are found first, what lies between them is encoded.
     Native { special: SpecialTokens, encoder: Encoder },
@@ -56,6 +57,7 @@ pub(crate) enum Model {
 }
 
 /// How text between special tokens is encoded.
+#[expect(clippy::large_enum_variant, reason = "one for each loaded model")]
 pub(crate) enum Encoder {
     Bpe(Bpe),
     SentencePiece(SentencePiece),

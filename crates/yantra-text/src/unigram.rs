@@ -190,7 +190,7 @@ impl CharsMap {
         let malformed = || TextError::Vocabulary(format!("the character map of {} bytes is malformed", blob.len()));
         let (size, rest) = blob.split_first_chunk::<4>().ok_or_else(malformed)?;
         let size = u32::from_le_bytes(*size) as usize;
-        if size % 4 != 0 || size > rest.len() {
+        if !size.is_multiple_of(4) || size > rest.len() {
             return Err(malformed());
         }
         let (trie, replacements) = rest.split_at(size);

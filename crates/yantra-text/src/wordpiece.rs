@@ -69,10 +69,10 @@ impl WordPiece {
                 if end <= at {
                     break None;
                 }
-                if word.is_char_boundary(end) {
-                    if let Some(id) = vocab.find(&word.as_bytes()[at..end]) {
-                        break Some(id);
-                    }
+                if word.is_char_boundary(end)
+                    && let Some(id) = vocab.find(&word.as_bytes()[at..end])
+                {
+                    break Some(id);
                 }
                 end -= 1;
             };

@@ -94,7 +94,7 @@ mod tests {
     fn numbers_for_people() {
         assert_eq!([bytes(7), bytes(98_362_432), bytes(3 << 30)], ["7 B", "93.8 MiB", "3.0 GiB"]);
         assert_eq!([count(9_999), count(134_515_008), count(1_540_000_000)], ["9999", "134.5 M", "1.54 G"]);
-        let times = [milliseconds(3.14159), milliseconds(812.3), milliseconds(2_345.0), milliseconds(61_000.0)];
+        let times = [milliseconds(3.123), milliseconds(812.3), milliseconds(2_345.0), milliseconds(61_000.0)];
         assert_eq!(times, ["3.1 ms", "812 ms", "2.35 s", "61.0 s"]);
     }
 

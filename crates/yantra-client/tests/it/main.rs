@@ -1,5 +1,5 @@
 //! The conformance suite against every kind of model, and the HTTP client against servers that misbehave.
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
 
 mod conformance;
 mod fake_server;

@@ -160,7 +160,7 @@ impl KvPages {
         let part = |bytes: &ZeroedBytes| {
             // SAFETY: in bounds by the assertion and the size allocated; the buffer is aligned for any number, and any
             // bits are a value of `Bits`.
-            unsafe { std::slice::from_raw_parts(bytes.start.as_ptr().cast::<K::Bits>().add(start), len) }
+            unsafe { std::slice::from_raw_parts(bytes.start().cast::<K::Bits>().add(start), len) }
         };
         (part(&self.keys), part(&self.values))
     }
@@ -235,10 +235,19 @@ unsafe fn as_stored<K: Stored>(bytes: &mut [u8]) -> &mut [K::Bits] {
 }
 
 /// A fixed buffer of zeros, aligned to a cache line, whose memory the system provides lazily.
+///
+/// The allocation itself is aligned to [`LAZY_ALIGN`] only: the system allocator clears memory of a larger alignment by
+/// hand, touching every page of a cache that may never be filled.
 struct ZeroedBytes {
-    start: NonNull<u8>,
+    allocation: NonNull<u8>,
     layout: Layout,
+    /// Where the buffer starts in the allocation.
+    offset: usize,
+    len: usize,
 }
+
+const CACHE_LINE: usize = 64;
+const LAZY_ALIGN: usize = 16;
 
 // SAFETY: the buffer is owned, as a boxed slice would be.
 #[expect(unsafe_code, reason = "an owned buffer")]
@@ -250,16 +259,23 @@ unsafe impl Sync for ZeroedBytes {}
 impl ZeroedBytes {
     #[expect(unsafe_code, reason = "aligned, lazily provided memory has no safe constructor")]
     fn new(len: usize) -> Option<Self> {
-        let layout = Layout::from_size_align(len.max(1), 64).ok()?;
+        let layout = Layout::from_size_align(len.checked_add(CACHE_LINE)?, LAZY_ALIGN).ok()?;
         // SAFETY: the layout is not of size zero.
-        let start = NonNull::new(unsafe { alloc_zeroed(layout) })?;
-        Some(Self { start, layout })
+        let allocation = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+        let offset = allocation.as_ptr().addr().wrapping_neg() % CACHE_LINE;
+        Some(Self { allocation, layout, offset, len })
+    }
+
+    #[expect(unsafe_code, reason = "the offset stays inside the allocation")]
+    fn start(&self) -> *mut u8 {
+        // SAFETY: the allocation is a cache line longer than the buffer, and the offset is less than one.
+        unsafe { self.allocation.as_ptr().add(self.offset) }
     }
 
     #[expect(unsafe_code, reason = "the buffer as a slice")]
     fn as_mut_slice(&mut self) -> &mut [u8] {
         // SAFETY: the buffer is this long, initialised, and borrowed mutably with `self`.
-        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.layout.size()) }
+        unsafe { std::slice::from_raw_parts_mut(self.start(), self.len) }
     }
 }
 
@@ -267,6 +283,6 @@ impl Drop for ZeroedBytes {
     #[expect(unsafe_code, reason = "allocated by `new`")]
     fn drop(&mut self) {
         // SAFETY: allocated in `new` with this layout.
-        unsafe { dealloc(self.start.as_ptr(), self.layout) }
+        unsafe { dealloc(self.allocation.as_ptr(), self.layout) }
     }
 }

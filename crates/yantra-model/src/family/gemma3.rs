@@ -1,7 +1,10 @@
 //! Gemma 3, text (Gemma Team, 2025): local and global layers, norms on both sides of each block, scaled embeddings.
 
 use super::{Family, NormNames, WINDOW};
-use crate::{MlpSpec, ModelError, ModelSpec, RopeScaling, parameters::{Parameters, key}};
+use crate::{
+    MlpSpec, ModelError, ModelSpec, RopeScaling,
+    parameters::{Parameters, key},
+};
 use yantra_kernels::ActivationFn;
 
 pub(super) const FAMILY: Family = Family {

@@ -35,8 +35,7 @@ pub(crate) struct NormNames {
 }
 
 /// Llama's names; it has no norms after the blocks.
-const LLAMA_NORMS: NormNames =
-    NormNames { before_mlp: "post_attention_layernorm", after_attention: "", after_mlp: "" };
+const LLAMA_NORMS: NormNames = NormNames { before_mlp: "post_attention_layernorm", after_attention: "", after_mlp: "" };
 
 const FAMILIES: [&Family; 4] = [&llama::FAMILY, &qwen2::FAMILY, &qwen3::FAMILY, &gemma3::FAMILY];
 
@@ -109,7 +108,7 @@ fn common(family: &Family, p: &Parameters<'_>, checkpoint: &Checkpoint) -> Resul
         rotary_dim: p.count(key("rope.dimension_count", ""))?.unwrap_or(head_dim),
         scaling: rope_scaling(p, checkpoint)?,
     };
-    check(rope.rotary_dim % 2 == 0 && rope.rotary_dim <= head_dim, "rope.dimension_count", || {
+    check(rope.rotary_dim.is_multiple_of(2) && rope.rotary_dim <= head_dim, "rope.dimension_count", || {
         format!("{} is odd or wider than a head ({head_dim})", rope.rotary_dim)
     })?;
     let layer = LayerSpec { window: None, rope };

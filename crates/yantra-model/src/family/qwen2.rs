@@ -3,15 +3,13 @@
 //! The biases need no mention here: a matrix brings its bias if the checkpoint has one.
 
 use super::{Family, LLAMA_NORMS, WINDOW};
-use crate::{ModelError, ModelSpec, parameters::{Parameters, key}};
-
-pub(super) const FAMILY: Family = Family {
-    name: "Qwen2",
-    gguf: &["qwen2"],
-    hugging_face: &["Qwen2ForCausalLM"],
-    adapt,
-    norms: LLAMA_NORMS,
+use crate::{
+    ModelError, ModelSpec,
+    parameters::{Parameters, key},
 };
+
+pub(super) const FAMILY: Family =
+    Family { name: "Qwen2", gguf: &["qwen2"], hugging_face: &["Qwen2ForCausalLM"], adapt, norms: LLAMA_NORMS };
 
 /// Layers from `max_window_layers` on see a window, if the checkpoint asks for windows at all.
 pub(super) fn adapt(p: &Parameters<'_>, spec: &mut ModelSpec) -> Result<(), ModelError> {

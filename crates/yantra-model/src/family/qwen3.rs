@@ -3,13 +3,8 @@
 use super::{Family, LLAMA_NORMS, qwen2};
 use crate::{ModelError, ModelSpec, parameters::Parameters};
 
-pub(super) const FAMILY: Family = Family {
-    name: "Qwen3",
-    gguf: &["qwen3"],
-    hugging_face: &["Qwen3ForCausalLM"],
-    adapt,
-    norms: LLAMA_NORMS,
-};
+pub(super) const FAMILY: Family =
+    Family { name: "Qwen3", gguf: &["qwen3"], hugging_face: &["Qwen3ForCausalLM"], adapt, norms: LLAMA_NORMS };
 
 fn adapt(p: &Parameters<'_>, spec: &mut ModelSpec) -> Result<(), ModelError> {
     spec.attention.qk_norm = true;

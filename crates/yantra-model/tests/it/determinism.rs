@@ -54,15 +54,16 @@ fn malformed_batches_are_refused() {
     let checkpoint = Checkpoint::open(&path).unwrap();
     let decoder = Decoder::load(&checkpoint, &compute, LoadOptions::default()).unwrap();
     let mut kv = KvCache::new(decoder.spec(), KvFormat::F32, 2).unwrap();
-    let mut check = |tokens: &[u32], positions: &[u32], slots: &[u32], sequence: AttentionSequence<'_>, message: &str| {
-        let batch = Batch { tokens, positions, slots, sequences: &[sequence], logit_rows: &[] };
-        let result = decoder.forward(&compute, &batch, &mut kv, &mut decoder.scratch(), &mut Vec::new());
-        let error = match result {
-            Err(ModelError::Batch { message }) => message,
-            other => panic!("{other:?}"),
+    let mut check =
+        |tokens: &[u32], positions: &[u32], slots: &[u32], sequence: AttentionSequence<'_>, message: &str| {
+            let batch = Batch { tokens, positions, slots, sequences: &[sequence], logit_rows: &[] };
+            let result = decoder.forward(&compute, &batch, &mut kv, &mut decoder.scratch(), &mut Vec::new());
+            let error = match result {
+                Err(ModelError::Batch { message }) => message,
+                other => panic!("{other:?}"),
+            };
+            assert!(error.contains(message), "{error}");
         };
-        assert!(error.contains(message), "{error}");
-    };
     let sequence = AttentionSequence { query_start: 0, query_len: 1, context_len: 1, pages: &[0] };
     check(&[512], &[0], &[0], sequence, "token 512 is outside the vocabulary of 512");
     check(&[1], &[512], &[0], sequence, "position 512 is outside the context of 512");

@@ -43,7 +43,9 @@ fn check_teacher_forced(name: &str, file: &str) {
     }
     let mean = difference / f64::from(positions);
     let share = agreed as f64 / clear as f64;
-    eprintln!("{name}: argmax agrees at {agreed} of {clear} clear positions, mean |Δ log p| {mean:.4} over {positions}");
+    eprintln!(
+        "{name}: argmax agrees at {agreed} of {clear} clear positions, mean |Δ log p| {mean:.4} over {positions}"
+    );
     assert!(share >= 0.98, "{name}: argmax agrees at {share:.3} of clear positions");
     assert!(mean <= 0.05, "{name}: mean difference of log-probability {mean:.4}");
 }

@@ -33,8 +33,7 @@ fn logits_of_f32_weights_equal_the_reference() {
 /// Rounding the weights to f16 moves the logits themselves (by up to 7e-3), so these have a reference of their own.
 #[test]
 fn logits_of_f16_weights_equal_the_reference() {
-    let reference: serde_json::Value =
-        serde_json::from_str(include_str!("../data/stories_f16_logits.json")).unwrap();
+    let reference: serde_json::Value = serde_json::from_str(include_str!("../data/stories_f16_logits.json")).unwrap();
     check_logits("hf_f16", &reference["ids"], &reference["logits"]);
 }
 
