@@ -77,7 +77,8 @@ fn order(events: &[ChatEvent]) -> Result<(), String> {
 
 /// The collected reply says what the stream said.
 async fn same(events: &[ChatEvent], reply: &ChatReply) -> Result<(), String> {
-    let stream = futures_util::stream::iter(events.iter().cloned().map(Ok)).boxed();
+    let events: Vec<_> = events.iter().cloned().map(Ok).collect();
+    let stream = futures_util::stream::iter(events).boxed();
     let streamed = collect(stream).await.map_err(|error| error.to_string())?;
     if streamed.message == reply.message && streamed.finish_reason == reply.finish_reason {
         return Ok(());

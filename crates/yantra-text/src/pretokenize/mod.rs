@@ -75,7 +75,7 @@ impl PreTokenizer {
             [] => each(text),
             [only] => only.split(text, 0..text.len(), &mut |word| each(&text[word])),
             [stages @ .., last] => {
-                let mut words = Vec::from([0..text.len()]);
+                let mut words: Vec<_> = std::iter::once(0..text.len()).collect();
                 for stage in stages {
                     let mut finer = Vec::with_capacity(words.len() * 2);
                     for word in words {
