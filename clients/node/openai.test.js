@@ -18,7 +18,7 @@ const client = new OpenAI({ baseURL, apiKey: needed("YANTRA_API_KEY"), maxRetrie
 
 const question = {
   model,
-  messages: [{ role: "user", content: "What is the capital of France?" }],
+  messages: [{ role: "user", content: "Which city is the capital of France?" }],
   temperature: 0,
   max_tokens: 16,
 };

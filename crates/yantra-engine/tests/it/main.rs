@@ -1,9 +1,10 @@
 //! The engine as its users see it, on a model that detects wrong paging.
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
 
 mod engine;
 mod failures;
 mod fake;
 mod limits;
+mod real_model;
 mod scheduler;
 mod text;

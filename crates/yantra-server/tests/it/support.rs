@@ -212,6 +212,8 @@ impl Harness {
         let address = listener.local_addr().unwrap();
         let shutdown = Shutdown::new();
         let task = tokio::spawn(server.serve(listener, shutdown.clone()));
+        // The workspace's TLS has no default provider; installing it twice is no error worth knowing.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder().no_proxy().build().unwrap();
         Self { url: format!("http://{address}"), address, client, engine, shutdown, task }
     }

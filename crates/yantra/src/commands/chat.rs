@@ -20,7 +20,7 @@ Examples:
   yantra chat smollm2-135m
   yantra chat smollm2-135m --system \"Answer in one sentence.\" --temperature 0.2
   yantra chat http://127.0.0.1:8080 --model smollm2-135m
-  echo \"What is the capital of France?\" | yantra chat smollm2-135m
+  echo \"Which city is the capital of France?\" | yantra chat smollm2-135m
 
 While chatting: end a line with \\ to continue it, or put several lines between \"\"\" and \"\"\". Ctrl-C stops the reply,
 Ctrl-D leaves. /help lists the commands.";
@@ -345,7 +345,7 @@ mod tests {
 
     fn entry(lines: &[&str]) -> Option<String> {
         let mut entry = Entry::default();
-        let complete = lines.iter().map(|line| entry.push(line)).next_back()?;
+        let complete = lines.iter().fold(false, |_, line| entry.push(line));
         complete.then_some(entry.text)
     }
 

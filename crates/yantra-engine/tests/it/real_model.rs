@@ -1,0 +1,157 @@
+//! Two hundred random requests on SmolLM2 in a KV cache that is too small for them: nothing leaks, nothing is lost, and
+//! every answer that was not cut off is the answer the same request gets alone.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, mpsc},
+    time::{Duration, Instant},
+};
+use yantra_engine::{
+    EngineConfig, EngineHandle, Event, Request, SamplingParams,
+    load::{LoadOptions, LoadedModel, ModelKind, load},
+};
+use yantra_kernels::Compute;
+
+const REQUESTS: usize = 200;
+
+fn model() -> Option<PathBuf> {
+    let cache = std::env::var_os("YANTRA_MODELS").map(PathBuf::from).or_else(|| {
+        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+        let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
+        Some(cache?.join("yantra/models"))
+    })?;
+    let path = cache.join("smollm2-135m/SmolLM2-135M-Instruct.Q4_1.gguf");
+    if !path.exists() {
+        eprintln!("SKIPPED: {} is not there", path.display());
+    }
+    path.exists().then_some(path)
+}
+
+/// A generator good enough to vary tests, the same on every run.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) as usize) % limit
+    }
+}
+
+/// What a request does besides running to its end.
+#[derive(Clone, Copy, PartialEq)]
+enum Fate {
+    Runs,
+    /// The client goes away after so many events.
+    Disconnects(usize),
+    /// The request is cancelled as soon as it was submitted.
+    Cancelled,
+}
+
+struct Case {
+    request: Request,
+    fate: Fate,
+}
+
+fn case(random: &mut Random) -> Case {
+    // A third of the prompts share their beginning.
+    let shared = if random.below(3) == 0 { 70 } else { 0 };
+    let own = 1 + random.below(90);
+    let prompt = (0..shared).map(|i| 300 + i).chain((0..own).map(|_| 20 + random.below(40_000) as u32)).collect();
+    let request = Request {
+        prompt,
+        max_tokens: Some(1 + random.below(10)),
+        sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
+        priority: random.below(3) as i32,
+        ignore_eos: random.below(2) == 0,
+        ..Request::default()
+    };
+    let fate = match random.below(5) {
+        0 => Fate::Disconnects(random.below(4)),
+        1 => Fate::Cancelled,
+        _ => Fate::Runs,
+    };
+    Case { request, fate }
+}
+
+/// The tokens of a request that came to its end; `None` if it was cut off.
+type Answer = Option<Vec<u32>>;
+
+fn submit(engine: &EngineHandle, case: &Case) -> mpsc::Receiver<Event> {
+    let (events, received) = mpsc::channel();
+    let mut left = match case.fate {
+        Fate::Disconnects(after) => after,
+        Fate::Runs | Fate::Cancelled => usize::MAX,
+    };
+    let sink = move |event| {
+        left = left.saturating_sub(1);
+        left > 0 && events.send(event).is_ok()
+    };
+    let id = engine.submit(case.request.clone(), Box::new(sink)).unwrap();
+    if case.fate == Fate::Cancelled {
+        engine.cancel(id);
+    }
+    received
+}
+
+fn answer(events: &mpsc::Receiver<Event>) -> Answer {
+    let mut tokens = Vec::new();
+    loop {
+        match events.recv_timeout(Duration::from_secs(300)) {
+            Ok(Event::Token { id, .. }) => tokens.push(id),
+            Ok(Event::Done { .. }) => return Some(tokens),
+            Ok(Event::Error(error)) => panic!("{error}"),
+            Ok(_) => {}
+            Err(mpsc::RecvTimeoutError::Disconnected) => return None,
+            Err(mpsc::RecvTimeoutError::Timeout) => panic!("a request was lost"),
+        }
+    }
+}
+
+fn load_engine(kv_memory_bytes: u64) -> Option<(LoadedModel, EngineHandle)> {
+    let engine = EngineConfig { max_sequences: 16, max_queue: REQUESTS, ..EngineConfig::default() };
+    let options = LoadOptions {
+        context: Some(256),
+        kv_memory_bytes: Some(kv_memory_bytes),
+        engine,
+        ..LoadOptions::default()
+    };
+    let loaded = load(&model()?, &Arc::new(Compute::new(2)), &options, |_| {}).unwrap();
+    let ModelKind::Generate(engine) = &loaded.kind else { panic!("SmolLM2 generates") };
+    let engine = engine.clone();
+    Some((loaded, engine))
+}
+
+#[test]
+fn random_requests_leak_nothing_lose_nothing_and_answer_as_if_alone() {
+    // About 20 pages: two or three sequences fit, so that sequences wait, are preempted and evict one another's pages.
+    let Some((_loaded, engine)) = load_engine(16 << 20) else { return };
+    let mut random = Random(7);
+    let cases: Vec<Case> = (0..REQUESTS).map(|_| case(&mut random)).collect();
+    let running: Vec<_> = cases.iter().map(|case| submit(&engine, case)).collect();
+    let together: Vec<Answer> = running.iter().map(answer).collect();
+
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while engine.stats().running_sequences + engine.stats().waiting_sequences > 0 {
+        assert!(Instant::now() < deadline, "sequences are left: {:?}", engine.stats());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let stats = engine.stats();
+    assert_eq!(stats.pages_used, 0, "pages leaked: {stats:?}");
+    assert_eq!(stats.requests_completed + stats.requests_cancelled, REQUESTS as u64, "{stats:?}");
+    assert!(stats.prefix_hit_tokens > 0, "no prefix was shared: {stats:?}");
+
+    // Alone: one at a time, in a fresh engine with room to spare.
+    let Some((_loaded, alone)) = load_engine(64 << 20) else { return };
+    let mut finished = 0;
+    for (case, together) in cases.iter().zip(&together) {
+        match (case.fate, together) {
+            (Fate::Runs, None) => panic!("a request that nobody cancelled was cut off"),
+            (Fate::Runs, Some(tokens)) => {
+                finished += 1;
+                assert_eq!(answer(&submit(&alone, case)).as_ref(), Some(tokens));
+            }
+            _ => {}
+        }
+    }
+    assert!(finished > REQUESTS / 3, "only {finished} requests were left to compare");
+}
