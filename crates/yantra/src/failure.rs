@@ -52,10 +52,11 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
         eprintln!("{line}");
         said.push_str(&text);
     }
-    if let Some(hint) = error.chain().find_map(|cause| cause.downcast_ref::<Hinted>()) {
+    // `downcast_ref` of the whole error also sees contexts, which the links of the chain hide.
+    if let Some(hint) = error.downcast_ref::<Hinted>() {
         eprintln!("hint: {}", hint.hint);
     }
-    let wrong_use = error.chain().any(|cause| cause.is::<UsageError>());
+    let wrong_use = error.downcast_ref::<UsageError>().is_some();
     if wrong_use {
         eprintln!("try `yantra --help`, or `yantra COMMAND --help` for examples");
     }
