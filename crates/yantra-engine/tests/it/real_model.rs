@@ -109,12 +109,8 @@ fn answer(events: &mpsc::Receiver<Event>) -> Answer {
 
 fn load_engine(kv_memory_bytes: u64) -> Option<(LoadedModel, EngineHandle)> {
     let engine = EngineConfig { max_sequences: 16, max_queue: REQUESTS, ..EngineConfig::default() };
-    let options = LoadOptions {
-        context: Some(256),
-        kv_memory_bytes: Some(kv_memory_bytes),
-        engine,
-        ..LoadOptions::default()
-    };
+    let options =
+        LoadOptions { context: Some(256), kv_memory_bytes: Some(kv_memory_bytes), engine, ..LoadOptions::default() };
     let loaded = load(&model()?, &Arc::new(Compute::new(2)), &options, |_| {}).unwrap();
     let ModelKind::Generate(engine) = &loaded.kind else { panic!("SmolLM2 generates") };
     let engine = engine.clone();
