@@ -333,7 +333,7 @@ mod tests {
 
     #[test]
     fn refuses_a_level_the_processor_lacks() {
-        for level in [CpuLevel::Neon, CpuLevel::Avx512Vnni, CpuLevel::Avx2] {
+        for level in [CpuLevel::Neon, CpuLevel::Avx512Bf16, CpuLevel::Avx512Vnni, CpuLevel::Avx2] {
             assert_eq!(Compute::with_level(1, level).is_ok(), level.is_supported());
         }
     }

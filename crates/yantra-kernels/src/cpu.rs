@@ -17,16 +17,19 @@ pub enum CpuLevel {
     Avx512,
     /// x86-64 with AVX-512 and VNNI.
     Avx512Vnni,
+    /// x86-64 with AVX-512, VNNI and BF16.
+    Avx512Bf16,
     /// AArch64 with NEON.
     Neon,
 }
 
 impl CpuLevel {
-    const ALL: [(Self, &'static str); 5] = [
+    const ALL: [(Self, &'static str); 6] = [
         (Self::Scalar, "scalar"),
         (Self::Avx2, "avx2"),
         (Self::Avx512, "avx512"),
         (Self::Avx512Vnni, "avx512vnni"),
+        (Self::Avx512Bf16, "avx512bf16"),
         (Self::Neon, "neon"),
     ];
 
@@ -59,6 +62,8 @@ impl CpuLevel {
             }
             #[cfg(target_arch = "x86_64")]
             Self::Avx512Vnni => Self::Avx512.is_supported() && is_x86_feature_detected!("avx512vnni"),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Bf16 => Self::Avx512Vnni.is_supported() && is_x86_feature_detected!("avx512bf16"),
             #[cfg(target_arch = "aarch64")]
             Self::Neon => std::arch::is_aarch64_feature_detected!("neon"),
             _ => false,

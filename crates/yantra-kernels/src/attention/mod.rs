@@ -256,7 +256,7 @@ fn run_task_body<S: Simd>(simd: S, call: &Call<'_>, task: &Task, rows: &mut Rows
 impl Call<'_> {
     #[inline(always)]
     fn run<S: Simd, K: Stored>(&self, simd: S, task: &Task, rows: &mut Rows) {
-        self.gather(task, rows);
+        self.gather::<S, K>(simd, task, rows);
         let seen = rows.any_visible();
         let split_tokens = split_tokens(self.shape.page_tokens);
         let pages = self.sequences[task.sequence].pages;
@@ -266,7 +266,7 @@ impl Call<'_> {
                 self.kv.head::<K>(pages[index], task.kv_head)
             });
             match task.group {
-                None => rows.merge_split(),
+                None => rows.merge_split(simd),
                 Some(group) => self.save(&self.groups[group], split, rows, task.queries.len() * self.heads_per_group),
             }
         }
@@ -275,7 +275,7 @@ impl Call<'_> {
             // The last to finish joins the splits: everybody's sums are visible to it, in the order of the context.
             Some(group) => {
                 self.groups[group].unfinished.fetch_sub(1, Ordering::AcqRel) == 1 && {
-                    self.join(&self.groups[group], rows, task.queries.len() * self.heads_per_group);
+                    self.join(simd, &self.groups[group], rows, task.queries.len() * self.heads_per_group);
                     true
                 }
             }
@@ -292,7 +292,7 @@ impl Call<'_> {
     }
 
     #[inline(always)]
-    fn gather(&self, task: &Task, rows: &mut Rows) {
+    fn gather<S: Simd, K: Stored>(&self, simd: S, task: &Task, rows: &mut Rows) {
         let head_dim = self.shape.head_dim;
         rows.clear(self.shape);
         for index in task.queries.clone() {
@@ -302,7 +302,7 @@ impl Call<'_> {
                 rows.push(query, self.params.scale, visible.clone());
             }
         }
-        rows.prepare();
+        rows.prepare::<S, K>(simd);
     }
 
     #[inline(always)]
@@ -331,12 +331,12 @@ impl Call<'_> {
     }
 
     #[inline(always)]
-    fn join(&self, group: &Group, rows: &mut Rows, num_rows: usize) {
+    fn join<S: Simd>(&self, simd: S, group: &Group, rows: &mut Rows, num_rows: usize) {
         for split in group.splits.clone() {
             let (start, len) = self.partial_range(group, split, num_rows);
             // SAFETY: all tasks of the group have finished writing.
             #[expect(unsafe_code, reason = "no writer is left")]
-            rows.merge_saved(unsafe { self.partials.slice(start, len) });
+            rows.merge_saved(simd, unsafe { self.partials.slice(start, len) });
         }
     }
 }

@@ -3,7 +3,8 @@
 //! Keys lie transposed within a page, `[kv_head][head_dim][token]`, values as they come, `[kv_head][token][head_dim]`: in
 //! both products of attention the vector then runs along the last axis and every sum along the one before it, one
 //! addition after another. No sum crosses vector lanes, so a score is the same bits whether it is computed for one query
-//! or a block of them, and a page needs no transposition when it is read.
+//! or a block of them, and a page needs no transposition when it is read. bfloat16 keeps two neighbours along the axis
+//! that is summed in one lane: `[kv_head][head_dim / 2][token][2]` and `[kv_head][token / 2][head_dim][2]`.
 
 use super::stored::{Bf16, F16, F32, Stored};
 use crate::{
@@ -64,6 +65,9 @@ impl KvLayout {
         }
         if self.head_dim == 0 || self.head_dim > MAX_HEAD_DIM {
             return shape("head dimension (limit)", self.head_dim, MAX_HEAD_DIM);
+        }
+        if self.format == KvFormat::BF16 && !self.head_dim.is_multiple_of(2) {
+            return shape("head dimension (even for bf16)", self.head_dim, self.head_dim + 1);
         }
         if self.page_tokens == 0 || !self.page_tokens.is_multiple_of(MAX_LANES) {
             let expected = self.page_tokens.next_multiple_of(MAX_LANES).max(MAX_LANES);
@@ -148,21 +152,24 @@ impl KvPages {
         self.values.as_mut_slice().fill(0xff);
     }
 
-    /// Keys `[head_dim, page_tokens]` and values `[page_tokens, head_dim]` of one head in one page.
+    /// Lanes of keys, `[head_dim / PER_LANE, page_tokens]`, and values, `[page_tokens / PER_LANE, head_dim]`, of one head in
+    /// one page.
     ///
     /// # Panics
     /// If `K` is not the stored format or the page is past the last.
     #[expect(unsafe_code, reason = "bytes are read as the format they were written in")]
-    pub(super) fn head<K: Stored>(&self, page: u32, head: usize) -> (&[K::Bits], &[K::Bits]) {
+    #[inline]
+    pub(super) fn head<K: Stored>(&self, page: u32, head: usize) -> (&[K::Lane], &[K::Lane]) {
         assert!(K::FORMAT == self.layout.format && (page as usize) < self.num_pages && head < self.layout.num_kv_heads);
-        let len = self.layout.head_len();
+        let len = self.layout.head_len() / K::PER_LANE;
         let start = (page as usize * self.layout.num_kv_heads + head) * len;
-        let part = |bytes: &ZeroedBytes| {
-            // SAFETY: in bounds by the assertion and the size allocated; the buffer is aligned for any number, and any
-            // bits are a value of `Bits`.
-            unsafe { std::slice::from_raw_parts(bytes.start().cast::<K::Bits>().add(start), len) }
-        };
-        (part(&self.keys), part(&self.values))
+        // SAFETY: in bounds by the assertion and the size allocated; the buffers are aligned for any lane, and any bits
+        // are a lane.
+        unsafe {
+            let part = |bytes: &ZeroedBytes| bytes.start().cast::<K::Lane>().add(start).cast_const();
+            let (keys, values) = (part(&self.keys), part(&self.values));
+            (std::slice::from_raw_parts(keys, len), std::slice::from_raw_parts(values, len))
+        }
     }
 }
 
@@ -203,34 +210,31 @@ fn store_head_as<S: Simd, K: Stored>(
     values: &SharedSlice<'_, u8>,
 ) {
     let KvLayout { num_kv_heads, head_dim, page_tokens, .. } = tokens.layout;
-    let size = size_of::<K::Bits>();
-    let mut row = [K::ZERO; MAX_HEAD_DIM];
-    let row = &mut row[..head_dim];
+    let head_bytes = head_dim * page_tokens / K::PER_LANE * size_of::<K::Lane>();
+    let mut key_lanes = [K::ZERO; MAX_HEAD_DIM];
+    let key_lanes = &mut key_lanes[..head_dim / K::PER_LANE];
     for (token, &slot) in tokens.slots.iter().enumerate() {
         let (page, offset) = (slot as usize / page_tokens, slot as usize % page_tokens);
-        let start = (page * num_kv_heads + head) * head_dim * page_tokens;
+        let start = (page * num_kv_heads + head) * head_bytes;
         let source = (token * num_kv_heads + head) * head_dim;
-        // SAFETY: this task alone writes this head; `slice` checks bounds; the buffer is aligned for any number.
+        // SAFETY: this task alone writes this head; `slice` checks bounds; the buffers are aligned for any lane.
         #[expect(unsafe_code, reason = "heads are disjoint")]
-        let (key_head, value_row) = unsafe {
-            let key_head = keys.slice(start * size, head_dim * page_tokens * size);
-            let value_row = values.slice((start + offset * head_dim) * size, head_dim * size);
-            (as_stored::<K>(key_head), as_stored::<K>(value_row))
-        };
-        K::convert(simd, &tokens.v[source..][..head_dim], value_row);
-        K::convert(simd, &tokens.k[source..][..head_dim], row);
-        for (column, &value) in key_head.chunks_exact_mut(page_tokens).zip(&*row) {
-            column[offset] = value;
+        let (key_page, value_page) =
+            unsafe { (as_lanes::<K>(keys.slice(start, head_bytes)), as_lanes::<K>(values.slice(start, head_bytes))) };
+        K::store_value(simd, &tokens.v[source..][..head_dim], value_page, offset);
+        K::key_lanes(simd, &tokens.k[source..][..head_dim], key_lanes);
+        for (column, &lane) in key_page.chunks_exact_mut(page_tokens).zip(&*key_lanes) {
+            column[offset] = lane;
         }
     }
 }
 
 /// # Safety
-/// `bytes` starts at a multiple of the size of `Bits` in a buffer aligned for it.
+/// `bytes` starts at a multiple of the size of a lane in a buffer aligned for it.
 #[expect(unsafe_code, reason = "bytes are written as the format they are read in")]
-unsafe fn as_stored<K: Stored>(bytes: &mut [u8]) -> &mut [K::Bits] {
-    let len = bytes.len() / size_of::<K::Bits>();
-    // SAFETY: alignment is the caller's promise, the length is what fits, and any bits are a value.
+unsafe fn as_lanes<K: Stored>(bytes: &mut [u8]) -> &mut [K::Lane] {
+    let len = bytes.len() / size_of::<K::Lane>();
+    // SAFETY: alignment is the caller's promise, the length is what fits, and any bits are a lane.
     unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), len) }
 }
 

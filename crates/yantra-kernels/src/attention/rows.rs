@@ -1,36 +1,42 @@
-//! A block of query rows against a range of context: online softmax page by page (Milakov & Gimelshein 2018,
+//! A block of query rows against a range of context: softmax split by split (Milakov & Gimelshein 2018,
 //! arXiv:1805.02867; Dao et al. 2022, arXiv:2205.14135).
 //!
-//! A row's result is the same bits whatever rows share its block: pages and splits are cut at fixed context positions, and
-//! a token that a row does not see is added with weight exactly zero and factor exactly one.
+//! A row's result is the same bits whatever rows share its block: splits are cut at fixed context positions, and a token
+//! that a row does not see is added with weight exactly zero.
 
 use super::{
-    AttentionParams,
-    stored::{F32, Stored},
-    tile::{scores, tile_rows, weighted_values},
+    AttentionParams, split_tokens,
+    stored::Stored,
+    tile::{PagePointers, Scores, WeightedValues, tile_rows},
 };
 use crate::simd::{self, Kernel, MAX_LANES, Simd};
-use std::ops::Range;
+use std::{marker::PhantomData, ops::Range};
 
-/// Running maximum before any token is seen: finite, so that differences are never NaN.
+/// Maximum before any token is seen: finite, so that differences are never NaN.
 const NOTHING_SEEN: f32 = f32::MIN;
 
-/// Rows up to which a page is read as stored; more rows read a copy converted to `f32` once.
+/// Rows up to which a page is read as stored; more rows read a copy in the working format, made once.
 const MAX_ROWS_UNCONVERTED: usize = 6;
 
-/// Running sums of some rows: `max` and `sum` are `[rows]`, `values` is `[rows, stride]`.
+/// The most rows of a tile.
+const MAX_TILE_ROWS: usize = 6;
+
+/// Sums of some rows: `max` and `sum` are `[rows]`, `values` is `[rows, stride]`.
 #[derive(Default)]
 pub(super) struct Sums {
-    pub(super) max: Vec<f32>,
-    pub(super) sum: Vec<f32>,
-    pub(super) values: Vec<f32>,
+    max: Vec<f32>,
+    sum: Vec<f32>,
+    values: Vec<f32>,
 }
 
 impl Sums {
+    /// Nothing seen by any row. Values are left as they are: a row whose sum is zero has none.
     fn reset(&mut self, rows: usize, stride: usize) {
         refill(&mut self.max, rows, NOTHING_SEEN);
         refill(&mut self.sum, rows, 0.0);
-        refill(&mut self.values, rows * stride, 0.0);
+        if self.values.len() < rows * stride {
+            self.values.resize(rows * stride, 0.0);
+        }
     }
 }
 
@@ -44,20 +50,22 @@ fn refill(buffer: &mut Vec<f32>, len: usize, value: f32) {
 pub(super) struct Rows {
     num_rows: usize,
     shape: RowShape,
-    /// `[rows, head_dim]`, scaled.
-    queries: Vec<f32>,
+    /// `[rows, head_dim]`, scaled; then the same as factors.
+    scaled: Vec<f32>,
+    queries: Vec<u32>,
     /// Context positions each row sees.
     visible: Vec<Range<usize>>,
     /// Sums over all splits so far, and over the current one.
     total: Sums,
     split: Sums,
-    /// `[rows, MAX_LANES]`: the current split's sums of exponentials, lane by lane.
-    lane_sums: Vec<f32>,
-    /// `[tile rows, page_tokens]`.
+    /// A tile's scores, `[tile rows, split tokens]`, and the weights made from them, as factors.
     scores: Vec<f32>,
-    /// A page of one head as `f32`: `[head_dim, page_tokens]` and `[page_tokens, stride]`.
-    page_keys: Vec<f32>,
-    page_values: Vec<f32>,
+    weights: Vec<u32>,
+    /// The pages of the current split.
+    pages: Vec<PagePointers>,
+    /// The split in the working format, where it is not read as stored: per page, keys then values (with columns up to the
+    /// stride). Whole cache lines, aligned for any lane.
+    working: Vec<[u32; 16]>,
 }
 
 /// Sizes that hold for a whole attention call.
@@ -79,32 +87,33 @@ impl Rows {
     pub(super) fn clear(&mut self, shape: RowShape) {
         self.num_rows = 0;
         self.shape = shape;
-        self.queries.clear();
+        self.scaled.clear();
         self.visible.clear();
     }
 
     /// Adds a row that sees the context positions `visible`.
     #[inline(always)]
     pub(super) fn push(&mut self, query: &[f32], scale: f32, visible: Range<usize>) {
-        let start = self.queries.len();
-        self.queries.resize(start + query.len(), 0.0);
-        for (scaled, value) in self.queries[start..].iter_mut().zip(query) {
-            *scaled = value * scale;
+        let start = self.scaled.len();
+        self.scaled.extend_from_slice(query);
+        for value in &mut self.scaled[start..] {
+            *value *= scale;
         }
         self.visible.push(visible);
         self.num_rows += 1;
     }
 
     /// Gives the buffers their sizes once all rows are there.
-    pub(super) fn prepare(&mut self) {
-        let RowShape { head_dim, page_tokens } = self.shape;
+    #[inline(always)]
+    pub(super) fn prepare<S: Simd, K: Stored>(&mut self, simd: S) {
+        let RowShape { page_tokens, .. } = self.shape;
         self.total.reset(self.num_rows, self.shape.stride());
-        self.scores.resize(6 * page_tokens, 0.0);
-        if self.num_rows > MAX_ROWS_UNCONVERTED || head_dim % MAX_LANES != 0 {
-            self.page_keys.resize(head_dim * page_tokens, 0.0);
-            // Columns past the head dimension stay zero.
-            refill(&mut self.page_values, page_tokens * self.shape.stride(), 0.0);
-        }
+        self.scaled.resize(self.scaled.len().next_multiple_of(MAX_LANES * K::PER_LANE), 0.0);
+        self.queries.resize(self.scaled.len() / K::PER_LANE, 0);
+        K::factors(simd, &self.scaled, &mut self.queries);
+        let tile_len = MAX_TILE_ROWS * split_tokens(page_tokens);
+        self.scores.resize(tile_len, 0.0);
+        self.weights.resize(tile_len, 0);
     }
 
     /// Context positions that any row sees.
@@ -112,117 +121,133 @@ impl Rows {
         hull(&self.visible)
     }
 
-    /// Attends to the pages of one split, whose sums are then in [`Rows::split_sums`]. `page(index)` gives the keys and values
-    /// of the page at that place in the context.
+    /// Attends to the pages of one split. `page(index)` gives the lanes of keys and values of the page at that place in the
+    /// context.
     #[inline(always)]
     pub(super) fn attend_split<'p, S: Simd, K: Stored>(
         &mut self,
         simd: S,
         params: &AttentionParams,
         context: Range<usize>,
-        page: impl Fn(usize) -> (&'p [K::Bits], &'p [K::Bits]),
-    ) where
-        K::Bits: 'p,
-    {
+        page: impl Fn(usize) -> (&'p [K::Lane], &'p [K::Lane]),
+    ) {
         let RowShape { head_dim, page_tokens } = self.shape;
         self.split.reset(self.num_rows, self.shape.stride());
-        refill(&mut self.lane_sums, self.num_rows * MAX_LANES, 0.0);
-        let direct = self.num_rows <= MAX_ROWS_UNCONVERTED && head_dim % S::LANES == 0;
-        let mut at = context.start / page_tokens * page_tokens;
-        while at < context.end {
-            let (keys, values) = page(at / page_tokens);
-            let tokens = at..context.end.min(at + page_tokens);
-            if direct {
-                self.attend_page::<S, K>(simd, params, tokens, keys, values, head_dim, head_dim);
-            } else {
-                let (page_keys, page_values) = self.convert_page::<S, K>(simd, keys, values, tokens.len());
-                let (stride, width) = (self.shape.stride(), head_dim.next_multiple_of(S::LANES));
-                self.attend_page::<S, F32>(simd, params, tokens, &page_keys, &page_values, stride, width);
-                (self.page_keys, self.page_values) = (page_keys, page_values);
+        let pages = context.start / page_tokens..context.end.div_ceil(page_tokens);
+        let start = pages.start * page_tokens;
+        let as_stored = K::FORMAT == <K::Working as Stored>::FORMAT || self.num_rows <= MAX_ROWS_UNCONVERTED;
+        self.pages.clear();
+        if as_stored && head_dim % S::LANES == 0 {
+            for index in pages {
+                let (keys, values) = page(index);
+                self.pages.push(PagePointers { keys: keys.as_ptr().cast(), values: values.as_ptr().cast() });
             }
-            at += page_tokens;
-        }
-        for (sum, lanes) in self.split.sum.iter_mut().zip(self.lane_sums.chunks_exact(MAX_LANES)) {
-            *sum = simd.reduce_add(simd.load_slice(lanes));
+            self.attend_tiles::<S, K>(simd, params, start, context, head_dim, head_dim);
+        } else {
+            self.convert::<S, K>(simd, pages, page);
+            let (stride, width) = (self.shape.stride(), head_dim.next_multiple_of(S::LANES));
+            self.attend_tiles::<S, K::Working>(simd, params, start, context, stride, width);
         }
     }
 
-    /// A page as `f32` in this block's buffers, which are taken out of it for as long as they are read.
+    /// Copies pages to the working format.
     #[inline(always)]
-    fn convert_page<S: Simd, K: Stored>(
+    #[expect(unsafe_code, reason = "a buffer of lines seen as lanes")]
+    fn convert<'p, S: Simd, K: Stored>(
         &mut self,
         simd: S,
-        keys: &[K::Bits],
-        values: &[K::Bits],
-        num_tokens: usize,
-    ) -> (Vec<f32>, Vec<f32>) {
-        let (mut page_keys, mut page_values) =
-            (std::mem::take(&mut self.page_keys), std::mem::take(&mut self.page_values));
-        let RowShape { head_dim, .. } = self.shape;
-        widen::<S, K>(simd, keys, &mut page_keys);
-        let rows = values.chunks_exact(head_dim).zip(page_values.chunks_exact_mut(self.shape.stride()));
-        for (value, out) in rows.take(num_tokens) {
-            widen::<S, K>(simd, value, &mut out[..head_dim]);
+        pages: Range<usize>,
+        page: impl Fn(usize) -> (&'p [K::Lane], &'p [K::Lane]),
+    ) {
+        let RowShape { head_dim, page_tokens } = self.shape;
+        let stride = self.shape.stride();
+        let (key_lanes, page_lanes) = (head_dim / K::PER_LANE * page_tokens, page_tokens / K::PER_LANE);
+        let value_lanes = page_lanes * stride;
+        // Every working lane has 32 bits, and a page of either is whole lines: a page has a multiple of 16 tokens.
+        let lines = (key_lanes + value_lanes) / 16;
+        if self.working.len() < pages.len() * lines {
+            self.working.resize(pages.len() * lines, [0; 16]);
         }
-        (page_keys, page_values)
+        for (index, lines) in pages.zip(self.working.chunks_exact_mut(lines)) {
+            let (keys, values) = page(index);
+            let start = lines.as_mut_ptr().cast::<<K::Working as Stored>::Lane>();
+            const { assert!(size_of::<<K::Working as Stored>::Lane>() == 4) };
+            // SAFETY: the lines hold that many lanes of 32 bits, of which any bits are valid.
+            let working = unsafe { std::slice::from_raw_parts_mut(start, key_lanes + value_lanes) };
+            let (working_keys, working_values) = working.split_at_mut(key_lanes);
+            K::widen(simd, keys, working_keys);
+            for (value, row) in values.chunks_exact(head_dim).zip(working_values.chunks_exact_mut(stride)) {
+                K::widen(simd, value, &mut row[..head_dim]);
+                row[head_dim..].fill(<K::Working as Stored>::ZERO);
+            }
+            let (keys, values) = (working_keys.as_ptr().cast(), working_values.as_ptr().cast());
+            self.pages.push(PagePointers { keys, values });
+        }
     }
 
-    /// Adds one page to the split's sums, a tile of rows at a time.
+    /// Sums the split, whose pages start at context position `start`, a tile of rows at a time.
     #[inline(always)]
-    #[expect(clippy::too_many_arguments, reason = "slices and dimensions in")]
-    fn attend_page<S: Simd, K: Stored>(
+    fn attend_tiles<S: Simd, K: Stored>(
         &mut self,
         simd: S,
         params: &AttentionParams,
-        tokens: Range<usize>,
-        keys: &[K::Bits],
-        values: &[K::Bits],
+        start: usize,
+        context: Range<usize>,
         value_stride: usize,
         width: usize,
     ) {
         let RowShape { head_dim, page_tokens } = self.shape;
-        let stride = self.shape.stride();
+        let (stride, head_lanes) = (self.shape.stride(), head_dim / K::PER_LANE);
         let mut first = 0;
         while first < self.num_rows {
             let rows = tile_rows::<S>(self.num_rows - first);
-            let seen = hull(&self.visible[first..first + rows]);
-            let seen = seen.start.max(tokens.start)..seen.end.min(tokens.end);
+            let visible = &self.visible[first..first + rows];
+            let seen = hull(visible);
+            let seen = seen.start.max(context.start)..seen.end.min(context.end);
             if seen.start < seen.end {
-                let seen = seen.start - tokens.start..seen.end - tokens.start;
-                let num_vectors = seen.end.div_ceil(S::LANES);
-                let queries = &self.queries[first * head_dim..];
-                scores::<S, K>(simd, rows, num_vectors, queries, keys, head_dim, page_tokens, &mut self.scores);
-                let mut factors = [0.0; MAX_LANES];
-                let soften = Soften {
+                let pages = (seen.start - start) / page_tokens..(seen.end - start).div_ceil(page_tokens);
+                let start = start + pages.start * page_tokens;
+                let len = pages.len() * page_tokens;
+                let pages = &self.pages[pages];
+                let queries = &self.queries[first * head_lanes..];
+                let scores = Scores { rows, queries, pages, head_lanes, page_tokens, out: &mut self.scores };
+                // SAFETY: keys are of format `K` and of this shape.
+                #[expect(unsafe_code, reason = "a kernel on pages")]
+                unsafe {
+                    scores.compute::<S, K>(simd);
+                }
+                let soften = Soften::<K> {
                     softcap: params.softcap,
-                    start: tokens.start,
-                    page_tokens,
-                    len: num_vectors * S::LANES,
-                    visible: &self.visible[first..first + rows],
+                    start,
+                    len,
+                    visible,
                     scores: &mut self.scores,
-                    max: &mut self.split.max[first..],
-                    lane_sums: &mut self.lane_sums[first * MAX_LANES..],
-                    factors: &mut factors,
+                    weights: &mut self.weights,
+                    max: &mut self.split.max[first..first + rows],
+                    sum: &mut self.split.sum[first..first + rows],
+                    stored: PhantomData,
                 };
                 // SAFETY: this kernel asks for nothing.
                 #[expect(unsafe_code, reason = "a safe kernel")]
                 unsafe {
                     simd.call(soften);
                 }
-                let sums = &mut self.split.values[first * stride..];
-                weighted_values::<S, K>(
-                    simd,
+                let values = WeightedValues {
                     rows,
-                    seen,
-                    &self.scores,
+                    tokens: seen.start - start..seen.end - start,
+                    weights: &self.weights,
+                    pages,
                     page_tokens,
-                    values,
                     value_stride,
-                    &factors,
-                    sums,
-                    stride,
                     width,
-                );
+                    out: &mut self.split.values[first * stride..],
+                    out_stride: stride,
+                };
+                // SAFETY: values are of format `K` and of this shape.
+                #[expect(unsafe_code, reason = "a kernel on pages")]
+                unsafe {
+                    values.compute::<S, K>(simd);
+                }
             }
             first += rows;
         }
@@ -230,11 +255,11 @@ impl Rows {
 
     /// Adds the current split to the total.
     #[inline(always)]
-    pub(super) fn merge_split(&mut self) {
+    pub(super) fn merge_split<S: Simd>(&mut self, simd: S) {
         let stride = self.shape.stride();
         for row in 0..self.num_rows {
             let values = &self.split.values[row * stride..][..stride];
-            merge(&mut self.total, row, self.split.max[row], self.split.sum[row], values);
+            merge(simd, &mut self.total, row, self.split.max[row], self.split.sum[row], values);
         }
     }
 
@@ -255,9 +280,9 @@ impl Rows {
 
     /// Adds a split written by [`Rows::save_split`] to the total.
     #[inline(always)]
-    pub(super) fn merge_saved(&mut self, records: &[f32]) {
+    pub(super) fn merge_saved<S: Simd>(&mut self, simd: S, records: &[f32]) {
         for (row, record) in records.chunks_exact(Self::record_len(self.shape)).enumerate() {
-            merge(&mut self.total, row, record[0], record[1], &record[2..]);
+            merge(simd, &mut self.total, row, record[0], record[1], &record[2..]);
         }
     }
 
@@ -265,92 +290,93 @@ impl Rows {
     #[inline(always)]
     pub(super) fn finish(&self, row: usize, out: &mut [f32]) {
         let sum = self.total.sum[row];
-        let inverse = if sum > 0.0 { 1.0 / sum } else { 0.0 };
+        if sum == 0.0 {
+            out.fill(0.0);
+            return;
+        }
+        let inverse = 1.0 / sum;
         for (out, value) in out.iter_mut().zip(&self.total.values[row * self.shape.stride()..]) {
             *out = value * inverse;
         }
     }
 }
 
-/// Turns a tile's scores into exponentials relative to each row's running maximum, and finds the factors by which the rows'
-/// earlier sums shrink.
-struct Soften<'a> {
+/// Turns a tile's scores into weights, exponentials relative to each row's maximum, and sums them.
+struct Soften<'a, K> {
     softcap: Option<f32>,
-    /// Context position of the page.
+    /// Context position of the first score.
     start: usize,
-    page_tokens: usize,
-    /// Scores per row that were computed.
+    /// Scores of a row: whole vectors of any level.
     len: usize,
-    /// `[rows]`.
+    /// `[rows]`, as `max` and `sum`.
     visible: &'a [Range<usize>],
-    /// `[rows, page_tokens]`.
+    /// `[rows, len]`
     scores: &'a mut [f32],
-    /// `[rows]`.
+    /// `[rows, len / PER_LANE]`
+    weights: &'a mut [u32],
     max: &'a mut [f32],
-    /// `[rows, MAX_LANES]`.
-    lane_sums: &'a mut [f32],
-    factors: &'a mut [f32; MAX_LANES],
+    sum: &'a mut [f32],
+    stored: PhantomData<K>,
 }
 
 #[expect(unsafe_code, reason = "the trait's signature; nothing is asked for")]
-impl<S: Simd> Kernel<S> for Soften<'_> {
+impl<S: Simd, K: Stored> Kernel<S> for Soften<'_, K> {
     #[inline(always)]
-    #[expect(clippy::needless_range_loop, reason = "an index names a row in several arrays")]
     unsafe fn run(self, simd: S) {
-        let rows = self.visible.len();
-        let mut changes = [0.0; MAX_LANES];
-        for r in 0..rows {
-            let scores = &mut self.scores[r * self.page_tokens..][..self.len];
+        let weights_len = self.len / K::PER_LANE;
+        for (r, visible) in self.visible.iter().enumerate() {
+            let scores = &mut self.scores[r * self.len..][..self.len];
+            let weights = &mut self.weights[r * weights_len..][..weights_len];
             if let Some(cap) = self.softcap {
                 softcap(simd, scores, cap);
             }
-            hide(scores, self.start, &self.visible[r]);
-            let old = self.max[r];
-            let new = largest(simd, scores, old);
-            self.max[r] = new;
-            changes[r] = old - new;
-        }
-        for r in (0..rows).step_by(S::LANES) {
-            simd.store_slice(&mut self.factors[r..], simd::exp_of_negative(simd, simd.load_slice(&changes[r..])));
-        }
-        for r in 0..rows {
-            let max = simd.splat(self.max[r]);
+            hide(scores, self.start, visible);
+            let max = largest(simd, scores, NOTHING_SEEN);
+            let maxes = simd.splat(max);
             let mut sum = simd.splat(0.0);
-            for scores in self.scores[r * self.page_tokens..][..self.len].chunks_exact_mut(S::LANES) {
-                let weight = simd::exp_of_negative(simd, simd.sub(simd.load_slice(scores), max));
+            for scores in scores.chunks_exact_mut(S::LANES) {
+                let weight = simd::exp_of_negative(simd, simd.sub(simd.load_slice(scores), maxes));
                 simd.store_slice(scores, weight);
                 sum = simd.add(sum, weight);
             }
-            let lanes = &mut self.lane_sums[r * MAX_LANES..][..MAX_LANES];
-            let earlier = simd.mul(simd.load_slice(lanes), simd.splat(self.factors[r]));
-            simd.store_slice(lanes, simd.add(earlier, sum));
+            (self.max[r], self.sum[r]) = (max, simd.reduce_add(sum));
+            K::factors(simd, scores, weights);
         }
     }
 }
 
 /// Adds sums relative to `max` to a row of the total. A split in which the row saw nothing changes nothing.
 #[inline(always)]
-fn merge(total: &mut Sums, row: usize, max: f32, sum: f32, values: &[f32]) {
+fn merge<S: Simd>(simd: S, total: &mut Sums, row: usize, max: f32, sum: f32, values: &[f32]) {
     if sum == 0.0 {
         return;
     }
-    let stride = values.len();
+    let to = &mut total.values[row * values.len()..][..values.len()];
+    if total.sum[row] == 0.0 {
+        (total.max[row], total.sum[row]) = (max, sum);
+        to.copy_from_slice(values);
+        return;
+    }
     let joint = total.max[row].max(max);
     let (old, new) = ((total.max[row] - joint).exp(), (max - joint).exp());
     total.max[row] = joint;
     total.sum[row] = total.sum[row] * old + sum * new;
-    for (total, value) in total.values[row * stride..][..stride].iter_mut().zip(values) {
-        *total = *total * old + value * new;
+    let (old, new) = (simd.splat(old), simd.splat(new));
+    for (to, value) in to.chunks_exact_mut(S::LANES).zip(values.chunks_exact(S::LANES)) {
+        simd.store_slice(to, simd.fma(simd.load_slice(value), new, simd.mul(simd.load_slice(to), old)));
     }
 }
 
 /// The smallest range that holds all.
 fn hull(ranges: &[Range<usize>]) -> Range<usize> {
-    let start = ranges.iter().map(|range| range.start).min().unwrap_or(0);
-    start..ranges.iter().map(|range| range.end).max().unwrap_or(0)
+    let (mut start, mut end) = (usize::MAX, 0);
+    for range in ranges {
+        (start, end) = (start.min(range.start), end.max(range.end));
+    }
+    start.min(end)..end
 }
 
-/// Minus infinity for tokens of the page (which starts at context position `start`) that the row does not see.
+/// Minus infinity for scores (of context positions from `start` on) of tokens that the row does not see.
 #[inline(always)]
 fn hide(scores: &mut [f32], start: usize, visible: &Range<usize>) {
     let before = visible.start.saturating_sub(start).min(scores.len());
@@ -374,26 +400,5 @@ fn softcap<S: Simd>(simd: S, scores: &mut [f32], cap: f32) {
     for scores in scores.chunks_exact_mut(S::LANES) {
         let value = simd.mul(simd.load_slice(scores), simd.splat(1.0 / cap));
         simd.store_slice(scores, simd.mul(simd::tanh(simd, value), simd.splat(cap)));
-    }
-}
-
-/// Stored values as `f32`, as many as `out` holds.
-#[inline(always)]
-fn widen<S: Simd, K: Stored>(simd: S, from: &[K::Bits], out: &mut [f32]) {
-    let whole = out.len() / S::LANES * S::LANES;
-    assert!(from.len() >= out.len());
-    for start in (0..whole).step_by(S::LANES) {
-        // SAFETY: `start + LANES` is within both slices.
-        #[expect(unsafe_code, reason = "bounds checked above")]
-        let values = unsafe { K::load(simd, from.as_ptr().add(start)) };
-        simd.store_slice(&mut out[start..], values);
-    }
-    if whole < out.len() {
-        let mut last = [K::ZERO; MAX_LANES];
-        last[..out.len() - whole].copy_from_slice(&from[whole..out.len()]);
-        // SAFETY: the buffer holds the widest vector.
-        #[expect(unsafe_code, reason = "a buffer of the widest vector")]
-        let values = unsafe { K::load(simd, last.as_ptr()) };
-        simd.store_partial(&mut out[whole..], values);
     }
 }

@@ -1,4 +1,4 @@
-//! The two products of attention on register tiles: a few query rows against one page of one head.
+//! The two products of attention on register tiles: a few query rows against some pages of one head.
 //!
 //! `scores`: vectors run along tokens, each sum along the head dimension. `weighted_values`: vectors run along the head
 //! dimension, each sum along tokens. Every element is one chain of multiply-adds in a fixed order, so how rows and
@@ -6,22 +6,36 @@
 
 #![allow(clippy::needless_range_loop, reason = "indices name rows and vectors of a tile in several arrays")]
 
-use super::stored::Stored;
+use super::stored::{Half, Stored};
 use crate::simd::{Kernel, Simd};
 use std::ops::Range;
 
-/// Rows a tile has at most: with four vectors beside them they fill sixteen registers, with two, thirty-two.
+/// Where the keys and values of one head in one page start.
+#[derive(Clone, Copy)]
+pub(super) struct PagePointers {
+    pub(super) keys: *const u8,
+    pub(super) values: *const u8,
+}
+
+/// Rows a tile has at most: with four vectors beside them they fill sixteen registers or thirty-two.
 #[inline(always)]
 pub(super) fn tile_rows<S: Simd>(rows_left: usize) -> usize {
-    if S::WIDE && rows_left >= 6 { 6 } else { rows_left.min(3) }
+    match rows_left {
+        4 | 5 if S::WIDE => 4,
+        6.. if S::WIDE => 6,
+        _ => rows_left.min(3),
+    }
 }
 
 /// A tile of `R` rows and `V` vectors.
 struct Tile<T, const R: usize, const V: usize>(T);
 
-/// Calls the kernel of a tile's size.
+/// Calls the kernel of a tile's size, for a number of vectors that is to be a multiple of the tile's.
 macro_rules! call_tile {
-    ($simd:ident, $rows:ident, $vectors:ident, $tile:ident) => {
+    ($simd:ident, $rows:ident, $vectors:expr, $tile:ident) => {
+        call_tile!(@rows $simd, $rows, $tile, match ($vectors).trailing_zeros() { 0 => 1, 1 => 2, _ => 4 })
+    };
+    (@rows $simd:ident, $rows:ident, $tile:ident, $vectors:expr) => {
         match ($rows, $vectors) {
             (1, 1) => $simd.call(Tile::<_, 1, 1>($tile)),
             (1, 2) => $simd.call(Tile::<_, 1, 2>($tile)),
@@ -33,11 +47,14 @@ macro_rules! call_tile {
             (3, 2) => $simd.call(Tile::<_, 3, 2>($tile)),
             (3, _) => $simd.call(Tile::<_, 3, 4>($tile)),
             // A constant condition, so that narrow levels do not compile the tall tiles.
-            (_, vectors) => {
+            (rows, vectors) => {
                 if S::WIDE {
-                    match vectors {
-                        1 => $simd.call(Tile::<_, 6, 1>($tile)),
-                        2 => $simd.call(Tile::<_, 6, 2>($tile)),
+                    match (rows, vectors) {
+                        (4, 1) => $simd.call(Tile::<_, 4, 1>($tile)),
+                        (4, 2) => $simd.call(Tile::<_, 4, 2>($tile)),
+                        (4, _) => $simd.call(Tile::<_, 4, 4>($tile)),
+                        (_, 1) => $simd.call(Tile::<_, 6, 1>($tile)),
+                        (_, 2) => $simd.call(Tile::<_, 6, 2>($tile)),
                         _ => $simd.call(Tile::<_, 6, 4>($tile)),
                     }
                 }
@@ -46,187 +63,205 @@ macro_rules! call_tile {
     };
 }
 
-/// `out[row][token] = sum_d queries[row][d] * keys[d][token]` for `num_vectors * LANES` tokens from the first.
-///
-/// `queries` is `[rows, head_dim]`, `keys` is `[head_dim, page_tokens]`, `out` is `[rows, page_tokens]`.
-#[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "slices and dimensions in")]
-pub(super) fn scores<S: Simd, K: Stored>(
-    simd: S,
-    rows: usize,
-    num_vectors: usize,
-    queries: &[f32],
-    keys: &[K::Bits],
-    head_dim: usize,
-    page_tokens: usize,
-    out: &mut [f32],
-) {
-    assert!(queries.len() >= rows * head_dim && keys.len() >= head_dim * page_tokens);
-    assert!(out.len() >= rows * page_tokens && num_vectors * S::LANES <= page_tokens);
-    let mut first = 0;
-    while first < num_vectors {
-        // Three vectors are done as four where the page has room: the fourth is not read again.
-        let room = page_tokens / S::LANES - first;
-        let vectors = match num_vectors - first {
-            1 => 1,
-            2 => 2,
-            3 if room < 4 => 2,
-            _ => 4,
-        };
-        let at = first * S::LANES;
-        // SAFETY: rows, dimensions and tokens are within the slices by the assertions.
-        #[expect(unsafe_code, reason = "bounds checked once per tile")]
-        unsafe {
-            let tile = ScoresTile::<K> {
-                queries: queries.as_ptr(),
-                keys: keys.as_ptr().add(at),
-                head_dim,
-                page_tokens,
-                out: out.as_mut_ptr().add(at),
-            };
-            call_tile!(simd, rows, vectors, tile);
-        }
-        first += vectors;
+/// `out[row][token] = queries[row] . keys[token]` for all tokens of some pages.
+pub(super) struct Scores<'a> {
+    pub(super) rows: usize,
+    /// Factors, `[rows, head_lanes]`.
+    pub(super) queries: &'a [u32],
+    /// Keys are `[head_lanes, page_tokens]`.
+    pub(super) pages: &'a [PagePointers],
+    /// Lanes of a head along its dimension.
+    pub(super) head_lanes: usize,
+    pub(super) page_tokens: usize,
+    /// `[rows, pages * page_tokens]`
+    pub(super) out: &'a mut [f32],
+}
+
+impl Scores<'_> {
+    /// # Safety
+    /// `pages` point to keys of format `K` and of the given shape.
+    #[inline(always)]
+    #[expect(unsafe_code, reason = "the innermost loop works on pointers")]
+    pub(super) unsafe fn compute<S: Simd, K: Stored>(self, simd: S) {
+        let Self { rows, queries, pages, head_lanes, page_tokens, out } = self;
+        assert!(queries.len() >= rows * head_lanes && page_tokens.is_multiple_of(S::LANES));
+        assert!(out.len() >= rows * pages.len() * page_tokens);
+        let (queries, out) = (queries.as_ptr(), out.as_mut_ptr());
+        let tile = ScoresTile::<K> { queries, pages, head_lanes, page_tokens, out, stored: std::marker::PhantomData };
+        // SAFETY: rows and tokens are within the slices by the assertions, keys by the caller's promise.
+        unsafe { call_tile!(simd, rows, page_tokens / S::LANES, tile) }
     }
 }
 
-/// Operands of one register tile of [`scores`].
-struct ScoresTile<K: Stored> {
-    queries: *const f32,
-    keys: *const K::Bits,
-    head_dim: usize,
+/// Operands of [`Scores`].
+struct ScoresTile<'a, K> {
+    queries: *const u32,
+    pages: &'a [PagePointers],
+    head_lanes: usize,
     page_tokens: usize,
     out: *mut f32,
+    stored: std::marker::PhantomData<K>,
 }
 
 #[expect(unsafe_code, reason = "the innermost loop")]
-impl<S: Simd, K: Stored, const R: usize, const V: usize> Kernel<S> for Tile<ScoresTile<K>, R, V> {
+impl<S: Simd, K: Stored, const R: usize, const V: usize> Kernel<S> for Tile<ScoresTile<'_, K>, R, V> {
     /// # Safety
-    /// `queries` is `[R, head_dim]`; `V * LANES` values are readable at each of `head_dim` rows of `keys` and writable at
-    /// each of `R` rows of `out`, both `page_tokens` apart.
+    /// As for [`Scores::compute`], with `R` rows and a multiple of `V` vectors in a page.
     #[inline(always)]
     unsafe fn run(self, simd: S) {
-        let ScoresTile { queries, keys, head_dim, page_tokens, out } = self.0;
-        let mut sums = [[simd.splat(0.0); V]; R];
-        for d in 0..head_dim {
-            // Rows' values stay in registers and vectors pass by: 12 sums, 3 values and 1 vector are 16 registers.
-            let mut query = [simd.splat(0.0); R];
-            for r in 0..R {
-                // SAFETY: the caller's promise.
-                query[r] = simd.splat(unsafe { *queries.add(r * head_dim + d) });
-            }
-            for v in 0..V {
-                // SAFETY: the caller's promise.
-                let key = unsafe { K::load(simd, keys.add(d * page_tokens + v * S::LANES)) };
-                for r in 0..R {
-                    sums[r][v] = simd.fma(query[r], key, sums[r][v]);
+        let ScoresTile { queries, pages, head_lanes, page_tokens, out, .. } = self.0;
+        let stride = pages.len() * page_tokens;
+        for (index, page) in pages.iter().enumerate() {
+            for first in (0..page_tokens).step_by(V * S::LANES) {
+                let keys = page.keys.cast::<K::Lane>().wrapping_add(first);
+                let mut sums = [[simd.splat(0.0); V]; R];
+                for d in 0..head_lanes {
+                    // Rows' values stay in registers and vectors pass by: 12 sums, 3 values and 1 vector are 16 registers.
+                    let mut query = [K::splat(simd, 0); R];
+                    for r in 0..R {
+                        // SAFETY: the caller's promise.
+                        query[r] = K::splat(simd, unsafe { *queries.add(r * head_lanes + d) });
+                    }
+                    for v in 0..V {
+                        // SAFETY: the caller's promise.
+                        let key = unsafe { K::load(simd, keys.add(d * page_tokens + v * S::LANES)) };
+                        for r in 0..R {
+                            sums[r][v] = K::madd(simd, query[r], key, sums[r][v]);
+                        }
+                    }
                 }
-            }
-        }
-        for r in 0..R {
-            for v in 0..V {
-                // SAFETY: the caller's promise.
-                unsafe { simd.store(out.add(r * page_tokens + v * S::LANES), sums[r][v]) }
+                for r in 0..R {
+                    for v in 0..V {
+                        let at = r * stride + index * page_tokens + first + v * S::LANES;
+                        // SAFETY: the caller's promise.
+                        unsafe { simd.store(out.add(at), sums[r][v]) }
+                    }
+                }
             }
         }
     }
 }
 
-/// `sums[row][d] = sums[row][d] * factors[row] + sum_t weights[row][t] * values[t][d]` for tokens in a range.
-///
-/// `weights` is `[rows, page_tokens]`, `values` is `[page_tokens, value_stride]`, `sums` is `[rows, width]` where `width` is
-/// a whole number of vectors and not more than `value_stride`.
-#[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "slices and dimensions in")]
-pub(super) fn weighted_values<S: Simd, K: Stored>(
-    simd: S,
-    rows: usize,
-    tokens: Range<usize>,
-    weights: &[f32],
-    page_tokens: usize,
-    values: &[K::Bits],
-    value_stride: usize,
-    factors: &[f32],
-    sums: &mut [f32],
-    sum_stride: usize,
-    width: usize,
-) {
-    assert!(weights.len() >= rows * page_tokens && tokens.end <= page_tokens && factors.len() >= rows);
-    assert!(values.len() >= page_tokens * value_stride && width <= value_stride && width.is_multiple_of(S::LANES));
-    assert!(sums.len() >= rows * sum_stride && width <= sum_stride);
-    let mut at = 0;
-    while at < width {
-        let vectors = match (width - at) / S::LANES {
-            1 => 1,
-            2 | 3 => 2,
-            _ => 4,
-        };
-        // SAFETY: rows, tokens and dimensions are within the slices by the assertions.
-        #[expect(unsafe_code, reason = "bounds checked once per tile")]
-        unsafe {
-            let tile = ValuesTile::<K> {
-                tokens: tokens.clone(),
-                weights: weights.as_ptr(),
-                page_tokens,
-                values: values.as_ptr().add(at),
-                value_stride,
-                factors: factors.as_ptr(),
-                sums: sums.as_mut_ptr().add(at),
-                sum_stride,
-            };
-            call_tile!(simd, rows, vectors, tile);
-        }
-        at += vectors * S::LANES;
+/// `out[row] = sum_t weights[row][t] * values[t]` over a range of the tokens of some pages.
+pub(super) struct WeightedValues<'a> {
+    pub(super) rows: usize,
+    /// Tokens to sum, counted from the first page; the others are not read.
+    pub(super) tokens: Range<usize>,
+    /// Factors, `[rows, pages * page_tokens / PER_LANE]`.
+    pub(super) weights: &'a [u32],
+    /// Values are `[page_tokens / PER_LANE, value_stride]`.
+    pub(super) pages: &'a [PagePointers],
+    pub(super) page_tokens: usize,
+    pub(super) value_stride: usize,
+    /// Lanes of a value to sum: whole vectors, not more than `value_stride`.
+    pub(super) width: usize,
+    /// `[rows, out_stride]`
+    pub(super) out: &'a mut [f32],
+    pub(super) out_stride: usize,
+}
+
+impl WeightedValues<'_> {
+    /// # Safety
+    /// `pages` point to values of format `K` and of the given shape.
+    #[inline(always)]
+    #[expect(unsafe_code, reason = "the innermost loop works on pointers")]
+    pub(super) unsafe fn compute<S: Simd, K: Stored>(self, simd: S) {
+        let page_lanes = self.page_tokens / K::PER_LANE;
+        assert!(self.tokens.end <= self.pages.len() * self.page_tokens);
+        assert!(self.weights.len() >= self.rows * self.pages.len() * page_lanes);
+        assert!(self.width <= self.value_stride.min(self.out_stride) && self.width.is_multiple_of(S::LANES));
+        assert!(self.out.len() >= self.rows * self.out_stride);
+        let (rows, vectors) = (self.rows, self.width / S::LANES);
+        let tile = ValuesTile::<K> { operands: self, page_lanes, stored: std::marker::PhantomData };
+        // SAFETY: rows, tokens and columns are within the slices by the assertions, values by the caller's promise.
+        unsafe { call_tile!(simd, rows, vectors, tile) }
     }
 }
 
-/// Operands of one register tile of [`weighted_values`].
-struct ValuesTile<K: Stored> {
-    tokens: Range<usize>,
-    weights: *const f32,
-    page_tokens: usize,
-    values: *const K::Bits,
-    value_stride: usize,
-    factors: *const f32,
-    sums: *mut f32,
-    sum_stride: usize,
+/// [`WeightedValues`] in a format.
+struct ValuesTile<'a, K> {
+    operands: WeightedValues<'a>,
+    page_lanes: usize,
+    stored: std::marker::PhantomData<K>,
 }
 
-#[expect(unsafe_code, reason = "the innermost loop")]
-impl<S: Simd, K: Stored, const R: usize, const V: usize> Kernel<S> for Tile<ValuesTile<K>, R, V> {
+impl<K: Stored> ValuesTile<'_, K> {
+    /// Adds lanes `lanes` of tokens (counted from the first page), all of them in page `page`, without one half if asked.
+    ///
     /// # Safety
-    /// As for [`weighted_values`], with `R` rows and `V * LANES` values at each row of `values` and `sums`.
+    /// As for [`WeightedValues::compute`], from column `column` on.
     #[inline(always)]
-    unsafe fn run(self, simd: S) {
-        let ValuesTile { tokens, weights, page_tokens, values, value_stride, factors, sums, sum_stride } = self.0;
-        let mut tile = [[simd.splat(0.0); V]; R];
-        for r in 0..R {
-            // SAFETY: the caller's promise.
-            let factor = simd.splat(unsafe { *factors.add(r) });
-            for v in 0..V {
-                // SAFETY: the caller's promise.
-                let sum = unsafe { simd.load(sums.add(r * sum_stride + v * S::LANES)) };
-                tile[r][v] = simd.mul(sum, factor);
-            }
-        }
-        for t in tokens {
-            let mut weight = [simd.splat(0.0); R];
+    #[expect(unsafe_code, reason = "the innermost loop")]
+    unsafe fn add<S: Simd, const R: usize, const V: usize>(
+        &self,
+        simd: S,
+        page: usize,
+        lanes: Range<usize>,
+        column: usize,
+        without: Option<Half>,
+        sums: &mut [[S::Vector; V]; R],
+    ) {
+        let weights_stride = self.operands.pages.len() * self.page_lanes;
+        let values = self.operands.pages[page].values.cast::<K::Lane>().wrapping_add(column);
+        let weights = self.operands.weights.as_ptr();
+        for lane in lanes {
+            let mut weight = [K::splat(simd, 0); R];
             for r in 0..R {
                 // SAFETY: the caller's promise.
-                weight[r] = simd.splat(unsafe { *weights.add(r * page_tokens + t) });
+                weight[r] = K::splat(simd, unsafe { *weights.add(r * weights_stride + lane) });
             }
+            let values = values.wrapping_add((lane - page * self.page_lanes) * self.operands.value_stride);
             for v in 0..V {
                 // SAFETY: the caller's promise.
-                let value = unsafe { K::load(simd, values.add(t * value_stride + v * S::LANES)) };
+                let mut value = unsafe { K::load(simd, values.add(v * S::LANES)) };
+                if let Some(half) = without {
+                    value = K::without(simd, value, half);
+                }
                 for r in 0..R {
-                    tile[r][v] = simd.fma(weight[r], value, tile[r][v]);
+                    sums[r][v] = K::madd(simd, weight[r], value, sums[r][v]);
                 }
             }
         }
-        for r in 0..R {
-            for v in 0..V {
-                // SAFETY: the caller's promise.
-                unsafe { simd.store(sums.add(r * sum_stride + v * S::LANES), tile[r][v]) }
+    }
+}
+
+#[expect(unsafe_code, reason = "the innermost loop")]
+impl<S: Simd, K: Stored, const R: usize, const V: usize> Kernel<S> for Tile<ValuesTile<'_, K>, R, V> {
+    /// # Safety
+    /// As for [`WeightedValues::compute`], with `R` rows and a multiple of `V` vectors.
+    #[inline(always)]
+    unsafe fn run(self, simd: S) {
+        let tile = self.0;
+        let tokens = tile.operands.tokens.clone();
+        // The first lane may begin, and the last may end, with a token that is not ours and may be anything.
+        let part_first = tokens.start % K::PER_LANE != 0;
+        let part_last = tokens.end % K::PER_LANE != 0;
+        let (first, last) = (tokens.start / K::PER_LANE, tokens.end / K::PER_LANE);
+        for column in (0..tile.operands.width).step_by(V * S::LANES) {
+            let mut sums = [[simd.splat(0.0); V]; R];
+            // SAFETY: lanes are of tokens in the range; columns below the width.
+            unsafe {
+                let page_of = |lane: usize| lane / tile.page_lanes;
+                if part_first {
+                    tile.add(simd, page_of(first), first..first + 1, column, Some(Half::First), &mut sums);
+                }
+                let mut at = first + usize::from(part_first);
+                while at < last {
+                    let page = page_of(at);
+                    let end = last.min((page + 1) * tile.page_lanes);
+                    tile.add(simd, page, at..end, column, None, &mut sums);
+                    at = end;
+                }
+                if part_last {
+                    tile.add(simd, page_of(last), last..last + 1, column, Some(Half::Second), &mut sums);
+                }
+            }
+            for r in 0..R {
+                for v in 0..V {
+                    let at = r * tile.operands.out_stride + column + v * S::LANES;
+                    // SAFETY: the caller's promise.
+                    unsafe { simd.store(tile.operands.out.as_mut_ptr().add(at), sums[r][v]) }
+                }
             }
         }
     }

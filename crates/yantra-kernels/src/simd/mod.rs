@@ -35,6 +35,8 @@ pub(crate) trait Kernel<S> {
 pub(crate) trait Simd: Copy {
     /// One vector.
     type Vector: Copy;
+    /// `LANES` pairs of bfloat16 values, the first of each pair in the low half of its lane.
+    type Pairs: Copy;
     /// Values in a vector.
     const LANES: usize;
     /// Whether the level has vectors of sixteen lanes, and thirty-two registers of them.
@@ -61,6 +63,17 @@ pub(crate) trait Simd: Copy {
     unsafe fn load_bf16(self, from: *const u16) -> Self::Vector;
     /// Rounds to nearest even. # Safety: `LANES` half-precision values are writable at `to`.
     unsafe fn store_f16(self, to: *mut u16, vector: Self::Vector);
+    /// Rounds to nearest even. # Safety: `LANES` bfloat16 values are writable at `to`.
+    unsafe fn store_bf16(self, to: *mut u16, vector: Self::Vector);
+    /// # Safety
+    /// `LANES` pairs are readable at `from`.
+    unsafe fn load_pairs(self, from: *const u32) -> Self::Pairs;
+    /// The same pair in every lane.
+    fn splat_pair(self, pair: u32) -> Self::Pairs;
+    /// Keeps the bits of every lane that are set in `mask`.
+    fn mask_pairs(self, pairs: Self::Pairs, mask: u32) -> Self::Pairs;
+    /// `sum + a.first * b.first + a.second * b.second`; how often it rounds depends on the level.
+    fn dot_pairs(self, a: Self::Pairs, b: Self::Pairs, sum: Self::Vector) -> Self::Vector;
 
     fn add(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
     fn sub(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
@@ -132,7 +145,13 @@ macro_rules! simd_dispatch {
             #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
             fn avx512($($arg: $ty),*) $(-> $ret)? {
                 // SAFETY: this function is compiled for, and only called on, processors with these features.
-                $body(unsafe { $crate::simd::Avx512::new() }, $($arg),*)
+                $body(unsafe { $crate::simd::Avx512::<false>::new() }, $($arg),*)
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
+            fn avx512bf16($($arg: $ty),*) $(-> $ret)? {
+                // SAFETY: this function is compiled for, and only called on, processors with these features.
+                $body(unsafe { $crate::simd::Avx512::<true>::new() }, $($arg),*)
             }
             match level {
                 // SAFETY: a level reaches a kernel only after `CpuLevel::is_supported` said yes.
@@ -141,6 +160,9 @@ macro_rules! simd_dispatch {
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
                 $crate::CpuLevel::Avx512 | $crate::CpuLevel::Avx512Vnni => unsafe { avx512($($arg),*) },
+                // SAFETY: as above.
+                #[cfg(target_arch = "x86_64")]
+                $crate::CpuLevel::Avx512Bf16 => unsafe { avx512bf16($($arg),*) },
                 #[cfg(not(target_arch = "x86_64"))]
                 $crate::CpuLevel::Neon => $body($crate::simd::Portable::<8>, $($arg),*),
                 _ => $body($crate::simd::Portable::<1>, $($arg),*),

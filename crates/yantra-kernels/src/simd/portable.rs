@@ -21,6 +21,7 @@ fn map2<const N: usize>(a: [f32; N], b: [f32; N], op: impl Fn(f32, f32) -> f32) 
 #[expect(unsafe_code, reason = "pointer loads and stores")]
 impl<const N: usize> Simd for Portable<N> {
     type Vector = [f32; N];
+    type Pairs = [u32; N];
     const LANES: usize = N;
 
     #[inline(never)]
@@ -64,6 +65,40 @@ impl<const N: usize> Simd for Portable<N> {
             // SAFETY: the caller's promise.
             unsafe { to.add(lane).write_unaligned(f16::from_f32(value).to_bits()) }
         }
+    }
+
+    #[inline(always)]
+    unsafe fn store_bf16(self, to: *mut u16, vector: [f32; N]) {
+        for (lane, value) in vector.into_iter().enumerate() {
+            // SAFETY: the caller's promise.
+            unsafe { to.add(lane).write_unaligned(bf16::from_f32(value).to_bits()) }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_pairs(self, from: *const u32) -> [u32; N] {
+        // SAFETY: the caller's promise; arrays of u32 need no more alignment than u32.
+        unsafe { from.cast::<[u32; N]>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    fn splat_pair(self, pair: u32) -> [u32; N] {
+        [pair; N]
+    }
+
+    #[inline(always)]
+    fn mask_pairs(self, pairs: [u32; N], mask: u32) -> [u32; N] {
+        pairs.map(|pair| pair & mask)
+    }
+
+    #[inline(always)]
+    fn dot_pairs(self, a: [u32; N], b: [u32; N], sum: [f32; N]) -> [f32; N] {
+        let first = |pair: u32| f32::from_bits(pair << 16);
+        let second = |pair: u32| f32::from_bits(pair & 0xffff_0000);
+        std::array::from_fn(|lane| {
+            let sum = multiply_add(first(a[lane]), first(b[lane]), sum[lane]);
+            multiply_add(second(a[lane]), second(b[lane]), sum)
+        })
     }
 
     #[inline(always)]

@@ -7,9 +7,9 @@ use std::arch::x86_64::*;
 #[derive(Clone, Copy)]
 pub(crate) struct Avx2(());
 
-/// Sixteen lanes. A value exists only on processors with AVX-512 F, BW, DQ and VL.
+/// Sixteen lanes. A value exists only on processors with AVX-512 F, BW, DQ and VL, and BF16 if `BF16`.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx512(());
+pub(crate) struct Avx512<const BF16: bool>(());
 
 #[expect(unsafe_code, reason = "the witness is the caller's promise")]
 impl Avx2 {
@@ -22,9 +22,9 @@ impl Avx2 {
 }
 
 #[expect(unsafe_code, reason = "the witness is the caller's promise")]
-impl Avx512 {
+impl<const BF16: bool> Avx512<BF16> {
     /// # Safety
-    /// The processor has AVX-512 F, BW, DQ and VL.
+    /// The processor has AVX-512 F, BW, DQ, VL and, if `BF16`, BF16.
     #[inline(always)]
     pub(crate) unsafe fn new() -> Self {
         Self(())
@@ -45,6 +45,7 @@ macro_rules! arithmetic {
 #[expect(unsafe_code, reason = "intrinsics")]
 impl Simd for Avx2 {
     type Vector = __m256;
+    type Pairs = __m256i;
     const LANES: usize = 8;
 
     #[inline(always)]
@@ -95,6 +96,52 @@ impl Simd for Avx2 {
         unsafe { _mm_storeu_si128(to.cast(), _mm256_cvtps_ph(vector, _MM_FROUND_TO_NEAREST_INT)) }
     }
 
+    #[inline(always)]
+    unsafe fn store_bf16(self, to: *mut u16, vector: __m256) {
+        // SAFETY: the witness, and the caller's promise.
+        unsafe {
+            let bits = _mm256_castps_si256(vector);
+            let odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+            let rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+            let nan = _mm256_castps_si256(_mm256_cmp_ps(vector, vector, _CMP_UNORD_Q));
+            let high = _mm256_srli_epi32(_mm256_blendv_epi8(rounded, _mm256_set1_epi32(0x7fc0_0000), nan), 16);
+            let packed = _mm256_packus_epi32(high, high);
+            let halves = _mm_unpacklo_epi64(_mm256_castsi256_si128(packed), _mm256_extracti128_si256::<1>(packed));
+            _mm_storeu_si128(to.cast(), halves);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_pairs(self, from: *const u32) -> __m256i {
+        // SAFETY: the caller's promise.
+        unsafe { _mm256_loadu_si256(from.cast()) }
+    }
+
+    #[inline(always)]
+    fn splat_pair(self, pair: u32) -> __m256i {
+        // SAFETY: the witness.
+        unsafe { _mm256_set1_epi32(pair.cast_signed()) }
+    }
+
+    #[inline(always)]
+    fn mask_pairs(self, pairs: __m256i, mask: u32) -> __m256i {
+        // SAFETY: the witness.
+        unsafe { _mm256_and_si256(pairs, _mm256_set1_epi32(mask.cast_signed())) }
+    }
+
+    #[inline(always)]
+    fn dot_pairs(self, a: __m256i, b: __m256i, sum: __m256) -> __m256 {
+        // SAFETY: the witness.
+        unsafe {
+            let a_first = _mm256_castsi256_ps(_mm256_slli_epi32::<16>(a));
+            let b_first = _mm256_castsi256_ps(_mm256_slli_epi32::<16>(b));
+            let high = _mm256_set1_epi32(0xffff_0000_u32.cast_signed());
+            let (a_second, b_second) = (_mm256_and_si256(a, high), _mm256_and_si256(b, high));
+            let sum = _mm256_fmadd_ps(a_first, b_first, sum);
+            _mm256_fmadd_ps(_mm256_castsi256_ps(a_second), _mm256_castsi256_ps(b_second), sum)
+        }
+    }
+
     arithmetic! {
         add(a, b) -> __m256 = _mm256_add_ps(a, b);
         sub(a, b) -> __m256 = _mm256_sub_ps(a, b);
@@ -122,20 +169,27 @@ impl Simd for Avx2 {
 }
 
 #[expect(unsafe_code, reason = "intrinsics")]
-impl Simd for Avx512 {
+impl<const BF16: bool> Simd for Avx512<BF16> {
     type Vector = __m512;
+    type Pairs = __m512i;
     const LANES: usize = 16;
 
     #[inline(always)]
     unsafe fn call<K: Kernel<Self>>(self, kernel: K) {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
         #[inline(never)]
-        unsafe fn compiled<K: Kernel<Avx512>>(simd: Avx512, kernel: K) {
+        unsafe fn plain<S: Simd, K: Kernel<S>>(simd: S, kernel: K) {
+            // SAFETY: the caller's promise.
+            unsafe { kernel.run(simd) }
+        }
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
+        #[inline(never)]
+        unsafe fn bf16<S: Simd, K: Kernel<S>>(simd: S, kernel: K) {
             // SAFETY: the caller's promise.
             unsafe { kernel.run(simd) }
         }
         // SAFETY: the witness, and the caller's promise.
-        unsafe { compiled(self, kernel) }
+        unsafe { if BF16 { bf16(self, kernel) } else { plain(self, kernel) } }
     }
 
     #[inline(always)]
@@ -172,6 +226,59 @@ impl Simd for Avx512 {
     unsafe fn store_f16(self, to: *mut u16, vector: __m512) {
         // SAFETY: the caller's promise.
         unsafe { _mm256_storeu_si256(to.cast(), _mm512_cvtps_ph(vector, _MM_FROUND_TO_NEAREST_INT)) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_bf16(self, to: *mut u16, vector: __m512) {
+        // SAFETY: the witness (of BF16 where its instruction is used), and the caller's promise.
+        unsafe {
+            let halves = if BF16 {
+                std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(vector))
+            } else {
+                let bits = _mm512_castps_si512(vector);
+                let odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+                let rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+                let nan = _mm512_cmp_ps_mask(vector, vector, _CMP_UNORD_Q);
+                let rounded = _mm512_mask_blend_epi32(nan, rounded, _mm512_set1_epi32(0x7fc0_0000));
+                _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16))
+            };
+            _mm256_storeu_si256(to.cast(), halves);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_pairs(self, from: *const u32) -> __m512i {
+        // SAFETY: the caller's promise.
+        unsafe { _mm512_loadu_si512(from.cast()) }
+    }
+
+    #[inline(always)]
+    fn splat_pair(self, pair: u32) -> __m512i {
+        // SAFETY: the witness.
+        unsafe { _mm512_set1_epi32(pair.cast_signed()) }
+    }
+
+    #[inline(always)]
+    fn mask_pairs(self, pairs: __m512i, mask: u32) -> __m512i {
+        // SAFETY: the witness.
+        unsafe { _mm512_and_si512(pairs, _mm512_set1_epi32(mask.cast_signed())) }
+    }
+
+    #[inline(always)]
+    fn dot_pairs(self, a: __m512i, b: __m512i, sum: __m512) -> __m512 {
+        // SAFETY: the witness, of BF16 where its instruction is used.
+        unsafe {
+            if BF16 {
+                let a = std::mem::transmute::<__m512i, __m512bh>(a);
+                return _mm512_dpbf16_ps(sum, a, std::mem::transmute::<__m512i, __m512bh>(b));
+            }
+            let a_first = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(a));
+            let b_first = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(b));
+            let high = _mm512_set1_epi32(0xffff_0000_u32.cast_signed());
+            let (a_second, b_second) = (_mm512_and_si512(a, high), _mm512_and_si512(b, high));
+            let sum = _mm512_fmadd_ps(a_first, b_first, sum);
+            _mm512_fmadd_ps(_mm512_castsi512_ps(a_second), _mm512_castsi512_ps(b_second), sum)
+        }
     }
 
     arithmetic! {

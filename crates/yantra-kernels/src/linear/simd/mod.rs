@@ -133,7 +133,7 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             CpuLevel::Avx512 if level.is_supported() => Self::Avx512,
             #[cfg(target_arch = "x86_64")]
-            CpuLevel::Avx512Vnni if level.is_supported() => Self::Avx512Vnni,
+            CpuLevel::Avx512Vnni | CpuLevel::Avx512Bf16 if level.is_supported() => Self::Avx512Vnni,
             _ => Self::Portable,
         }
     }

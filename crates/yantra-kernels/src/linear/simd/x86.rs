@@ -10,7 +10,7 @@ pub(crate) struct Avx2(crate::simd::Avx2);
 
 /// Proof that the processor has AVX-512 F, BW, DQ and VL, and VNNI if `VNNI`.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx512<const VNNI: bool>(crate::simd::Avx512);
+pub(crate) struct Avx512<const VNNI: bool>(crate::simd::Avx512<false>);
 
 impl Avx2 {
     /// # Safety
@@ -139,7 +139,7 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     const TOKEN_BLOCK: usize = 6;
     type Int = __m512i;
     type Vector = __m512;
-    type Float = crate::simd::Avx512;
+    type Float = crate::simd::Avx512<false>;
 
     #[inline(always)]
     fn float(self) -> Self::Float {
