@@ -3,7 +3,7 @@
 use crate::{EmbedError, EmbedderHandle, Engine, EngineConfig, EngineError, EngineHandle, ModelRunner};
 use std::{fmt, path::Path, sync::Arc};
 use yantra_formats::{Checkpoint, TensorInfo};
-use yantra_kernels::{Compute, KvFormat, WeightFormat};
+use yantra_kernels::{Compute, CpuLevel, KvFormat, WeightFormat};
 use yantra_model::{Decoder, Encoder, EncoderSpec, KvCache, ModelError, ModelSpec, PAGE_TOKENS, family};
 use yantra_text::{ChatTemplate, TextError, Tokenizer};
 
@@ -27,7 +27,7 @@ impl Default for LoadOptions {
         Self {
             context: None,
             kv_memory_bytes: None,
-            kv_format: KvFormat::F16,
+            kv_format: KvFormat::preferred(CpuLevel::detect()),
             quantize: None,
             engine: EngineConfig::default(),
         }

@@ -120,12 +120,15 @@ fn main() {
     let qwen = Shape { name: "12/2 x 128", heads: 12, kv_heads: 2, head_dim: 128 };
     let gemma = Shape { name: "4/1 x 256", heads: 4, kv_heads: 1, head_dim: 256 };
     for shape in [&smollm, &qwen, &gemma] {
-        bench_attention(&cx, shape, KvFormat::F16, 512, 512);
-        bench_attention(&cx, shape, KvFormat::F16, 1, 256);
-        bench_attention(&cx, shape, KvFormat::F16, 1, 2048);
+        bench_attention(&cx, shape, KvFormat::BF16, 512, 512);
+        bench_attention(&cx, shape, KvFormat::BF16, 1, 2048);
     }
-    bench_attention(&cx, &smollm, KvFormat::F16, 512, 2560);
-    bench_attention(&cx, &smollm, KvFormat::BF16, 1, 2048);
+    for format in [KvFormat::F16, KvFormat::BF16] {
+        bench_attention(&cx, &smollm, format, 512, 512);
+        bench_attention(&cx, &smollm, format, 512, 2560);
+        bench_attention(&cx, &smollm, format, 1, 256);
+        bench_attention(&cx, &smollm, format, 1, 2048);
+    }
     bench_attention(&cx, &smollm, KvFormat::F32, 1, 2048);
     measure("fork and join of 2 empty tasks", 5000, 0.0, "", || cx.run(2, &|_| {}));
     bench_rows(&cx);

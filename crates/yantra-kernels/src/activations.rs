@@ -186,7 +186,7 @@ impl Activations {
 
     fn fill(&mut self, isa: Isa, cx: &Compute, rows: Rows<'_>, cols: usize, source: &Source<'_>) {
         /// Values worth a task.
-        const TASK_VALUES: usize = 8 << 10;
+        const TASK_VALUES: usize = 4 << 10;
         source.check(rows, cols);
         let num_tokens = rows.len();
         self.reserve(num_tokens, cols);
@@ -313,42 +313,107 @@ impl Operation for Fill<'_> {
             let inputs = [x, second, third];
             let token = Token { out: self.out, index: token, inputs };
             match self.source.map {
-                Map::Copy => token.write(s, |[x, ..]| x),
+                Map::Copy => token.write(s, Unchanged),
                 Map::RmsNorm { eps } => {
-                    let mean_square = reduce(s, x, |x, sum| s.float().fma(x, x, sum)) / cols as f32;
-                    let factor = s.float().splat(1.0 / (mean_square + eps).sqrt());
-                    token.write(s, |[x, weight, _]| s.float().mul(s.float().mul(x, factor), weight));
+                    let mean_square = sum_of_squares(s, x) / cols as f32;
+                    token.write(s, Scaled(s.float().splat(1.0 / (mean_square + eps).sqrt())));
                 }
                 Map::LayerNorm { eps } => {
-                    let mean = reduce(s, x, |x, sum| s.float().add(x, sum)) / cols as f32;
+                    let mean = sum(s, x) / cols as f32;
                     let variance = squared_deviation(s, x, mean) / cols as f32;
-                    let (mean, factor) = (s.float().splat(mean), s.float().splat(1.0 / (variance + eps).sqrt()));
-                    token.write(s, |[x, weight, bias]| {
-                        s.float().fma(s.float().mul(s.float().sub(x, mean), factor), weight, bias)
-                    });
+                    let factor = s.float().splat(1.0 / (variance + eps).sqrt());
+                    token.write(s, Normal { mean: s.float().splat(mean), factor });
                 }
-                Map::Gated(function) => token.write(s, |[gate, up, _]| s.float().mul(function.apply(s, gate), up)),
-                Map::Activated(function) => token.write(s, |[x, ..]| function.apply(s, x)),
+                Map::Gated(function) => token.write(s, Gated(function)),
+                Map::Activated(function) => token.write(s, Activated(function)),
             }
         }
     }
 }
 
-/// Folds a row into a sum, `LANES` at a time; the last part is padded with zeros, which must not change the sum.
-#[inline(always)]
-fn reduce<S: Simd>(s: S, row: &[f32], fold: impl Fn(S::Vector, S::Vector) -> S::Vector) -> f32 {
-    let mut sums = [s.float().splat(0.0); 2];
-    let chunks = row.chunks_exact(2 * S::LANES);
-    let rest = chunks.remainder();
-    let mut padded = [0.0; 32];
-    padded[..rest.len()].copy_from_slice(rest);
-    for chunk in chunks.chain(std::iter::once(&padded[..2 * S::LANES])) {
-        // SAFETY: a chunk has `2 * LANES` values.
-        #[expect(unsafe_code, reason = "loads from a slice of sufficient length")]
-        let values = unsafe { [s.float().load(chunk.as_ptr()), s.float().load(chunk.as_ptr().add(S::LANES))] };
-        sums = [fold(values[0], sums[0]), fold(values[1], sums[1])];
+/// How a vector of activations is made from the inputs. A trait and not a closure: closures are not always inlined into
+/// the function that has the instructions.
+trait MapVector<S: Simd> {
+    fn apply(&self, s: S, inputs: [S::Vector; 3]) -> S::Vector;
+}
+
+struct Unchanged;
+/// Input times factor times weight.
+struct Scaled<V>(V);
+/// Normalised input times weight plus bias.
+struct Normal<V> {
+    mean: V,
+    factor: V,
+}
+struct Gated(ActivationFn);
+struct Activated(ActivationFn);
+
+impl<S: Simd> MapVector<S> for Unchanged {
+    #[inline(always)]
+    fn apply(&self, _: S, [x, ..]: [S::Vector; 3]) -> S::Vector {
+        x
     }
-    s.float().reduce_add(s.float().add(sums[0], sums[1]))
+}
+
+impl<S: Simd> MapVector<S> for Scaled<S::Vector> {
+    #[inline(always)]
+    fn apply(&self, s: S, [x, weight, _]: [S::Vector; 3]) -> S::Vector {
+        s.float().mul(s.float().mul(x, self.0), weight)
+    }
+}
+
+impl<S: Simd> MapVector<S> for Normal<S::Vector> {
+    #[inline(always)]
+    fn apply(&self, s: S, [x, weight, bias]: [S::Vector; 3]) -> S::Vector {
+        s.float().fma(s.float().mul(s.float().sub(x, self.mean), self.factor), weight, bias)
+    }
+}
+
+impl<S: Simd> MapVector<S> for Gated {
+    #[inline(always)]
+    fn apply(&self, s: S, [gate, up, _]: [S::Vector; 3]) -> S::Vector {
+        s.float().mul(self.0.apply(s, gate), up)
+    }
+}
+
+impl<S: Simd> MapVector<S> for Activated {
+    #[inline(always)]
+    fn apply(&self, s: S, [x, ..]: [S::Vector; 3]) -> S::Vector {
+        self.0.apply(s, x)
+    }
+}
+
+/// Four partial sums over a row, `LANES` at a time; the last vector is padded with zeros.
+macro_rules! fold_row {
+    ($s:ident, $row:ident, |$x:ident, $sum:ident| $fold:expr) => {{
+        let mut sums = [$s.float().splat(0.0); 4];
+        let chunks = $row.chunks_exact(4 * S::LANES);
+        let rest = chunks.remainder();
+        for chunk in chunks {
+            for (part, $sum) in sums.iter_mut().enumerate() {
+                // SAFETY: a chunk has four vectors.
+                #[expect(unsafe_code, reason = "loads from a slice of sufficient length")]
+                let $x = unsafe { $s.float().load(chunk.as_ptr().add(part * S::LANES)) };
+                *$sum = $fold;
+            }
+        }
+        for (chunk, $sum) in rest.chunks(S::LANES).zip(&mut sums) {
+            let $x = $s.float().load_partial(chunk, 0.0);
+            *$sum = $fold;
+        }
+        let [a, b, c, d] = sums;
+        $s.float().reduce_add($s.float().add($s.float().add(a, b), $s.float().add(c, d)))
+    }};
+}
+
+#[inline(always)]
+fn sum<S: Simd>(s: S, row: &[f32]) -> f32 {
+    fold_row!(s, row, |x, sum| s.float().add(x, *sum))
+}
+
+#[inline(always)]
+fn sum_of_squares<S: Simd>(s: S, row: &[f32]) -> f32 {
+    fold_row!(s, row, |x, sum| s.float().fma(x, x, *sum))
 }
 
 /// The sum of squared distances from the mean.
@@ -376,41 +441,43 @@ struct Token<'a> {
 impl Token<'_> {
     /// Writes `map` of the inputs in the forms that are kept.
     #[inline(always)]
-    fn write<S: Simd>(&self, s: S, map: impl Fn([S::Vector; 3]) -> S::Vector) {
+    fn write<S: Simd, M: MapVector<S>>(&self, s: S, map: M) {
         let cols = self.out.cols;
-        for group in 0..cols.div_ceil(GROUP) {
-            let start = group * GROUP;
-            let len = GROUP.min(cols - start);
+        let whole = cols / GROUP;
+        for group in 0..whole {
+            let inputs = [0, 1, 2].map(|i| self.inputs[i][group * GROUP..].as_ptr());
+            self.write_group(s, &map, group, GROUP, inputs);
+        }
+        let rest = cols - whole * GROUP;
+        if rest > 0 {
             let mut padded = [[0.0; GROUP]; 3];
-            let inputs: [*const f32; 3] = if len == GROUP {
-                self.inputs.map(|input| input[start..start + GROUP].as_ptr())
-            } else {
-                for (padded, input) in padded.iter_mut().zip(self.inputs) {
-                    padded[..len].copy_from_slice(&input[start..start + len]);
-                }
-                [padded[0].as_ptr(), padded[1].as_ptr(), padded[2].as_ptr()]
-            };
-            let mut values = [0.0; GROUP];
-            for lane in (0..GROUP).step_by(S::LANES) {
-                // SAFETY: each input has a group of values, `values` has room for one.
-                #[expect(unsafe_code, reason = "loads and stores within a group")]
-                unsafe {
-                    let value = map(inputs.map(|input| s.float().load(input.add(lane))));
-                    s.float().store(values.as_mut_ptr().add(lane), value);
-                }
+            for (padded, input) in padded.iter_mut().zip(self.inputs) {
+                padded[..rest].copy_from_slice(&input[whole * GROUP..cols]);
             }
-            values[len..].fill(0.0);
-            self.store(s, group, len, &values);
+            self.write_group(s, &map, whole, rest, [padded[0].as_ptr(), padded[1].as_ptr(), padded[2].as_ptr()]);
         }
     }
 
-    /// Stores the first `len` values of a group; the rest of `values` is zero.
+    /// Writes the first `len` values of a group; each of `inputs` points to a whole one.
     #[inline(always)]
-    fn store<S: Simd>(&self, s: S, group: usize, len: usize, values: &[f32; GROUP]) {
+    #[expect(unsafe_code, reason = "loads and stores within a group; tasks write disjoint tokens of shared buffers")]
+    fn write_group<S: Simd, M: MapVector<S>>(&self, s: S, map: &M, group: usize, len: usize, inputs: [*const f32; 3]) {
         let cols = self.out.cols;
         let groups = cols.div_ceil(GROUP);
+        let mut values = [0.0; GROUP];
+        for lane in (0..GROUP).step_by(S::LANES) {
+            // SAFETY: each input has a group of values, `values` has room for one.
+            unsafe {
+                let inputs = [
+                    s.float().load(inputs[0].add(lane)),
+                    s.float().load(inputs[1].add(lane)),
+                    s.float().load(inputs[2].add(lane)),
+                ];
+                s.float().store(values.as_mut_ptr().add(lane), map.apply(s, inputs));
+            }
+        }
+        values[len..].fill(0.0);
         // SAFETY: the buffers were sized for the token and the group.
-        #[expect(unsafe_code, reason = "tasks write disjoint tokens of shared buffers")]
         unsafe {
             if let Some(float) = self.out.float {
                 let to = float.add(self.index * cols + group * GROUP);
@@ -418,7 +485,7 @@ impl Token<'_> {
             }
             if let Some((quants, stats)) = self.out.int8 {
                 let at = self.index * groups + group;
-                *stats.add(at) = quantize(s, values, quants.add(at * GROUP));
+                *stats.add(at) = quantize(s, &values, quants.add(at * GROUP));
             }
         }
     }
@@ -431,13 +498,10 @@ impl Token<'_> {
 #[inline(always)]
 #[expect(unsafe_code, reason = "loads and stores within a group")]
 unsafe fn quantize<S: Simd>(s: S, values: &[f32; GROUP], out: *mut i8) -> GroupStats {
-    let load = |lane: usize| {
-        // SAFETY: callers step through the group by `LANES`.
-        unsafe { s.float().load(values.as_ptr().add(lane)) }
-    };
     let mut amax = s.float().splat(0.0);
     for lane in (0..GROUP).step_by(S::LANES) {
-        let value = load(lane);
+        // SAFETY: within the group.
+        let value = unsafe { s.float().load(values.as_ptr().add(lane)) };
         amax = s.float().max(amax, s.float().max(value, s.float().sub(s.float().splat(0.0), value)));
     }
     let amax = s.float().reduce_max(amax);
@@ -447,13 +511,16 @@ unsafe fn quantize<S: Simd>(s: S, values: &[f32; GROUP], out: *mut i8) -> GroupS
     let magic = s.float().splat(12_582_912.0);
     let mut halves = [s.float().splat(0.0); 2];
     for lane in (0..GROUP).step_by(S::LANES) {
-        let rounded = s.float().sub(s.float().fma(load(lane), inverse, magic), magic);
-        let half = &mut halves[lane / (GROUP / 2)];
-        *half = s.float().add(*half, rounded);
         // SAFETY: within the group.
-        unsafe { s.store_as_i8(out.add(lane), rounded) };
+        unsafe {
+            let value = s.float().load(values.as_ptr().add(lane));
+            let rounded = s.float().sub(s.float().fma(value, inverse, magic), magic);
+            let half = &mut halves[lane / (GROUP / 2)];
+            *half = s.float().add(*half, rounded);
+            s.store_as_i8(out.add(lane), rounded);
+        }
     }
-    let [first, second] = halves.map(|half| s.float().reduce_add(half));
+    let (first, second) = (s.float().reduce_add(halves[0]), s.float().reduce_add(halves[1]));
     GroupStats { scale: amax / 127.0, sums: [first + second, first, second] }
 }
 

@@ -1,11 +1,6 @@
 //! What the commands need of the libraries below, behind a few functions.
 
-use crate::{
-    commands::pull::DownloadBar,
-    config::{EngineSettings, KvDtype},
-    failure::hinted,
-    output,
-};
+use crate::{commands::pull::DownloadBar, config::EngineSettings, failure::hinted, output};
 use anyhow::{Context, Result, bail};
 use std::{path::PathBuf, sync::Arc};
 use yantra_engine::{
@@ -14,7 +9,7 @@ use yantra_engine::{
 };
 use yantra_formats::Checkpoint;
 use yantra_hub::{Hub, HubError};
-use yantra_kernels::{Compute, KvFormat};
+use yantra_kernels::Compute;
 use yantra_model::Decoder;
 
 /// Where models are found and fetched from.
@@ -54,15 +49,10 @@ pub(crate) fn load_options(settings: &EngineSettings) -> LoadOptions {
         token_budget: settings.token_budget.unwrap_or(default.engine.token_budget),
         ..default.engine
     };
-    let kv_format = match settings.kv_dtype {
-        KvDtype::F32 => KvFormat::F32,
-        KvDtype::F16 => KvFormat::F16,
-        KvDtype::Bf16 => KvFormat::BF16,
-    };
     LoadOptions {
         context: settings.context,
         kv_memory_bytes: settings.kv_memory_bytes,
-        kv_format,
+        kv_format: settings.kv_dtype.unwrap_or(default.kv_format),
         quantize: settings.quantize,
         engine,
     }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::path::Path;
-use yantra_kernels::WeightFormat;
+use yantra_kernels::{KvFormat, WeightFormat};
 use yantra_server::{RawServerConfig, ServerConfig};
 
 /// Shorter keys are guessed.
@@ -54,7 +54,8 @@ pub(crate) struct RawEngine {
     /// Memory for the KV cache, such as 512MiB or 4GiB [default: planned from the free memory]
     #[arg(long, value_name = "SIZE")]
     pub(crate) kv_memory: Option<String>,
-    /// How keys and values are stored: f32, f16 or bf16 [default: f16]
+    /// How keys and values are stored: f32, f16, bf16 or auto, which is bf16 where the processor multiplies it and else f16
+    /// [default: auto]
     #[arg(long, value_name = "TYPE")]
     pub(crate) kv_dtype: Option<String>,
     /// Quantise float weights while loading, to q8_0, q4_k, …
@@ -89,17 +90,8 @@ pub(crate) struct EngineSettings {
     pub(crate) max_sequences: Option<usize>,
     pub(crate) token_budget: Option<usize>,
     pub(crate) kv_memory_bytes: Option<u64>,
-    pub(crate) kv_dtype: KvDtype,
+    pub(crate) kv_dtype: Option<KvFormat>,
     pub(crate) quantize: Option<WeightFormat>,
-}
-
-/// How keys and values are stored.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum KvDtype {
-    F32,
-    #[default]
-    F16,
-    Bf16,
 }
 
 /// One model to serve.
@@ -190,10 +182,11 @@ impl RawEngine {
             value => Ok(value),
         };
         let kv_dtype = match self.kv_dtype.as_deref().map(str::to_ascii_lowercase).as_deref() {
-            None | Some("f16") => KvDtype::F16,
-            Some("f32") => KvDtype::F32,
-            Some("bf16") => KvDtype::Bf16,
-            Some(other) => return Err(usage(format!("kv-dtype is `{other}`, expected f32, f16 or bf16"))),
+            None | Some("auto") => None,
+            Some("f16") => Some(KvFormat::F16),
+            Some("f32") => Some(KvFormat::F32),
+            Some("bf16") => Some(KvFormat::BF16),
+            Some(other) => return Err(usage(format!("kv-dtype is `{other}`, expected auto, f32, f16 or bf16"))),
         };
         Ok(EngineSettings {
             threads: positive("threads", self.threads)?,
@@ -342,7 +335,7 @@ mod tests {
         check("[server]\nmax_connections = 0", "'max_connections': 0 given");
         check("[server]\napi_keys = ['short']", "5 characters");
         check("[engine]\nthreads = 0", "threads is 0");
-        check("[engine]\nkv_dtype = 'f12'", "expected f32, f16 or bf16");
+        check("[engine]\nkv_dtype = 'f12'", "expected auto, f32, f16 or bf16");
         check("[engine]\nkv_memory = 'much'", "expected a size");
         check("[engine]\nquantize = 'q4k'", "no weight format");
         check("[[models]]\nname = 'x'", "has no `model`");

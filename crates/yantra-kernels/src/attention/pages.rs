@@ -8,7 +8,7 @@
 
 use super::stored::{Bf16, F16, F32, Stored};
 use crate::{
-    Compute, KernelError,
+    Compute, CpuLevel, KernelError,
     parallel::{FORK_THRESHOLD, SharedSlice},
     simd::{MAX_LANES, Simd, simd_dispatch},
 };
@@ -30,6 +30,11 @@ pub enum KvFormat {
 }
 
 impl KvFormat {
+    /// The format of 16 bits that a level computes with fastest.
+    pub fn preferred(level: CpuLevel) -> Self {
+        if level == CpuLevel::Avx512Bf16 { Self::BF16 } else { Self::F16 }
+    }
+
     /// Bytes of one stored value.
     pub fn bytes(self) -> usize {
         match self {

@@ -1,57 +1,89 @@
-//! Aligned memory for packed weights and scratch: cache-line aligned, huge pages for what is large.
-#![expect(unsafe_code, reason = "an allocation of its own alignment")]
+//! Aligned memory for packed weights: from huge pages, which small matrices share.
+//!
+//! Decoding reads every weight once per token, so most reads miss the translation buffer of small pages: huge ones read a
+//! third faster with one thread. A matrix of a small model is smaller than a huge page, therefore matrices are cut from
+//! chunks that each hold many; a chunk is given back when the last of its matrices is dropped.
+#![expect(unsafe_code, reason = "memory mapped by hand")]
 
 use crate::KernelError;
 use std::{
-    alloc::{Layout, alloc_zeroed, dealloc},
+    alloc::Layout,
     ptr::NonNull,
+    sync::{Arc, Mutex, PoisonError, Weak},
 };
 
 const CACHE_LINE: usize = 64;
-/// Where a buffer of at least this size starts on a boundary of it, Linux can back it with huge pages.
+/// Where memory starts on a boundary of it, Linux can back it with a huge page.
 const HUGE_PAGE: usize = 2 << 20;
+/// What matrices are cut from, unless they are larger themselves. Only what is touched takes memory.
+const CHUNK: usize = 32 * HUGE_PAGE;
 
-/// A fixed-size byte buffer.
+/// A fixed-size byte buffer that starts on a cache line.
 pub(super) struct Buffer {
+    chunk: Arc<Chunk>,
+    start: usize,
+    len: usize,
+}
+
+/// The chunk that the next buffers are cut from, and how much of it is taken.
+static CURRENT: Mutex<(Weak<Chunk>, usize)> = Mutex::new((Weak::new(), 0));
+
+impl Buffer {
+    /// Zeroed memory. It is zeroed by the kernel when first touched, so touch it from many threads.
+    pub(super) fn zeroed(len: usize, what: &'static str) -> Result<Self, KernelError> {
+        let error = KernelError::OutOfMemory { bytes: len, what };
+        let taken = len.checked_next_multiple_of(CACHE_LINE).ok_or(error.clone())?;
+        // A panic leaves the pair as consistent as it was.
+        let mut current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(chunk) = current.0.upgrade().filter(|chunk| taken <= chunk.len - current.1) {
+            let start = current.1;
+            current.1 += taken;
+            return Ok(Self { chunk, start, len });
+        }
+        let chunk = Arc::new(Chunk::new(taken.max(CHUNK)).ok_or(error)?);
+        if taken < CHUNK {
+            *current = (Arc::downgrade(&chunk), taken);
+        }
+        Ok(Self { chunk, start: 0, len })
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn as_ptr(&self) -> *const u8 {
+        self.chunk.start.as_ptr().wrapping_add(self.start)
+    }
+
+    pub(super) fn as_mut_slice(&mut self) -> &mut [u8] {
+        // SAFETY: this part of the chunk is this buffer's alone, and zeroed at allocation.
+        unsafe { std::slice::from_raw_parts_mut(self.chunk.start.as_ptr().add(self.start), self.len) }
+    }
+}
+
+/// Memory mapped at once: whole huge pages.
+struct Chunk {
     start: NonNull<u8>,
     len: usize,
 }
 
-// SAFETY: a buffer owns its memory and has no interior mutability.
-unsafe impl Send for Buffer {}
+// SAFETY: a chunk owns its memory; buffers have parts of it that do not overlap.
+unsafe impl Send for Chunk {}
 // SAFETY: as above.
-unsafe impl Sync for Buffer {}
+unsafe impl Sync for Chunk {}
 
-impl Buffer {
-    pub(super) const fn empty() -> Self {
-        Self { start: NonNull::dangling(), len: 0 }
-    }
-
-    /// Zeroed memory. Large buffers are zeroed by the kernel when first touched, so touch them from many threads.
-    pub(super) fn zeroed(len: usize, what: &'static str) -> Result<Self, KernelError> {
-        if len == 0 {
-            return Ok(Self::empty());
-        }
-        let error = KernelError::OutOfMemory { bytes: len, what };
-        let Some(layout) = Self::layout(len) else { return Err(error) };
+impl Chunk {
+    fn new(len: usize) -> Option<Self> {
+        let len = len.checked_next_multiple_of(HUGE_PAGE)?;
+        let layout = Layout::from_size_align(len, HUGE_PAGE).ok()?;
         // SAFETY: the size is not zero.
-        let start = unsafe { Self::allocate(layout) };
-        NonNull::new(start).map(|start| Self { start, len }).ok_or(error)
-    }
-
-    fn layout(len: usize) -> Option<Layout> {
-        let align = if len >= HUGE_PAGE { HUGE_PAGE } else { CACHE_LINE };
-        Layout::from_size_align(len, align).ok()
+        NonNull::new(unsafe { Self::allocate(layout) }).map(|start| Self { start, len })
     }
 
     #[cfg(target_os = "linux")]
     unsafe fn allocate(layout: Layout) -> *mut u8 {
-        if layout.align() < HUGE_PAGE {
-            // SAFETY: the caller passes a size that is not zero.
-            return unsafe { alloc_zeroed(layout) };
-        }
         // Mapped by hand: `alloc_zeroed` clears over-aligned memory in this thread, page by small page.
-        let size = layout.size().next_multiple_of(HUGE_PAGE) + HUGE_PAGE;
+        let Some(size) = layout.size().checked_add(HUGE_PAGE) else { return std::ptr::null_mut() };
         let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
         // SAFETY: a new private mapping; the parts outside of the aligned middle are given back; advice is only advice.
         unsafe {
@@ -64,8 +96,8 @@ impl Buffer {
             if before > 0 {
                 libc::munmap(mapped, before);
             }
-            libc::munmap(start.add(size - HUGE_PAGE).cast(), HUGE_PAGE - before);
-            libc::madvise(start.cast(), size - HUGE_PAGE, libc::MADV_HUGEPAGE);
+            libc::munmap(start.add(layout.size()).cast(), HUGE_PAGE - before);
+            libc::madvise(start.cast(), layout.size(), libc::MADV_HUGEPAGE);
             start
         }
     }
@@ -73,46 +105,21 @@ impl Buffer {
     #[cfg(not(target_os = "linux"))]
     unsafe fn allocate(layout: Layout) -> *mut u8 {
         // SAFETY: the caller passes a size that is not zero.
-        unsafe { alloc_zeroed(layout) }
-    }
-
-    #[cfg(target_os = "linux")]
-    unsafe fn free(start: *mut u8, layout: Layout) {
-        // SAFETY: the caller passes what `allocate` returned for this layout.
-        unsafe {
-            if layout.align() < HUGE_PAGE {
-                dealloc(start, layout);
-            } else {
-                libc::munmap(start.cast(), layout.size().next_multiple_of(HUGE_PAGE));
-            }
-        }
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    unsafe fn free(start: *mut u8, layout: Layout) {
-        // SAFETY: the caller passes what `allocate` returned for this layout.
-        unsafe { dealloc(start, layout) }
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.len
-    }
-
-    pub(super) fn as_ptr(&self) -> *const u8 {
-        self.start.as_ptr()
-    }
-
-    pub(super) fn as_mut_slice(&mut self) -> &mut [u8] {
-        // SAFETY: owned, zeroed at allocation.
-        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
+        unsafe { std::alloc::alloc_zeroed(layout) }
     }
 }
 
-impl Drop for Buffer {
+impl Drop for Chunk {
     fn drop(&mut self) {
-        if let (1.., Some(layout)) = (self.len, Self::layout(self.len)) {
+        #[cfg(target_os = "linux")]
+        // SAFETY: mapped with this length, not used again.
+        unsafe {
+            libc::munmap(self.start.as_ptr().cast(), self.len);
+        }
+        #[cfg(not(target_os = "linux"))]
+        if let Ok(layout) = Layout::from_size_align(self.len, HUGE_PAGE) {
             // SAFETY: allocated with this layout, not used again.
-            unsafe { Self::free(self.start.as_ptr(), layout) };
+            unsafe { std::alloc::dealloc(self.start.as_ptr(), layout) };
         }
     }
 }

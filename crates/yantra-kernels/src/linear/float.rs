@@ -184,8 +184,8 @@ impl<W: FloatFormat, const N: usize> Operation for BlockKernel<W, N> {
         // SAFETY: the maker of the block vouches for weights, activations and accumulators.
         unsafe {
             for k in 0..len {
-                let weights: [S::Vector; UNIT_TILES] =
-                    std::array::from_fn(|t| W::load(s, tiles[t].add(k * S::LANES * W::BYTES)));
+                let at = k * S::LANES * W::BYTES;
+                let weights = [W::load(s, tiles[0].add(at)), W::load(s, tiles[1].add(at))];
                 for n in 0..N {
                     let value = s.float().splat(*x.add(n * cols + k));
                     for t in 0..UNIT_TILES {

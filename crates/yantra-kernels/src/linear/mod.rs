@@ -27,7 +27,7 @@ use float::FloatUnits;
 pub(crate) use layout::GROUP;
 use layout::{TileLayout, with_layout};
 pub(crate) use quantized::Tokens;
-use quantized::{DIRECT_TOKENS, Direct, Panel, Tiles};
+use quantized::{Product, Tiles};
 use scratch::{Scratch, UNIT_TILES};
 use simd::Isa;
 use std::{marker::PhantomData, ops::Range};
@@ -135,14 +135,13 @@ impl PackedLinear {
 
     /// Rows `units` of the product with tokens `tokens`.
     fn multiply(&self, x: &Activations, tokens: Range<usize>, units: Range<usize>, epilogue: Epilogue<'_>) {
-        let acc_len = tokens.len() * UNIT_TILES * self.lanes;
         if self.format.is_float() {
+            let acc_len = tokens.len() * UNIT_TILES * self.lanes;
             scratch::with(float::panel_bytes(self.lanes), acc_len, |scratch| {
                 self.multiply_float(x, tokens, units, scratch, epilogue);
             });
         } else {
-            let panel_bytes = quantized::panel_bytes(self.cols.div_ceil(GROUP), self.lanes);
-            scratch::with(panel_bytes, acc_len, |scratch| self.multiply_quantized(x, tokens, units, scratch, epilogue));
+            self.multiply_quantized(x, tokens, units, epilogue);
         }
     }
 
@@ -178,14 +177,7 @@ impl PackedLinear {
         }
     }
 
-    fn multiply_quantized(
-        &self,
-        x: &Activations,
-        tokens: Range<usize>,
-        units: Range<usize>,
-        scratch: Scratch<'_>,
-        epilogue: Epilogue<'_>,
-    ) {
+    fn multiply_quantized(&self, x: &Activations, tokens: Range<usize>, units: Range<usize>, epilogue: Epilogue<'_>) {
         let TileLayout { quants_start, tile_bytes } = self.layout;
         let weight = Tiles { start: self.buffer.as_ptr(), tile_bytes, quants_start };
         let num_tiles = self.num_tiles();
@@ -194,19 +186,7 @@ impl PackedLinear {
         let isa = self.isa;
         with_layout!(self.format, Q, C, RUN, PARTS => {
             let layout = PhantomData;
-            if tokens.count <= DIRECT_TOKENS {
-                isa.dispatch(Direct::<Q, C, RUN, PARTS> { weight, tiles, tokens, epilogue, layout });
-            } else {
-                isa.dispatch(Panel::<Q, C, RUN, PARTS> {
-                    weight,
-                    num_tiles,
-                    units,
-                    tokens,
-                    scratch,
-                    epilogue,
-                    layout,
-                });
-            }
+            isa.dispatch(Product::<Q, C, RUN, PARTS> { weight, tiles, tokens, epilogue, layout });
         });
     }
 }

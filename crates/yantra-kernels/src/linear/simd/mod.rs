@@ -30,7 +30,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     const LANES: usize;
     /// Whether [`Simd::dot_u8`] sums in 32 bits (VNNI), so that it never overflows and weights may use all eight bits.
     const WIDE_DOT: bool;
-    /// Tokens that a kernel holding two weight tiles keeps accumulators for.
+    /// Tokens that a kernel holding one group of one weight tile keeps accumulators for.
     const TOKEN_BLOCK: usize;
     /// Integers.
     type Int: Copy;
@@ -48,10 +48,6 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// # Safety
     /// They must be readable.
     unsafe fn load_int(self, from: *const u8) -> Self::Int;
-    /// Stores `4 * LANES` bytes.
-    /// # Safety
-    /// They must be writable.
-    unsafe fn store_int(self, to: *mut u8, value: Self::Int);
     /// Loads four bytes into every lane.
     /// # Safety
     /// They must be readable.

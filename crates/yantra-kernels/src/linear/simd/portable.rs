@@ -36,7 +36,7 @@ impl<const L: usize, const WIDE: bool> Simd for Portable<L, WIDE> {
     const LANES: usize = L;
     const WIDE_DOT: bool = WIDE;
     // One at a time: what is not vectorised by hand gains nothing from blocks but code. Tests of wide layouts block.
-    const TOKEN_BLOCK: usize = if L == 16 { 2 } else { 1 };
+    const TOKEN_BLOCK: usize = if L == 16 { 2 } else { 4 };
     type Int = [[u8; 4]; L];
     type Vector = [f32; L];
     type Float = crate::simd::Portable<L>;
@@ -55,11 +55,6 @@ impl<const L: usize, const WIDE: bool> Simd for Portable<L, WIDE> {
     unsafe fn load_int(self, from: *const u8) -> Self::Int {
         // SAFETY: readable by the contract; byte arrays have no alignment.
         unsafe { from.cast::<Self::Int>().read() }
-    }
-    #[inline(always)]
-    unsafe fn store_int(self, to: *mut u8, value: Self::Int) {
-        // SAFETY: writable by the contract; byte arrays have no alignment.
-        unsafe { to.cast::<Self::Int>().write(value) }
     }
     #[inline(always)]
     unsafe fn load_quad(self, from: *const i8) -> Self::Int {

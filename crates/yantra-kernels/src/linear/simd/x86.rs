@@ -55,7 +55,7 @@ macro_rules! memory_ops {
 impl Simd for Avx2 {
     const LANES: usize = 8;
     const WIDE_DOT: bool = false;
-    const TOKEN_BLOCK: usize = 3;
+    const TOKEN_BLOCK: usize = 4;
     type Int = __m256i;
     type Vector = __m256;
     type Float = crate::simd::Avx2;
@@ -78,7 +78,6 @@ impl Simd for Avx2 {
 
     memory_ops! {
         fn load_int(from: *const u8) -> __m256i { _mm256_loadu_si256(from.cast()) }
-        fn store_int(to: *mut u8, value: __m256i) { _mm256_storeu_si256(to.cast(), value) }
         fn load_quad(from: *const i8) -> __m256i { _mm256_set1_epi32(from.cast::<i32>().read_unaligned()) }
         fn load_u8_float(from: *const u8) -> __m256 {
             _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(from.cast())))
@@ -169,7 +168,6 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
 
     memory_ops! {
         fn load_int(from: *const u8) -> __m512i { _mm512_loadu_si512(from.cast()) }
-        fn store_int(to: *mut u8, value: __m512i) { _mm512_storeu_si512(to.cast(), value) }
         fn load_quad(from: *const i8) -> __m512i { _mm512_set1_epi32(from.cast::<i32>().read_unaligned()) }
         fn load_u8_float(from: *const u8) -> __m512 {
             _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast())))
