@@ -1,6 +1,9 @@
 //! Measures `linear`: Gop/s (a multiply-add counts as two) and GB/s of packed weights, best of many.
 //!
 //! `cargo run --release -p yantra-kernels --example linear_bench -- [--threads 1] [--level avx2] [--only q4_k] [--tokens 1,512]`
+//!
+//! With `--stream MB`, as many copies of each weight as make up that size are read in turn, as decoding reads a model:
+//! from memory, one fork a matrix.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::time::{Duration, Instant};
@@ -67,6 +70,7 @@ fn main() {
     let tokens = argument("--tokens").unwrap_or_else(|| "1,2,4,8,16,512".to_owned());
     let tokens: Vec<usize> = tokens.split(',').map(|count| count.parse().unwrap()).collect();
     let only = argument("--only");
+    let stream = argument("--stream").map(|text| text.parse::<usize>().unwrap() << 20);
     println!("{level}, {threads} threads");
     for (name, rows, cols) in SHAPES {
         if only.as_ref().is_some_and(|only| !format!("{name} {rows}x{cols}").contains(only.as_str())) {
@@ -75,8 +79,11 @@ fn main() {
         let format: WeightFormat = name.parse().unwrap();
         let data = random_bytes(rows * format.row_bytes(*cols).unwrap());
         let start = Instant::now();
-        let weight = PackedLinear::pack(&cx, format, *rows, *cols, &data).unwrap();
-        let packing = data.len() as f64 / start.elapsed().as_secs_f64() / 1e9;
+        let copies = stream.map_or(1, |bytes| bytes.div_ceil(data.len()));
+        let pack = || PackedLinear::pack(&cx, format, *rows, *cols, &data).unwrap();
+        let weights: Vec<PackedLinear> = (0..copies).map(|_| pack()).collect();
+        let weight = &weights[0];
+        let packing = (copies * data.len()) as f64 / start.elapsed().as_secs_f64() / 1e9;
         let growth = weight.bytes() as f64 / data.len() as f64;
         print!("{name:7} {rows:6} x {cols:5}  pack {packing:4.1} GB/s (x{growth:.3})");
         for count in &tokens {
@@ -85,8 +92,10 @@ fn main() {
             x.set(&cx, &values, *count, *cols);
             let mut out = vec![0.0; count * rows];
             let seconds = best(|| {
-                linear(&cx, &x, &mut [LinearJob { weight: &weight, bias: None, out: &mut out, accumulate: false }]);
-            });
+                for weight in &weights {
+                    linear(&cx, &x, &mut [LinearJob { weight, bias: None, out: &mut out, accumulate: false }]);
+                }
+            }) / copies as f64;
             let gops = 2.0 * (rows * cols * count) as f64 / seconds / 1e9;
             print!(" | M{count} {gops:5.0} Gop/s");
             if *count <= 4 {

@@ -1,7 +1,7 @@
 //! How a tile of quantised weights lies in memory, and how kernels read it.
 //!
-//! A tile is `LANES` rows; a group is 32 consecutive k. A tile holds the scales of all its groups, then (from a cache
-//! line boundary) the quants of all its groups. Unpacked, a group is eight registers: register `j` holds, in lane `r`,
+//! A tile is `LANES` rows; a group is 32 consecutive k. A tile is a sequence of records: the scales of one, two or eight
+//! groups (filled up to whole registers), then their quants, so that a product reads memory from front to back. Unpacked, a group is eight registers: register `j` holds, in lane `r`,
 //! the four values k = 4j..4j+4 of row `r`, so that one broadcast of four activations meets `LANES` rows. Packed, bits
 //! of several registers share one: low nibbles of register `j` with high nibbles of `j + 4`, and so on.
 //!
@@ -232,19 +232,19 @@ impl Record<'_> {
 pub(super) trait Scales: 'static {
     /// Groups that share a record.
     const PERIOD: usize;
-    /// Bytes of a row's record.
+    /// Bytes of a row's scales in a record.
     const LANE_BYTES: usize;
     /// Whether mins are stored; otherwise they follow from the offset.
     const AFFINE: bool;
-    /// Writes a row's record: one block of the format.
-    fn pack(block: &Block, record: &mut Record<'_>);
-    /// Scales and stored mins of group `group` of a tile whose scales start at `from`.
+    /// Writes a row's scales of one block of the format, the `index`th block in the record.
+    fn pack(block: &Block, index: usize, record: &mut Record<'_>);
+    /// Scales and stored mins of the `group`th group of a record.
     /// # Safety
-    /// The record of the group must be readable.
-    unsafe fn unpack<S: Simd>(s: S, from: *const u8, group: usize) -> GroupScales<S>;
+    /// The record must be readable.
+    unsafe fn unpack<S: Simd>(s: S, record: *const u8, group: usize) -> GroupScales<S>;
 }
 
-/// A half-precision scale per group.
+/// A half-precision scale per group; two groups share a record to fill a cache line.
 pub(super) struct Half;
 /// A half-precision scale and min per group.
 pub(super) struct HalfAffine;
@@ -258,17 +258,17 @@ pub(super) struct SuperScaled;
 pub(super) struct SuperScaledHalved;
 
 impl Scales for Half {
-    const PERIOD: usize = 1;
-    const LANE_BYTES: usize = 2;
+    const PERIOD: usize = 2;
+    const LANE_BYTES: usize = 4;
     const AFFINE: bool = false;
     #[inline]
-    fn pack(block: &Block, record: &mut Record<'_>) {
-        record.put_half(0, block.d);
+    fn pack(block: &Block, index: usize, record: &mut Record<'_>) {
+        record.put_half(2 * index, block.d);
     }
     #[inline(always)]
-    unsafe fn unpack<S: Simd>(s: S, from: *const u8, group: usize) -> GroupScales<S> {
+    unsafe fn unpack<S: Simd>(s: S, record: *const u8, group: usize) -> GroupScales<S> {
         // SAFETY: within the record.
-        let d = unsafe { s.float().load_f16(from.add(group * 2 * S::LANES).cast()) };
+        let d = unsafe { s.float().load_f16(record.add(group * 2 * S::LANES).cast()) };
         GroupScales { scale: [d; 2], min: [d; 2] }
     }
 }
@@ -278,17 +278,15 @@ impl Scales for HalfAffine {
     const LANE_BYTES: usize = 4;
     const AFFINE: bool = true;
     #[inline]
-    fn pack(block: &Block, record: &mut Record<'_>) {
+    fn pack(block: &Block, _: usize, record: &mut Record<'_>) {
         record.put_half(0, block.d);
         record.put_half(2, block.dmin);
     }
     #[inline(always)]
-    unsafe fn unpack<S: Simd>(s: S, from: *const u8, group: usize) -> GroupScales<S> {
+    unsafe fn unpack<S: Simd>(s: S, record: *const u8, _: usize) -> GroupScales<S> {
         // SAFETY: within the record.
-        let (d, min) = unsafe {
-            let record = from.add(group * 4 * S::LANES);
-            (s.float().load_f16(record.cast()), s.float().load_f16(record.add(2 * S::LANES).cast()))
-        };
+        let (d, min) =
+            unsafe { (s.float().load_f16(record.cast()), s.float().load_f16(record.add(2 * S::LANES).cast())) };
         GroupScales { scale: [d; 2], min: [min; 2] }
     }
 }
@@ -298,7 +296,7 @@ impl Scales for SuperAffine {
     const LANE_BYTES: usize = 20;
     const AFFINE: bool = true;
     #[inline]
-    fn pack(block: &Block, record: &mut Record<'_>) {
+    fn pack(block: &Block, _: usize, record: &mut Record<'_>) {
         record.put_half(0, block.d);
         record.put_half(2, block.dmin ^ SIGN);
         for group in 0..8 {
@@ -307,12 +305,11 @@ impl Scales for SuperAffine {
         }
     }
     #[inline(always)]
-    unsafe fn unpack<S: Simd>(s: S, from: *const u8, group: usize) -> GroupScales<S> {
+    unsafe fn unpack<S: Simd>(s: S, record: *const u8, group: usize) -> GroupScales<S> {
         // SAFETY: within the record.
         unsafe {
-            let record = from.add(group / 8 * Self::LANE_BYTES * S::LANES);
             let (d, dmin) = (s.float().load_f16(record.cast()), s.float().load_f16(record.add(2 * S::LANES).cast()));
-            let bytes = record.add((4 + group % 8 * 2) * S::LANES);
+            let bytes = record.add((4 + group * 2) * S::LANES);
             let scale = s.float().mul(d, s.load_u8_float(bytes));
             let min = s.float().mul(dmin, s.load_u8_float(bytes.add(S::LANES)));
             GroupScales { scale: [scale; 2], min: [min; 2] }
@@ -325,7 +322,7 @@ impl Scales for SuperAffineHalved {
     const LANE_BYTES: usize = 36;
     const AFFINE: bool = true;
     #[inline]
-    fn pack(block: &Block, record: &mut Record<'_>) {
+    fn pack(block: &Block, _: usize, record: &mut Record<'_>) {
         record.put_half(0, block.d);
         record.put_half(2, block.dmin ^ SIGN);
         for group in 0..8 {
@@ -336,12 +333,11 @@ impl Scales for SuperAffineHalved {
         }
     }
     #[inline(always)]
-    unsafe fn unpack<S: Simd>(s: S, from: *const u8, group: usize) -> GroupScales<S> {
+    unsafe fn unpack<S: Simd>(s: S, record: *const u8, group: usize) -> GroupScales<S> {
         // SAFETY: within the record.
         unsafe {
-            let record = from.add(group / 8 * Self::LANE_BYTES * S::LANES);
             let (d, dmin) = (s.float().load_f16(record.cast()), s.float().load_f16(record.add(2 * S::LANES).cast()));
-            let bytes = record.add((4 + group % 8 * 4) * S::LANES);
+            let bytes = record.add((4 + group * 4) * S::LANES);
             let byte = |index: usize| s.load_u8_float(bytes.add(index * S::LANES));
             GroupScales {
                 scale: [s.float().mul(d, byte(0)), s.float().mul(d, byte(1))],
@@ -356,18 +352,16 @@ impl Scales for SuperScaled {
     const LANE_BYTES: usize = 10;
     const AFFINE: bool = false;
     #[inline]
-    fn pack(block: &Block, record: &mut Record<'_>) {
+    fn pack(block: &Block, _: usize, record: &mut Record<'_>) {
         record.put_half(0, block.d);
         (0..8).for_each(|group| record.put_byte(2 + group, block.scales[group]));
     }
     #[inline(always)]
-    unsafe fn unpack<S: Simd>(s: S, from: *const u8, group: usize) -> GroupScales<S> {
+    unsafe fn unpack<S: Simd>(s: S, record: *const u8, group: usize) -> GroupScales<S> {
         // SAFETY: within the record.
         unsafe {
-            let record = from.add(group / 8 * Self::LANE_BYTES * S::LANES);
-            let scale = s
-                .float()
-                .mul(s.float().load_f16(record.cast()), s.load_i8_float(record.add((2 + group % 8) * S::LANES)));
+            let scale =
+                s.float().mul(s.float().load_f16(record.cast()), s.load_i8_float(record.add((2 + group) * S::LANES)));
             GroupScales { scale: [scale; 2], min: [scale; 2] }
         }
     }
@@ -378,17 +372,16 @@ impl Scales for SuperScaledHalved {
     const LANE_BYTES: usize = 18;
     const AFFINE: bool = false;
     #[inline]
-    fn pack(block: &Block, record: &mut Record<'_>) {
+    fn pack(block: &Block, _: usize, record: &mut Record<'_>) {
         record.put_half(0, block.d);
         (0..16).for_each(|half| record.put_byte(2 + half, block.scales[half]));
     }
     #[inline(always)]
-    unsafe fn unpack<S: Simd>(s: S, from: *const u8, group: usize) -> GroupScales<S> {
+    unsafe fn unpack<S: Simd>(s: S, record: *const u8, group: usize) -> GroupScales<S> {
         // SAFETY: within the record.
         unsafe {
-            let record = from.add(group / 8 * Self::LANE_BYTES * S::LANES);
             let d = s.float().load_f16(record.cast());
-            let bytes = record.add((2 + group % 8 * 2) * S::LANES);
+            let bytes = record.add((2 + group * 2) * S::LANES);
             let scale =
                 [s.float().mul(d, s.load_i8_float(bytes)), s.float().mul(d, s.load_i8_float(bytes.add(S::LANES)))];
             GroupScales { scale, min: scale }
@@ -433,28 +426,25 @@ macro_rules! with_layout {
 }
 pub(super) use with_layout;
 
-/// Sizes of the tiles of a matrix, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct TileLayout {
-    /// From a tile to its quants (0 for float weights).
-    pub(super) quants_start: usize,
-    /// From a tile to the next.
-    pub(super) tile_bytes: usize,
+/// Bytes of the scales of a record: whole registers.
+pub(super) const fn scale_bytes<C: Scales>(lanes: usize) -> usize {
+    (C::LANE_BYTES * lanes).next_multiple_of(4 * lanes)
 }
 
-impl TileLayout {
-    /// The layout of tiles of `lanes` rows of `cols` values; `None` if it overflows.
-    pub(super) fn new(format: WeightFormat, lanes: usize, cols: usize) -> Option<Self> {
-        let groups = cols.div_ceil(GROUP);
-        let sizes = with_layout!(format, Q, C, RUN, PARTS => {
-            (groups.div_ceil(C::PERIOD).checked_mul(C::LANE_BYTES * lanes)?, groups.checked_mul(Q::LANE_BYTES * lanes)?)
-        });
-        let (scales, quants) = match sizes {
-            Some(sizes) => sizes,
-            None => (0, cols.checked_mul(format.block_bytes() * lanes)?),
-        };
-        let quants_start = scales.checked_next_multiple_of(64)?;
-        let tile_bytes = quants_start.checked_add(quants)?.checked_next_multiple_of(64)?;
-        Some(Self { quants_start, tile_bytes })
-    }
+/// Bytes of a record: scales and quants of [`Scales::PERIOD`] groups.
+pub(super) const fn record_bytes<Q: Quants, C: Scales>(lanes: usize) -> usize {
+    scale_bytes::<C>(lanes) + C::PERIOD * Q::LANE_BYTES * lanes
+}
+
+/// Bytes from a tile of `lanes` rows of `cols` values to the next; `None` if they overflow.
+pub(super) fn tile_bytes(format: WeightFormat, lanes: usize, cols: usize) -> Option<usize> {
+    let groups = cols.div_ceil(GROUP);
+    let quantized = with_layout!(format, Q, C, RUN, PARTS => {
+        groups.div_ceil(C::PERIOD).checked_mul(record_bytes::<Q, C>(lanes))?
+    });
+    let bytes = match quantized {
+        Some(bytes) => bytes,
+        None => cols.checked_mul(format.block_bytes() * lanes)?,
+    };
+    bytes.checked_next_multiple_of(64)
 }

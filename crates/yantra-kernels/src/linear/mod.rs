@@ -25,7 +25,7 @@ use buffer::Buffer;
 use epilogue::Epilogue;
 use float::FloatUnits;
 pub(crate) use layout::GROUP;
-use layout::{TileLayout, with_layout};
+use layout::with_layout;
 pub(crate) use quantized::Tokens;
 use quantized::{Product, Tiles};
 use scratch::{Scratch, UNIT_TILES};
@@ -48,7 +48,7 @@ pub struct PackedLinear {
     cols: usize,
     isa: Isa,
     lanes: usize,
-    layout: TileLayout,
+    tile_bytes: usize,
     buffer: Buffer,
 }
 
@@ -84,15 +84,15 @@ impl PackedLinear {
         let what = "packed weights";
         let too_large = KernelError::OutOfMemory { bytes: usize::MAX, what };
         let lanes = isa.lanes();
-        let layout = TileLayout::new(format, lanes, cols).ok_or(too_large.clone())?;
+        let tile_bytes = layout::tile_bytes(format, lanes, cols).ok_or(too_large.clone())?;
         let num_tiles = rows.div_ceil(lanes);
-        let bytes = num_tiles.checked_mul(layout.tile_bytes).ok_or(too_large)?;
+        let bytes = num_tiles.checked_mul(tile_bytes).ok_or(too_large)?;
         let mut buffer = Buffer::zeroed(bytes, what)?;
         if bytes > 0 {
-            let source = pack::Source { format, rows, row_bytes, data, lanes, layout };
+            let source = pack::Source { format, rows, row_bytes, data, lanes, tile_bytes };
             source.pack(cx, buffer.as_mut_slice());
         }
-        Ok(Self { format, rows, cols, isa, lanes, layout, buffer })
+        Ok(Self { format, rows, cols, isa, lanes, tile_bytes, buffer })
     }
 
     /// Output features.
@@ -158,7 +158,7 @@ impl PackedLinear {
             ($format:ty) => {
                 self.isa.dispatch(FloatUnits::<$format> {
                     weight: self.buffer.as_ptr(),
-                    tile_bytes: self.layout.tile_bytes,
+                    tile_bytes: self.tile_bytes,
                     num_tiles: self.num_tiles(),
                     units,
                     x: rows.as_ptr(),
@@ -178,15 +178,14 @@ impl PackedLinear {
     }
 
     fn multiply_quantized(&self, x: &Activations, tokens: Range<usize>, units: Range<usize>, epilogue: Epilogue<'_>) {
-        let TileLayout { quants_start, tile_bytes } = self.layout;
-        let weight = Tiles { start: self.buffer.as_ptr(), tile_bytes, quants_start };
+        let weight = Tiles { start: self.buffer.as_ptr(), tile_bytes: self.tile_bytes };
         let num_tiles = self.num_tiles();
         let tiles = units.start * UNIT_TILES..(units.end * UNIT_TILES).min(num_tiles);
         let tokens = x.int8_tokens(tokens);
         let isa = self.isa;
         with_layout!(self.format, Q, C, RUN, PARTS => {
             let layout = PhantomData;
-            isa.dispatch(Product::<Q, C, RUN, PARTS> { weight, tiles, tokens, epilogue, layout });
+            isa.dispatch(Product::<Q, C, RUN, PARTS> { weight, tiles, tokens, epilogue, fetch: true, layout });
         });
     }
 }

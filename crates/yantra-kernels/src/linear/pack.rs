@@ -2,7 +2,7 @@
 
 use super::{
     extract::Block,
-    layout::{GROUP, Quants, Record, Scales, TileLayout, with_layout},
+    layout::{GROUP, Quants, Record, Scales, record_bytes, scale_bytes, with_layout},
 };
 use crate::{Compute, WeightFormat};
 
@@ -13,7 +13,7 @@ pub(super) struct Source<'a> {
     pub(super) row_bytes: usize,
     pub(super) data: &'a [u8],
     pub(super) lanes: usize,
-    pub(super) layout: TileLayout,
+    pub(super) tile_bytes: usize,
 }
 
 impl Source<'_> {
@@ -32,19 +32,23 @@ impl Source<'_> {
 
     fn pack_row<Q: Quants, C: Scales>(&self, row: &[u8], lane: usize, tile: &mut [u8]) {
         let lanes = self.lanes;
-        let (scales, quants) = tile.split_at_mut(self.layout.quants_start);
         let mut block = Block::new();
         let groups_per_block = self.format.block_len() / GROUP;
-        let records = scales.chunks_exact_mut(C::LANE_BYTES * lanes);
-        let groups = quants.chunks_exact_mut(Q::LANE_BYTES * lanes * groups_per_block);
-        for ((bytes, record), groups) in row.chunks_exact(self.format.block_bytes()).zip(records).zip(groups) {
-            block.read(self.format, bytes);
-            C::pack(&block, &mut Record { bytes: record, lanes, lane });
-            let block_quants = block.quants.as_chunks::<GROUP>().0;
-            for (group, packed) in block_quants.iter().zip(groups.chunks_exact_mut(Q::LANE_BYTES * lanes)) {
-                let words = Q::pack(group);
-                for (word, register) in words.iter().zip(packed.chunks_exact_mut(4 * lanes)) {
-                    register[4 * lane..4 * lane + 4].copy_from_slice(&word.to_le_bytes());
+        let blocks_per_record = C::PERIOD / groups_per_block;
+        let block_quants = Q::LANE_BYTES * lanes * groups_per_block;
+        let records = tile.chunks_exact_mut(record_bytes::<Q, C>(lanes));
+        for (blocks, record) in row.chunks(self.format.block_bytes() * blocks_per_record).zip(records) {
+            let (scales, quants) = record.split_at_mut(scale_bytes::<C>(lanes));
+            let blocks = blocks.chunks_exact(self.format.block_bytes()).zip(quants.chunks_exact_mut(block_quants));
+            for (index, (bytes, quants)) in blocks.enumerate() {
+                block.read(self.format, bytes);
+                C::pack(&block, index, &mut Record { bytes: scales, lanes, lane });
+                let groups = block.quants.as_chunks::<GROUP>().0;
+                for (group, packed) in groups.iter().zip(quants.chunks_exact_mut(Q::LANE_BYTES * lanes)) {
+                    let words = Q::pack(group);
+                    for (word, register) in words.iter().zip(packed.chunks_exact_mut(4 * lanes)) {
+                        register[4 * lane..4 * lane + 4].copy_from_slice(&word.to_le_bytes());
+                    }
                 }
             }
         }
@@ -87,7 +91,7 @@ impl Source<'_> {
     pub(super) fn pack(&self, cx: &Compute, tiles: &mut [u8]) {
         /// Packed bytes worth a task.
         const TASK_BYTES: usize = 256 << 10;
-        let tile_bytes = self.layout.tile_bytes;
+        let tile_bytes = self.tile_bytes;
         let num_tiles = tiles.len() / tile_bytes;
         let tiles_per_task = (TASK_BYTES / tile_bytes).max(1);
         let shared = SharedTiles(tiles.as_mut_ptr());

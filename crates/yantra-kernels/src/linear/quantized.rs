@@ -8,7 +8,7 @@
 
 use super::{
     epilogue::Epilogue,
-    layout::{GROUP, GroupScales, Quants, Scales},
+    layout::{GROUP, GroupScales, Quants, Scales, record_bytes, scale_bytes},
     scratch,
     simd::{Operation, Simd},
 };
@@ -18,6 +18,10 @@ use std::{marker::PhantomData, ops::Range};
 
 /// Bytes of weights that all blocks of tokens pass over before the next ones: they stay in the second-level cache.
 const RESIDENT_BYTES: usize = 128 << 10;
+
+/// How far ahead of the kernel weights are fetched. It is the kernel that must: packed rows end where the hardware's own
+/// prefetching has just begun. Measured from memory with one token: half a kilobyte to two do about equally well.
+const AHEAD: usize = 1024;
 
 /// Int8 activations of consecutive tokens.
 #[derive(Clone, Copy)]
@@ -47,7 +51,6 @@ impl Tokens {
 pub(super) struct Tiles {
     pub(super) start: *const u8,
     pub(super) tile_bytes: usize,
-    pub(super) quants_start: usize,
 }
 
 /// Whether weights have a min: all but signed bytes do.
@@ -62,13 +65,16 @@ struct Group<S: Simd> {
 }
 
 impl<S: Simd> Group<S> {
+    /// The `group`th group of a record.
+    ///
     /// # Safety
-    /// `tile` points to a packed tile that has group `group`.
+    /// `record` points to a packed record.
     #[inline(always)]
-    unsafe fn read<Q: Quants, C: Scales>(s: S, tile: *const u8, quants_start: usize, group: usize) -> Self {
-        // SAFETY: within the tile by the contract.
+    unsafe fn read<Q: Quants, C: Scales>(s: S, record: *const u8, group: usize) -> Self {
+        // SAFETY: within the record by the contract.
         let (quads, mut scales) = unsafe {
-            (Q::unpack(s, tile.add(quants_start + group * Q::LANE_BYTES * S::LANES)), C::unpack(s, tile, group))
+            let quants = record.add(scale_bytes::<C>(S::LANES) + group * Q::LANE_BYTES * S::LANES);
+            (Q::unpack(s, quants), C::unpack(s, record, group))
         };
         if !C::AFFINE {
             let offset = s.float().splat(-f32::from(Q::OFFSET));
@@ -157,6 +163,8 @@ pub(super) struct Product<'a, Q, C, const RUN: usize, const PARTS: usize> {
     pub(super) tiles: Range<usize>,
     pub(super) tokens: Tokens,
     pub(super) epilogue: Epilogue<'a>,
+    /// Whether the weights may still be in memory.
+    pub(super) fetch: bool,
     pub(super) layout: PhantomData<(Q, C)>,
 }
 
@@ -177,7 +185,7 @@ impl<Q: Quants, C: Scales, const RUN: usize, const PARTS: usize> Operation for P
                 // SAFETY: that many tokens are left.
                 let rest = unsafe { tokens.skip(done) };
                 let epilogue = epilogue.skip(done);
-                let block = Self { weight, tiles: tiles.clone(), tokens: rest, epilogue, layout };
+                let block = Self { weight, tiles: tiles.clone(), tokens: rest, epilogue, fetch: done == 0, layout };
                 match count {
                     2 if S::TOKEN_BLOCK > 1 => s.vectorize(Block::<_, _, RUN, PARTS, 2>(block)),
                     3 if S::TOKEN_BLOCK > 2 => s.vectorize(Block::<_, _, RUN, PARTS, 3>(block)),
@@ -202,24 +210,28 @@ impl<Q: Quants, C: Scales, const RUN: usize, const PARTS: usize, const N: usize>
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        /// How far ahead of the kernel weights are fetched.
-        const AHEAD: usize = 2048;
-        let Product { weight, tiles, tokens, epilogue, .. } = self.0;
+        let Product { weight, tiles, tokens, epilogue, fetch, .. } = self.0;
+        let record_bytes = record_bytes::<Q, C>(S::LANES);
         for tile in tiles {
             let mut acc = [s.float().splat(0.0); N];
             // SAFETY: `tiles` are tiles of the weight, `N` is the number of tokens.
             unsafe {
-                let start = weight.start.add(tile * weight.tile_bytes);
-                for group in 0..tokens.groups {
-                    let at = weight.quants_start + group * Q::LANE_BYTES * S::LANES + AHEAD;
-                    for line in 0..(Q::LANE_BYTES * S::LANES).div_ceil(64) {
-                        s.prefetch(start.wrapping_add(at + line * 64));
+                let mut record = weight.start.add(tile * weight.tile_bytes);
+                for first in (0..tokens.groups).step_by(C::PERIOD) {
+                    for group in 0..C::PERIOD.min(tokens.groups - first) {
+                        if fetch {
+                            let part = record_bytes / C::PERIOD;
+                            for line in 0..part.div_ceil(64) {
+                                s.prefetch(record.wrapping_add(AHEAD + group * part + line * 64));
+                            }
+                        }
+                        let unpacked = Group::read::<Q, C>(s, record, group);
+                        unpacked.accumulate::<RUN, PARTS, 0, N>(s, &tokens, first + group, &mut acc);
+                        if PARTS == 2 {
+                            unpacked.accumulate::<RUN, PARTS, 1, N>(s, &tokens, first + group, &mut acc);
+                        }
                     }
-                    let unpacked = Group::read::<Q, C>(s, start, weight.quants_start, group);
-                    unpacked.accumulate::<RUN, PARTS, 0, N>(s, &tokens, group, &mut acc);
-                    if PARTS == 2 {
-                        unpacked.accumulate::<RUN, PARTS, 1, N>(s, &tokens, group, &mut acc);
-                    }
+                    record = record.add(record_bytes);
                 }
             }
             for (token, acc) in acc.into_iter().enumerate() {
