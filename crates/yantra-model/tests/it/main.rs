@@ -3,6 +3,7 @@
 
 mod determinism;
 mod embeddings;
+mod families;
 mod harness;
 mod references;
 mod stories;
