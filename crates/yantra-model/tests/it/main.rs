@@ -5,5 +5,6 @@ mod determinism;
 mod embeddings;
 mod families;
 mod harness;
+mod made;
 mod references;
 mod stories;
