@@ -3,9 +3,10 @@
 Usage: python hf_tiny.py FOLDER     (torch and transformers 5 from PyPI; the numbers were written with torch 2.15 and
 transformers 5.24 on a CPU, in float32 with eager attention)
 
-FOLDER gets a directory for each model, as `save_pretrained` writes it, and `expected.json` in it: a prompt, and the logits
-of some of its positions (decoders) or the normalised embedding (encoder). Some directories are rewritten to the forms that
-other versions of transformers write; what they mean is the same, so the expected numbers stay.
+FOLDER gets a directory for each model, as `save_pretrained` writes it, and `expected.json` in it: a prompt, and the
+logits of some of its positions (decoders) or the normalised embeddings of two texts (encoder). Some directories hold only
+a `config.json` in the form that another version of transformers writes, and name the model whose weights it describes;
+what they mean is the same, so the expected numbers are, too.
 """
 
 import json
@@ -130,9 +131,10 @@ def older_llama(config):
 
 def conditional_generation(folder):
     """The model that also sees: the text model's settings nested, those equal to the class's defaults left out."""
-    text = dict(GEMMA, head_dim=32, num_attention_heads=8, num_key_value_heads=4, query_pre_attn_scalar=256, hidden_size=16)
-    text |= dict(intermediate_size=32, num_hidden_layers=2, layer_types=GEMMA["layer_types"][1:])
-    vision = dict(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, image_size=8, patch_size=4)
+    text = dict(GEMMA, head_dim=32, num_attention_heads=8, num_key_value_heads=4, query_pre_attn_scalar=256)
+    text |= dict(hidden_size=16, intermediate_size=32, num_hidden_layers=2, layer_types=GEMMA["layer_types"][1:])
+    vision = dict(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
+    vision |= dict(image_size=8, patch_size=4)
     config = transformers.Gemma3Config(
         text_config=text, vision_config=vision, mm_tokens_per_image=4, attn_implementation="eager",
         image_token_index=VOCAB - 1, boi_token_index=VOCAB - 2, eoi_token_index=VOCAB - 3,
@@ -143,7 +145,13 @@ def conditional_generation(folder):
     directory = save(folder, "gemma3_conditional", model, 8, bf16=True)
     config = json.loads((directory / "config.json").read_text())
     defaults = transformers.Gemma3TextConfig()
-    for key in ("num_attention_heads", "num_key_value_heads", "query_pre_attn_scalar", "rms_norm_eps", "hidden_activation"):
+    for key in (
+        "num_attention_heads",
+        "num_key_value_heads",
+        "query_pre_attn_scalar",
+        "rms_norm_eps",
+        "hidden_activation",
+    ):
         assert config["text_config"].pop(key) == getattr(defaults, key), key
     (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
@@ -180,6 +188,8 @@ def main():
         save(folder, name, model, seed)
     name, model = decoder("qwen3_sharded_bf16", "Qwen3", 7, tied=False, head_dim=8, hidden_act="gelu_pytorch_tanh")
     save(folder, name, model, 7, bf16=True, max_shard_size="16KB")
+    name, model = decoder("llama_biases", "Llama", 11, attention_bias=True, mlp_bias=True, hidden_act="gelu")
+    save(folder, name, model, 11)
     conditional_generation(folder)
     encoder(folder)
     variant(folder, "llama", "llama_transformers4", older_llama)

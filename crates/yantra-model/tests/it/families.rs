@@ -87,7 +87,7 @@ macro_rules! equal_to_transformers {
 }
 
 equal_to_transformers! {
-    llama llama_transformers4 mistral qwen2 qwen3 qwen3_sharded_bf16
+    llama llama_transformers4 llama_biases mistral qwen2 qwen3 qwen3_sharded_bf16
     gemma3 gemma3_transformers4 gemma3_conditional smollm3
 }
 
