@@ -38,7 +38,7 @@ impl EngineChat {
         let messages = serde_json::to_value(&request.messages).map_err(|error| invalid(error.to_string()))?;
         let input =
             ChatInput { messages: &messages, tools: None, add_generation_prompt: true, extra: &serde_json::Map::new() };
-        self.template.encode(&input, &self.tokenizer).map_err(|error| invalid(error.to_string()))
+        self.template.encode(&input, &self.tokenizer, false).map_err(|error| invalid(error.to_string()))
     }
 }
 

@@ -66,7 +66,13 @@ impl HuggingFace {
 
     /// As [`encode`](Self::encode) of a rendered template, the characters that `aliases` stand for being put back after
     /// its control tokens have been found. Each stretch between these is encoded by itself.
-    pub(crate) fn encode_protected(&self, vocab: &Vocab, text: &str, aliases: &Aliases) -> Result<Vec<u32>, TextError> {
+    pub(crate) fn encode_protected(
+        &self,
+        vocab: &Vocab,
+        text: &str,
+        aliases: &Aliases,
+        add_special: bool,
+    ) -> Result<Vec<u32>, TextError> {
         let mut ids = Vec::with_capacity(text.len() / 3 + 2);
         let mut problem = None;
         self.special(vocab)?.split(text, true, |fragment| match fragment {
@@ -76,7 +82,13 @@ impl HuggingFace {
                 Err(error) => problem = problem.take().or(Some(error)),
             },
         });
-        problem.map_or(Ok(ids), Err)
+        if let Some(problem) = problem {
+            return Err(problem);
+        }
+        let tokens = ids.into_iter().map(|id| tokenizers::Token::new(id, String::new(), (0, 0))).collect();
+        let encoding = tokenizers::Encoding::from_tokens(tokens, 0);
+        let whole = self.tokenizer.post_process(encoding, None, add_special);
+        whole.map(|whole| whole.get_ids().to_vec()).map_err(failed(text))
     }
 
     /// Encodes text between tokens. Added tokens that are not called special are found even where special ones are not; the
@@ -116,8 +128,12 @@ impl HuggingFace {
 
 fn encode(tokenizer: &tokenizers::Tokenizer, text: &str, add_special: bool) -> Result<Vec<u32>, TextError> {
     let encoding = tokenizer.encode_fast(text, add_special);
-    let failed = |error: tokenizers::Error| TextError::Encode { bytes: text.len(), message: error.to_string() };
-    encoding.map(|encoding| encoding.get_ids().to_vec()).map_err(failed)
+    encoding.map(|encoding| encoding.get_ids().to_vec()).map_err(failed(text))
+}
+
+fn failed(text: &str) -> impl Fn(tokenizers::Error) -> TextError {
+    let bytes = text.len();
+    move |error| TextError::Encode { bytes, message: error.to_string() }
 }
 
 /// A token in a configuration: its text, or an object that holds it.

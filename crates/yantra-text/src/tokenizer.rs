@@ -156,13 +156,18 @@ impl Tokenizer {
     }
 
     /// The token ids of a rendered template in which `aliases` stand for characters that must not make a control token.
-    pub(crate) fn encode_protected(&self, text: &str, aliases: &Aliases) -> Result<Vec<u32>, TextError> {
-        let options = EncodeOptions::rendered();
+    pub(crate) fn encode_protected(
+        &self,
+        text: &str,
+        aliases: &Aliases,
+        add_special: bool,
+    ) -> Result<Vec<u32>, TextError> {
+        let options = EncodeOptions { add_special, parse_special: true };
         if text.len() > MAX_TEXT_BYTES || !aliases.occur_in(text) {
             return self.encode(text, options);
         }
         match &self.inner.model {
-            Model::HuggingFace(model) => model.encode_protected(&self.inner.vocab, text, aliases),
+            Model::HuggingFace(model) => model.encode_protected(&self.inner.vocab, text, aliases, add_special),
             Model::Native { special, encoder } => {
                 Ok(self.encode_natively(special, encoder, text, options, Some(aliases)))
             }

@@ -23,7 +23,7 @@ use yantra_formats::Checkpoint;
 pub use clock::Clock;
 pub(crate) use protect::Aliases;
 
-use crate::{TextError, Tokenizer};
+use crate::{EncodeOptions, TextError, Tokenizer};
 
 /// Steps a template may take: far above any real conversation, and a few seconds of work.
 const FUEL: u64 = 50_000_000;
@@ -126,14 +126,20 @@ impl ChatTemplate {
 
     /// The prompt for a conversation as token ids. The template writes control tokens, the conversation can not: their
     /// texts in messages, tools and variables are encoded as text. Without such texts this is [`ChatTemplate::render`]
-    /// and [`Tokenizer::encode`] with [`EncodeOptions::rendered`](crate::EncodeOptions::rendered).
+    /// and [`Tokenizer::encode`] with `parse_special`. Templates write the tokens that begin and end a sequence themselves,
+    /// so `add_special` is usually off.
     ///
     /// # Errors
     /// As [`ChatTemplate::render`] and [`Tokenizer::encode`].
-    pub fn encode(&self, input: &ChatInput<'_>, tokenizer: &Tokenizer) -> Result<Vec<u32>, TextError> {
+    pub fn encode(
+        &self,
+        input: &ChatInput<'_>,
+        tokenizer: &Tokenizer,
+        add_special: bool,
+    ) -> Result<Vec<u32>, TextError> {
         let ChatInput { messages, tools, extra, .. } = *input;
         let Some(protected) = protect::protect(tokenizer.guard()?, self.source(), messages, tools, extra) else {
-            return tokenizer.encode(&self.render(input)?, crate::EncodeOptions::rendered());
+            return tokenizer.encode(&self.render(input)?, EncodeOptions { add_special, parse_special: true });
         };
         let input = ChatInput {
             messages: &protected.messages,
@@ -142,7 +148,7 @@ impl ChatTemplate {
             ..*input
         };
         let text = protected.aliases.unescape(self.render(&input)?);
-        tokenizer.encode_protected(&text, &protected.aliases)
+        tokenizer.encode_protected(&text, &protected.aliases, add_special)
     }
 
     /// Whether tools given to [`ChatTemplate::render`] reach the prompt.
