@@ -3,8 +3,10 @@
 use std::path::Path;
 
 fn main() {
-    let dist = Path::new("../../console/dist");
-    // Naming a path that does not exist would rebuild this crate every time.
-    let watched = if dist.exists() { dist } else { Path::new("build.rs") };
+    let console = Path::new("../../console");
+    let dist = console.join("dist");
+    // A watched path that does not exist would rebuild this crate every time. So before the console is built, the folder
+    // in which `dist` will appear is watched; afterwards only `dist`, and should it go away, that is a change, too.
+    let watched = if dist.is_dir() { dist.as_path() } else { console };
     println!("cargo::rerun-if-changed={}", watched.display());
 }

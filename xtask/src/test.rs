@@ -1,7 +1,10 @@
 //! `cargo xtask test`: everything CI runs, step by step, with a summary.
 //!
 //! A step that fails does not stop the others, so that one run shows everything that is wrong; a step whose
-//! preconditions failed is not run. The development build is used throughout: it has overflow checks, shares its
+//! preconditions failed is not run. Tests that read data skip, and say so, where the data is not there; here they must not:
+//! `YANTRA_REQUIRE_DATA` names to them what is there (`shared` if `../shared` or `$YANTRA_SHARED` is, `models` once they
+//! are pulled), and makes such a skip a failure. Tools that are not part of Rust (`cargo-deny`, `cargo-machete`, `typos`)
+//! are run if they are installed, and the summary says which were not. The development build is used throughout: it has overflow checks, shares its
 //! artefacts with the tests, and its kernels are optimised all the same.
 
 use crate::{
@@ -9,8 +12,11 @@ use crate::{
     server::Server,
     tools::{cargo, find, program, root, run as run_command, yantra},
 };
-use anyhow::{Result, bail};
-use std::time::{Duration, Instant};
+use anyhow::{Context, Result, bail};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 const CHAT_MODEL: &str = "smollm2-135m";
 const EMBEDDING_MODEL: &str = "minilm-l6";
@@ -34,23 +40,55 @@ struct Step {
     what: &'static str,
     /// Steps without whose success this one makes no sense.
     needs: &'static [&'static str],
-    run: fn() -> Result<()>,
+    run: fn(&Before) -> Result<Ran>,
+}
+
+/// What the steps before have done.
+struct Before {
+    models_pulled: bool,
+}
+
+/// How a step that did not fail went.
+enum Ran {
+    Whole,
+    /// Something of it could not be done here.
+    Without(String),
 }
 
 /// In the order they run: cheap ones first, and the console before the server that embeds it.
 const STEPS: &[Step] = &[
-    Step { name: "fmt", what: "formatting", needs: &[], run: format_check },
-    Step { name: "layering", what: "crates depend downwards only", needs: &[], run: layering::check },
-    Step { name: "console", what: "console: types, unit tests, build", needs: &[], run: console_tests },
-    Step { name: "clippy", what: "lints", needs: &[], run: clippy },
-    Step { name: "build", what: "the binary", needs: &[], run: build },
-    Step { name: "models", what: "small models", needs: &["build"], run: pull_models },
+    Step { name: "fmt", what: "formatting", needs: &[], run: |_| whole(format_check()) },
+    Step { name: "layering", what: "crates depend downwards only", needs: &[], run: |_| whole(layering::check()) },
+    Step {
+        name: "deny",
+        what: "licences, advisories, unused dependencies, spelling",
+        needs: &[],
+        run: |_| tool_checks(),
+    },
+    Step { name: "console", what: "console: types, unit tests, build", needs: &[], run: |_| whole(console_tests()) },
+    Step { name: "clippy", what: "lints", needs: &[], run: |_| whole(clippy()) },
+    Step { name: "build", what: "the binary", needs: &[], run: |_| whole(build()) },
+    Step { name: "models", what: "small models", needs: &["build"], run: |_| whole(pull_models()) },
     Step { name: "rust", what: "unit and integration tests", needs: &[], run: rust_tests },
-    Step { name: "doc", what: "examples in the documentation", needs: &[], run: doc_tests },
-    Step { name: "browser", what: "console in Chromium", needs: &["console", "build", "models"], run: browser_tests },
-    Step { name: "python", what: "OpenAI's Python client", needs: &["build", "models"], run: python_client },
-    Step { name: "node", what: "OpenAI's Node client", needs: &["build", "models"], run: node_client },
+    Step { name: "doc", what: "examples in the documentation", needs: &[], run: |_| whole(doc_tests()) },
+    Step {
+        name: "browser",
+        what: "console in Chromium",
+        needs: &["console", "build", "models"],
+        run: |_| whole(browser_tests()),
+    },
+    Step {
+        name: "python",
+        what: "OpenAI's Python client",
+        needs: &["build", "models"],
+        run: |_| whole(python_client()),
+    },
+    Step { name: "node", what: "OpenAI's Node client", needs: &["build", "models"], run: |_| whole(node_client()) },
 ];
+
+fn whole(result: Result<()>) -> Result<Ran> {
+    result.map(|()| Ran::Whole)
+}
 
 fn step_names() -> clap::builder::PossibleValuesParser {
     STEPS.iter().map(|step| step.name).collect::<Vec<_>>().into()
@@ -58,6 +96,8 @@ fn step_names() -> clap::builder::PossibleValuesParser {
 
 enum Outcome {
     Passed,
+    /// Passed without what is named.
+    PassedWithout(String),
     Failed(String),
     Blocked(&'static str),
     LeftOut,
@@ -75,8 +115,9 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
             Outcome::Blocked(need)
         } else {
             println!("\n== {}: {}", step.name, step.what);
-            match (step.run)() {
-                Ok(()) => Outcome::Passed,
+            match (step.run)(&Before { models_pulled: passed("models", &outcomes) }) {
+                Ok(Ran::Whole) => Outcome::Passed,
+                Ok(Ran::Without(what)) => Outcome::PassedWithout(what),
                 Err(error) => {
                     eprintln!("{error:#}");
                     Outcome::Failed(format!("{error:#}"))
@@ -94,6 +135,10 @@ fn failed_need(step: &Step, outcomes: &[(&Step, Outcome, Duration)]) -> Option<&
     step.needs.iter().copied().find(|need| outcomes.iter().any(|(done, outcome, _)| done.name == *need && bad(outcome)))
 }
 
+fn passed(name: &str, outcomes: &[(&Step, Outcome, Duration)]) -> bool {
+    outcomes.iter().any(|(done, outcome, _)| done.name == name && matches!(outcome, Outcome::Passed))
+}
+
 fn summary(outcomes: &[(&Step, Outcome, Duration)]) -> Result<()> {
     println!("\n== summary");
     let mut failed = Vec::new();
@@ -102,6 +147,7 @@ fn summary(outcomes: &[(&Step, Outcome, Duration)]) -> Result<()> {
         total += *time;
         let (word, detail) = match outcome {
             Outcome::Passed => ("passed", String::new()),
+            Outcome::PassedWithout(what) => ("passed", format!("{}; left out: {what}", step.what)),
             Outcome::Failed(error) => ("FAILED", error.lines().next().unwrap_or_default().to_owned()),
             Outcome::Blocked(need) => ("not run", format!("`{need}` failed")),
             Outcome::LeftOut => ("left out", String::new()),
@@ -149,12 +195,70 @@ fn pull_models() -> Result<()> {
     MODELS.iter().try_for_each(|model| run_command(&mut program(&binary, &["pull", model], &root())))
 }
 
-fn rust_tests() -> Result<()> {
-    if find("cargo-nextest").is_some() {
-        return run_command(&mut cargo(&["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]));
+/// What tests must not do without: see the head of this file.
+fn required_data(before: &Before) -> String {
+    let shared = std::env::var_os("YANTRA_SHARED").map_or_else(|| root().join("../shared"), PathBuf::from);
+    let kinds = [("shared", shared.is_dir()), ("models", before.models_pulled)];
+    kinds.iter().filter(|(_, is_there)| *is_there).map(|(kind, _)| *kind).collect::<Vec<_>>().join(",")
+}
+
+fn rust_tests(before: &Before) -> Result<Ran> {
+    let required = required_data(before);
+    println!("tests may not skip for want of: {}", if required.is_empty() { "nothing" } else { &required });
+    let args: &[&str] = if find("cargo-nextest").is_some() {
+        &["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]
+    } else {
+        println!("cargo-nextest is not installed; `cargo test` does the same, with less parallelism");
+        &["test", "--workspace", "--locked", "--no-fail-fast", "--lib", "--bins", "--tests"]
+    };
+    whole(run_command(cargo(args).env("YANTRA_REQUIRE_DATA", required)))
+}
+
+/// Checks by tools that are not part of Rust. None is installed here: building them takes longer than all tests.
+fn tool_checks() -> Result<Ran> {
+    type Check = fn() -> Result<Ran>;
+    const TOOLS: [(&str, Check); 3] = [
+        ("cargo-deny", deny),
+        ("cargo-machete", || whole(run_command(&mut program("cargo-machete", &[], &root())))),
+        ("typos", || whole(run_command(&mut program("typos", &[], &root())))),
+    ];
+    let (mut left_out, mut failed) = (Vec::new(), Vec::new());
+    for (tool, check) in TOOLS {
+        if find(tool).is_none() {
+            println!("{tool} is not installed: left out (`cargo install --locked {}`)", package(tool));
+            left_out.push(tool.to_owned());
+            continue;
+        }
+        match check() {
+            Ok(Ran::Whole) => {}
+            Ok(Ran::Without(what)) => left_out.push(what),
+            Err(error) => failed.push(format!("{error:#}")),
+        }
     }
-    println!("cargo-nextest is not installed; `cargo test` does the same, with less parallelism");
-    run_command(&mut cargo(&["test", "--workspace", "--locked", "--no-fail-fast", "--lib", "--bins", "--tests"]))
+    if !failed.is_empty() {
+        bail!("{}", failed.join("; "));
+    }
+    Ok(if left_out.is_empty() { Ran::Whole } else { Ran::Without(left_out.join(", ")) })
+}
+
+/// Advisories are kept on GitHub, which not every machine reaches; the rest of `cargo deny check` needs no network.
+fn deny() -> Result<Ran> {
+    run_command(&mut cargo(&["deny", "check", "bans", "licenses", "sources"]))?;
+    let output = cargo(&["deny", "check", "advisories"]).output().context("cannot start `cargo deny`")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    eprint!("{said}");
+    match output.status.success() {
+        true => Ok(Ran::Whole),
+        false if said.contains("failed to fetch advisory database") => {
+            Ok(Ran::Without("advisories (no network)".into()))
+        }
+        false => bail!("`cargo deny check advisories` failed ({})", output.status),
+    }
+}
+
+/// The package that installs a tool.
+fn package(tool: &str) -> &str {
+    if tool == "typos" { "typos-cli" } else { tool }
 }
 
 fn doc_tests() -> Result<()> {

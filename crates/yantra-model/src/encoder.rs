@@ -271,6 +271,9 @@ impl EncoderSpec {
         if let Some(activation) = p.text(key("", "hidden_act"))?.filter(|name| *name != "gelu") {
             return Err(ModelError::Unsupported { feature: format!("encoder activation '{activation}'") });
         }
+        if let Some(kind) = p.text(key("", "position_embedding_type"))?.filter(|kind| *kind != "absolute") {
+            return Err(ModelError::Unsupported { feature: format!("position embedding '{kind}'") });
+        }
         let hidden_size = p.required_count(key("embedding_length", "hidden_size"))?;
         let num_heads = p.required_count(key("attention.head_count", "num_attention_heads"))?;
         if hidden_size % num_heads != 0 {

@@ -1,6 +1,7 @@
 //! Hyper-parameters of a checkpoint under one roof: GGUF metadata and Hugging Face `config.json`.
 
 use crate::ModelError;
+use std::borrow::Cow;
 use yantra_formats::{Checkpoint, Metadata, hf::Config};
 
 /// Largest count believed: no model has dimensions, layers or contexts near it.
@@ -20,15 +21,20 @@ pub(crate) const fn key(gguf: &'static str, hugging_face: &'static str) -> Key {
     Key { gguf, hugging_face }
 }
 
+/// What a `config.json` means where it leaves a key out: the defaults of the family's class in transformers.
+pub(crate) type Defaults = &'static [(&'static str, f64)];
+
 /// Typed access to the hyper-parameters of a checkpoint.
 pub(crate) struct Parameters<'a> {
     architecture: String,
     source: Source<'a>,
+    defaults: Defaults,
 }
 
 enum Source<'a> {
     Gguf(&'a Metadata),
-    HuggingFace(&'a Config),
+    /// The part of `config.json` that tells of the text model.
+    HuggingFace(Cow<'a, Config>),
 }
 
 impl<'a> Parameters<'a> {
@@ -42,10 +48,17 @@ impl<'a> Parameters<'a> {
                 let config = directory.config();
                 let architectures: Vec<&str> = config.get("architectures")?;
                 let first = architectures.first().ok_or_else(|| missing("architectures"))?;
-                ((*first).to_owned(), Source::HuggingFace(config))
+                // Models that also see or hear keep what concerns the text model in a section of its own.
+                let text = config.section("text_config").map_or(Cow::Borrowed(config), Cow::Owned);
+                ((*first).to_owned(), Source::HuggingFace(text))
             }
         };
-        Ok(Self { architecture, source })
+        Ok(Self { architecture, source, defaults: &[] })
+    }
+
+    /// The same with what a `config.json` may leave out.
+    pub(crate) fn with_defaults(self, defaults: Defaults) -> Self {
+        Self { defaults, ..self }
     }
 
     /// The architecture as the checkpoint names it: `llama` (GGUF) or `LlamaForCausalLM` (Hugging Face).
@@ -57,16 +70,21 @@ impl<'a> Parameters<'a> {
         matches!(self.source, Source::Gguf(_))
     }
 
-    /// The `config.json` of a Hugging Face checkpoint.
-    pub(crate) fn config(&self) -> Option<&'a Config> {
-        match self.source {
+    /// The `config.json` of a Hugging Face checkpoint, or the section of it that is about the text model.
+    pub(crate) fn config(&self) -> Option<&Config> {
+        match &self.source {
             Source::Gguf(_) => None,
             Source::HuggingFace(config) => Some(config),
         }
     }
 
+    fn default(&self, key: Key) -> Option<f64> {
+        let found = self.defaults.iter().find(|(name, _)| *name == key.hugging_face);
+        found.filter(|_| !self.is_gguf()).map(|(_, value)| *value)
+    }
+
     fn name(&self, key: Key) -> String {
-        match self.source {
+        match &self.source {
             Source::Gguf(_) => format!("{}.{}", self.architecture, key.gguf),
             Source::HuggingFace(_) => key.hugging_face.to_owned(),
         }
@@ -74,11 +92,11 @@ impl<'a> Parameters<'a> {
 
     /// A count of at least one, if recorded.
     pub(crate) fn count(&self, key: Key) -> Result<Option<usize>, ModelError> {
-        let number: Option<u32> = match self.source {
+        let number: Option<u32> = match &self.source {
             Source::Gguf(metadata) => metadata.find(&self.name(key))?,
             Source::HuggingFace(config) => config.find(key.hugging_face)?,
         };
-        match number {
+        match number.or_else(|| self.default(key).map(|value| value as u32)) {
             Some(number @ 1..=MAX_COUNT) => Ok(Some(number as usize)),
             Some(number) => {
                 let message = format!("{number} is not between 1 and {MAX_COUNT}");
@@ -95,15 +113,16 @@ impl<'a> Parameters<'a> {
 
     /// A real number, if recorded.
     pub(crate) fn real(&self, key: Key) -> Result<Option<f32>, ModelError> {
-        Ok(match self.source {
+        let number: Option<f32> = match &self.source {
             Source::Gguf(metadata) => metadata.find(&self.name(key))?,
             Source::HuggingFace(config) => config.find(key.hugging_face)?,
-        })
+        };
+        Ok(number.or_else(|| self.default(key).map(|value| value as f32)))
     }
 
     /// A text, if recorded.
-    pub(crate) fn text(&self, key: Key) -> Result<Option<&'a str>, ModelError> {
-        Ok(match self.source {
+    pub(crate) fn text(&self, key: Key) -> Result<Option<&str>, ModelError> {
+        Ok(match &self.source {
             Source::Gguf(metadata) => metadata.find(&self.name(key))?,
             Source::HuggingFace(config) => config.find(key.hugging_face)?,
         })

@@ -6,19 +6,18 @@ use yantra_kernels::RopeTable;
 
 /// Builds one table per distinct specification; returns the tables and each layer's index among them.
 pub(crate) fn tables(
-    specs: impl Iterator<Item = RopeSpec>,
+    specs: impl Iterator<Item = Option<RopeSpec>>,
     max_positions: usize,
     source: &WeightSource<'_>,
-) -> Result<(Vec<RopeTable>, Vec<usize>), ModelError> {
+) -> Result<(Vec<RopeTable>, Vec<Option<usize>>), ModelError> {
     let mut distinct: Vec<RopeSpec> = Vec::new();
-    let indices = specs
-        .map(|spec| {
-            distinct.iter().position(|known| *known == spec).unwrap_or_else(|| {
-                distinct.push(spec);
-                distinct.len() - 1
-            })
+    let mut index_of = |spec: RopeSpec| {
+        distinct.iter().position(|known| *known == spec).unwrap_or_else(|| {
+            distinct.push(spec);
+            distinct.len() - 1
         })
-        .collect();
+    };
+    let indices = specs.map(|spec| spec.map(&mut index_of)).collect();
     let table = |spec: &RopeSpec| {
         let divisors = match spec.scaling {
             RopeScaling::Stored => source.vector("rope_freqs.weight", spec.rotary_dim / 2)?,

@@ -74,8 +74,8 @@ pub enum MlpSpec {
 pub struct LayerSpec {
     /// Only the last `window` tokens are seen.
     pub window: Option<usize>,
-    /// The layer's rotary embedding.
-    pub rope: RopeSpec,
+    /// The layer's rotary embedding, if it has one.
+    pub rope: Option<RopeSpec>,
 }
 
 /// Rotary position embedding (Su et al., 2021).

@@ -1,5 +1,7 @@
 //! Reads `tokenizer.ggml.*`: what a GGUF file says of its tokeniser, with the defaults each kind of vocabulary implies.
 
+use std::sync::OnceLock;
+
 use yantra_formats::{Array, Metadata, Value};
 
 use crate::bpe::Bpe;
@@ -67,7 +69,7 @@ pub(crate) fn load(metadata: &Metadata) -> Result<Inner, TextError> {
     let named = named_tokens(metadata, &vocab, unknown)?;
     // WordPiece writes a space before every word; decoding drops the first.
     let add_space_prefix = (add_space_prefix && kind != Kind::Bpe) || kind == Kind::WordPiece;
-    Ok(Inner { vocab, model, specials, add_space_prefix, named })
+    Ok(Inner { vocab, model, specials, add_space_prefix, named, guard: OnceLock::new() })
 }
 
 fn defaults(kind: Kind, pre_adds_bos: bool) -> Defaults {

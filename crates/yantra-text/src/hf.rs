@@ -4,7 +4,8 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
-use crate::special::end_of_generation;
+use crate::special::{Fragment, SpecialTokens, Strip, end_of_generation};
+use crate::template::Aliases;
 use crate::tokenizer::{EncodeOptions, Inner, Model, Specials};
 use crate::vocab::{TokenKind, Vocab, byte_of};
 use crate::{TextError, byte_level};
@@ -15,6 +16,8 @@ pub(crate) struct HuggingFace {
     /// The same, but reading the texts of special tokens as text. A copy, since the crate keeps this as state; made when
     /// first wanted.
     literal: OnceLock<tokenizers::Tokenizer>,
+    /// The control tokens, where they must be found here; made when first wanted.
+    special: OnceLock<SpecialTokens>,
     /// What an empty text encodes to: the special tokens the post-processor adds.
     prefix: Vec<u32>,
 }
@@ -46,30 +49,91 @@ pub(crate) fn load(bytes: &[u8], config: Option<&Value>, eos_ids: &[u32]) -> Res
     let prefix = tokenizer.encode_fast("", true).map_err(refuse)?.get_ids().to_vec();
     let add_space_prefix = style.drops_first_space(&tokenizer);
     let specials = Specials { bos, eos, end_of_generation, prefix: None, suffix: None };
-    let model = Model::HuggingFace(Box::new(HuggingFace { tokenizer, literal: OnceLock::new(), prefix }));
-    Ok(Inner { vocab, model, specials, add_space_prefix, named })
+    let model = Model::HuggingFace(Box::new(HuggingFace {
+        tokenizer,
+        literal: OnceLock::new(),
+        special: OnceLock::new(),
+        prefix,
+    }));
+    Ok(Inner { vocab, model, specials, add_space_prefix, named, guard: OnceLock::new() })
 }
 
 impl HuggingFace {
     pub(crate) fn encode(&self, text: &str, options: EncodeOptions) -> Result<Vec<u32>, TextError> {
-        let tokenizer = if options.parse_special {
-            &self.tokenizer
-        } else {
-            self.literal.get_or_init(|| {
-                let mut literal = self.tokenizer.clone();
-                literal.set_encode_special_tokens(true);
-                literal
-            })
-        };
-        tokenizer
-            .encode_fast(text, options.add_special)
-            .map(|encoding| encoding.get_ids().to_vec())
-            .map_err(|error| TextError::Encode { bytes: text.len(), message: error.to_string() })
+        let tokenizer = if options.parse_special { &self.tokenizer } else { self.literal() };
+        encode(tokenizer, text, options.add_special)
+    }
+
+    /// As [`encode`](Self::encode) of a rendered template, the characters that `aliases` stand for being put back after
+    /// its control tokens have been found. Each stretch between these is encoded by itself.
+    pub(crate) fn encode_protected(
+        &self,
+        vocab: &Vocab,
+        text: &str,
+        aliases: &Aliases,
+        add_special: bool,
+    ) -> Result<Vec<u32>, TextError> {
+        let mut ids = Vec::with_capacity(text.len() / 3 + 2);
+        let mut problem = None;
+        self.special(vocab)?.split(text, true, |fragment| match fragment {
+            Fragment::Token(id) => ids.push(id),
+            Fragment::Text(text) => match self.encode_fragment(vocab, text, aliases) {
+                Ok(more) => ids.extend(more),
+                Err(error) => problem = problem.take().or(Some(error)),
+            },
+        });
+        if let Some(problem) = problem {
+            return Err(problem);
+        }
+        let tokens = ids.into_iter().map(|id| tokenizers::Token::new(id, String::new(), (0, 0))).collect();
+        let encoding = tokenizers::Encoding::from_tokens(tokens, 0);
+        let whole = self.tokenizer.post_process(encoding, None, add_special);
+        whole.map(|whole| whole.get_ids().to_vec()).map_err(failed(text))
+    }
+
+    /// Encodes text between tokens. Added tokens that are not called special are found even where special ones are not; the
+    /// text had none, so one that is found was put back, and the text is cut after its first character.
+    fn encode_fragment(&self, vocab: &Vocab, text: &str, aliases: &Aliases) -> Result<Vec<u32>, TextError> {
+        let ids = encode(self.literal(), &aliases.restore(text), false)?;
+        if !ids.iter().any(|id| vocab.kind(*id) == TokenKind::UserDefined) {
+            return Ok(ids);
+        }
+        let pieces = text.split_inclusive(|found| aliases.contain(found));
+        let pieces = pieces.map(|piece| encode(self.literal(), &aliases.restore(piece), false));
+        Ok(pieces.collect::<Result<Vec<_>, _>>()?.concat())
+    }
+
+    fn literal(&self) -> &tokenizers::Tokenizer {
+        self.literal.get_or_init(|| {
+            let mut literal = self.tokenizer.clone();
+            literal.set_encode_special_tokens(true);
+            literal
+        })
+    }
+
+    fn special(&self, vocab: &Vocab) -> Result<&SpecialTokens, TextError> {
+        if let Some(special) = self.special.get() {
+            return Ok(special);
+        }
+        let added = self.tokenizer.get_added_tokens_decoder();
+        let strip = |id| added.get(&id).map(|token| Strip { left: token.lstrip, right: token.rstrip });
+        let special = SpecialTokens::new(vocab, true, |id| strip(id).unwrap_or_default())?;
+        Ok(self.special.get_or_init(|| special))
     }
 
     pub(crate) fn prefix(&self) -> &[u32] {
         &self.prefix
     }
+}
+
+fn encode(tokenizer: &tokenizers::Tokenizer, text: &str, add_special: bool) -> Result<Vec<u32>, TextError> {
+    let encoding = tokenizer.encode_fast(text, add_special);
+    encoding.map(|encoding| encoding.get_ids().to_vec()).map_err(failed(text))
+}
+
+fn failed(text: &str) -> impl Fn(tokenizers::Error) -> TextError {
+    let bytes = text.len();
+    move |error| TextError::Encode { bytes, message: error.to_string() }
 }
 
 /// A token in a configuration: its text, or an object that holds it.

@@ -1,6 +1,8 @@
 //! Special tokens: finding them in text before anything else is split, and knowing which of them end a generation.
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use std::collections::BTreeSet;
+
+use aho_corasick::{AhoCorasick, Input, MatchKind};
 
 use crate::TextError;
 use crate::vocab::{TokenKind, Vocab};
@@ -86,13 +88,79 @@ impl Matcher {
         if ids.is_empty() {
             return Ok(Self { automaton: None, ids, strip });
         }
-        let automaton = AhoCorasick::builder()
-            .match_kind(MatchKind::LeftmostLongest)
-            .build(ids.iter().map(|&id| vocab.text(id).unwrap_or_default()))
-            .map_err(|error| TextError::Vocabulary(format!("{} special tokens: {error}", ids.len())))?;
+        let texts: Vec<&str> = ids.iter().map(|&id| vocab.text(id).unwrap_or_default()).collect();
+        let automaton = automaton(&texts)?;
         Ok(Self { automaton: Some(automaton), ids, strip })
     }
 }
+
+/// Finds texts in a conversation that must not become the tokens they are the texts of.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    automaton: Option<AhoCorasick>,
+    texts: Vec<String>,
+    first_characters: BTreeSet<char>,
+}
+
+impl Guard {
+    /// Guards against control tokens, and against those that give structure though they are shown as text.
+    pub(crate) fn new(vocab: &Vocab) -> Result<Self, TextError> {
+        let is_structure =
+            |text: &str| [ALWAYS_SHOWN, END_OF_GENERATION, TURNS].iter().any(|list| list.contains(&text));
+        let is_guarded = |id: &u32| match vocab.kind(*id) {
+            TokenKind::Control | TokenKind::Unknown => true,
+            TokenKind::UserDefined => vocab.text(*id).is_some_and(is_structure),
+            _ => false,
+        };
+        let texts = vocab.ids().filter(is_guarded).filter_map(|id| vocab.text(id));
+        let texts: Vec<String> = texts.filter(|text| !text.is_empty()).map(str::to_owned).collect();
+        let automaton = if texts.is_empty() { None } else { Some(automaton(&texts)?) };
+        let first_characters = texts.iter().filter_map(|text| text.chars().next()).collect();
+        Ok(Self { automaton, texts, first_characters })
+    }
+
+    /// The characters guarded texts begin with.
+    pub(crate) fn first_characters(&self) -> &BTreeSet<char> {
+        &self.first_characters
+    }
+
+    /// Where guarded texts other than the `allowed` begin in `text`, in order, those within others too; with `may_go_on`
+    /// also where the end of `text` is the beginning of one.
+    pub(crate) fn starts(&self, text: &str, allowed: &[&str], may_go_on: bool) -> Vec<usize> {
+        let mut starts = Vec::new();
+        let Some(automaton) = &self.automaton else { return starts };
+        let mut from = 0;
+        while let Some(found) = automaton.find(Input::new(text).range(from..)) {
+            let first = text[found.start()..].chars().next().map_or(1, char::len_utf8);
+            if allowed.contains(&&text[found.range()]) {
+                from = found.end();
+            } else {
+                starts.push(found.start());
+                from = found.start() + first;
+            }
+        }
+        if may_go_on {
+            let longest = self.texts.iter().map(String::len).max().unwrap_or_default();
+            let tail = text.len().saturating_sub(longest.saturating_sub(1));
+            let is_begun = |at: &usize| self.texts.iter().any(|guarded| guarded.starts_with(&text[*at..]));
+            let begun = text.char_indices().map(|(at, _)| at).filter(|at| *at >= tail && !starts.contains(at));
+            let begun: Vec<usize> = begun.filter(is_begun).collect();
+            starts.extend(begun);
+            starts.sort_unstable();
+        }
+        starts
+    }
+}
+
+fn automaton<T: AsRef<[u8]>>(texts: &[T]) -> Result<AhoCorasick, TextError> {
+    AhoCorasick::builder()
+        .match_kind(MatchKind::LeftmostLongest)
+        .build(texts)
+        .map_err(|error| TextError::Vocabulary(format!("{} special tokens: {error}", texts.len())))
+}
+
+/// Tokens that begin a turn, which some vocabularies do not call control tokens. Those that end one are found below.
+const TURNS: &[&str] = &["<start_of_turn>", "<|turn>", "<|im_start|>", "<|start_header_id|>", "<|end_header_id|>"];
 
 /// Tokens that end a turn, a message or a text whatever the metadata says: converters forget to say it.
 const END_OF_GENERATION: &[&str] = &[

@@ -2,15 +2,16 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use yantra_formats::{Checkpoint, Metadata};
 
 use crate::bpe::Bpe;
 use crate::hf::HuggingFace;
-use crate::special::{Fragment, SpecialTokens};
+use crate::special::{Fragment, Guard, SpecialTokens};
 use crate::spm::SentencePiece;
 use crate::stream::DetokenizeStream;
+use crate::template::Aliases;
 use crate::unigram::Unigram;
 use crate::vocab::{TokenKind, Vocab};
 use crate::wordpiece::WordPiece;
@@ -33,6 +34,8 @@ pub(crate) struct Inner {
     pub(crate) add_space_prefix: bool,
     /// Texts of named special tokens (`unk_token`, `pad_token`, …), as templates know them.
     pub(crate) named: Vec<(String, String)>,
+    /// What conversations are guarded against; made when first wanted.
+    pub(crate) guard: OnceLock<Guard>,
 }
 
 /// Ids with a meaning.
@@ -148,8 +151,36 @@ impl Tokenizer {
         }
         match &self.inner.model {
             Model::HuggingFace(model) => model.encode(text, options),
-            Model::Native { special, encoder } => Ok(self.encode_natively(special, encoder, text, options)),
+            Model::Native { special, encoder } => Ok(self.encode_natively(special, encoder, text, options, None)),
         }
+    }
+
+    /// The token ids of a rendered template in which `aliases` stand for characters that must not make a control token.
+    pub(crate) fn encode_protected(
+        &self,
+        text: &str,
+        aliases: &Aliases,
+        add_special: bool,
+    ) -> Result<Vec<u32>, TextError> {
+        let options = EncodeOptions { add_special, parse_special: true };
+        if text.len() > MAX_TEXT_BYTES || !aliases.occur_in(text) {
+            return self.encode(text, options);
+        }
+        match &self.inner.model {
+            Model::HuggingFace(model) => model.encode_protected(&self.inner.vocab, text, aliases, add_special),
+            Model::Native { special, encoder } => {
+                Ok(self.encode_natively(special, encoder, text, options, Some(aliases)))
+            }
+        }
+    }
+
+    /// What a conversation must be guarded against.
+    pub(crate) fn guard(&self) -> Result<&Guard, TextError> {
+        if let Some(guard) = self.inner.guard.get() {
+            return Ok(guard);
+        }
+        let guard = Guard::new(&self.inner.vocab)?;
+        Ok(self.inner.guard.get_or_init(|| guard))
     }
 
     fn encode_natively(
@@ -158,6 +189,7 @@ impl Tokenizer {
         encoder: &Encoder,
         text: &str,
         options: EncodeOptions,
+        aliases: Option<&Aliases>,
     ) -> Vec<u32> {
         let Inner { vocab, specials, add_space_prefix, .. } = &*self.inner;
         let mut out = Vec::with_capacity(text.len() / 3 + 2);
@@ -173,6 +205,7 @@ impl Tokenizer {
                     return;
                 }
             };
+            let text = &*aliases.map_or(Cow::Borrowed(text), |aliases| aliases.restore(text));
             match encoder {
                 Encoder::Bpe(bpe) => bpe.encode(vocab, text, &mut out),
                 Encoder::SentencePiece(spm) => spm.encode(vocab, text, *add_space_prefix && after_special, &mut out),

@@ -11,7 +11,10 @@ fn model() -> Option<EngineChat> {
     let directory = pulled.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/yantra/models")))?;
     let path = directory.join("smollm2-135m/SmolLM2-135M-Instruct.Q4_1.gguf");
     if !path.is_file() {
-        eprintln!("skipped: {} is not there (`yantra pull smollm2-135m`)", path.display());
+        let required = std::env::var("YANTRA_REQUIRE_DATA").unwrap_or_default();
+        let is_required = required.split(',').any(|word| word == "models" || word == "1");
+        assert!(!is_required, "{} is not there, and YANTRA_REQUIRE_DATA={required}", path.display());
+        eprintln!("SKIPPED: {} is not there (`yantra pull smollm2-135m`)", path.display());
         return None;
     }
     let options = LoadOptions { context: Some(1024), kv_memory_bytes: Some(64 << 20), ..LoadOptions::default() };

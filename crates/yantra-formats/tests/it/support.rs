@@ -68,7 +68,7 @@ pub(crate) fn directory(files: &[(&str, &[u8])]) -> tempfile::TempDir {
 pub(crate) fn shared(path: &str) -> Option<PathBuf> {
     let root = env::var_os("YANTRA_SHARED")
         .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared")), PathBuf::from);
-    existing(root.join("data/models").join(path))
+    existing(root.join("data/models").join(path), "shared")
 }
 
 /// A model of the user's cache, or `None` with a plain word that the test skips.
@@ -78,13 +78,18 @@ pub(crate) fn cached_model(path: &str) -> Option<PathBuf> {
         let cache = cache.or_else(|| Some(Path::new(&env::var_os("HOME")?).join(".cache")));
         Some(cache?.join("yantra/models"))
     });
-    existing(root?.join(path))
+    existing(root?.join(path), "models")
 }
 
-fn existing(path: PathBuf) -> Option<PathBuf> {
+/// The path, if there is something. Where there is not, a test of it skips, and says so; unless `YANTRA_REQUIRE_DATA` asks
+/// for this `kind` of data (`shared`, `models`, both with a comma between, or `1` for all), which makes it fail.
+fn existing(path: PathBuf, kind: &str) -> Option<PathBuf> {
     if path.exists() {
         return Some(path);
     }
+    let required = env::var("YANTRA_REQUIRE_DATA").unwrap_or_default();
+    let is_required = required.split(',').any(|word| word == kind || word == "1");
+    assert!(!is_required, "{} is not there, and YANTRA_REQUIRE_DATA={required}", path.display());
     eprintln!("SKIPPED: {} is not there", path.display());
     None
 }

@@ -8,8 +8,69 @@ use yantra_hub::{HubError, PackageSource, PipSource};
 /// A pip that runs `script` for anything but `--version`.
 fn pip(directory: &Path, script: &str) -> PipSource {
     let path = directory.join("pip.sh");
-    fs::write(&path, format!("[ \"$1\" = --version ] && exit 0\n{script}\n")).unwrap();
+    let questions = "[ \"$1\" = --version ] && exit 0\n[ \"$2\" = --help ] && { echo \"$HELP\"; exit 0; }";
+    fs::write(
+        &path,
+        format!("HERE=$(dirname \"$0\")\nHELP=$(cat \"$HERE/help\" 2>/dev/null)\n{questions}\n{script}\n"),
+    )
+    .unwrap();
     PipSource::with_command(vec!["sh".to_owned(), path.to_str().unwrap().to_owned()])
+}
+
+/// A pip that makes an empty wheel, but the first `failures` times says `complaint` after half of it.
+fn unsteady_pip(directory: &Path, failures: u32, complaint: &str) -> PipSource {
+    let script = format!(
+        "echo \"$*\" >> \"$HERE/calls\"\n\
+         [ $(wc -l < \"$HERE/calls\") -le {failures} ] && {{ echo half > \"$TMPDIR/half\"; echo '{complaint}' >&2; exit 2; }}\n\
+         [ -e \"$TMPDIR/half\" ] && {{ echo 'ERROR: not empty' >&2; exit 1; }}\n\
+         echo wheel > \"$TMPDIR/made.whl\""
+    );
+    pip(directory, &script)
+}
+
+fn calls(directory: &Path) -> Vec<String> {
+    fs::read_to_string(directory.join("calls")).unwrap().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_broken_line_is_tried_again() {
+    let broken = "ERROR: ConnectionResetError(104)";
+    for (failures, complaint, expected_calls, succeeds) in [
+        (0, "", 1, true),
+        (2, "urllib3.exceptions.IncompleteRead: IncompleteRead(1 bytes read, 2 more expected)", 3, true),
+        (1, "ERROR: Exception:\nTraceback (most recent call last):\nurllib3.exceptions.ProtocolError: broken", 2, true),
+        (3, broken, 4, true),
+        (9, broken, 4, false),
+        (9, "ERROR: No matching distribution found", 1, false),
+    ] {
+        let place = tempfile::tempdir().unwrap();
+        let into = place.path().join("into");
+        fs::create_dir(&into).unwrap();
+        let mut reports = 0;
+        let fetched = unsteady_pip(place.path(), failures, complaint).fetch(&package("x"), &into, &mut |_| {
+            reports += 1;
+            true
+        });
+        assert_eq!(fetched.is_ok(), succeeds, "{complaint}: {fetched:?}");
+        assert_eq!(calls(place.path()).len(), expected_calls, "{complaint}");
+        assert!(reports > 0, "progress is told");
+        if let Err(error) = fetched {
+            assert_says(error, &["x==1.0", complaint]);
+        }
+    }
+}
+
+#[test]
+fn a_pip_that_can_resume_is_told_to() {
+    for (help, expected) in [("  --resume-retries <n>  Maximum attempts", true), ("  --retries <n>", false)] {
+        let place = tempfile::tempdir().unwrap();
+        let into = place.path().join("into");
+        fs::create_dir(&into).unwrap();
+        fs::write(place.path().join("help"), help).unwrap();
+        unsteady_pip(place.path(), 0, "").fetch(&package("x"), &into, &mut |_| true).unwrap();
+        let calls = calls(place.path());
+        assert_eq!(calls[0].contains("--resume-retries 4 --dest"), expected, "{calls:?}");
+    }
 }
 
 #[test]

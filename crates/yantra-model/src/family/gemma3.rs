@@ -1,16 +1,19 @@
 //! Gemma 3, text (Gemma Team, 2025): local and global layers, norms on both sides of each block, scaled embeddings.
 
-use super::{Family, NormNames, WINDOW};
+use super::{Family, NormNames, rope, sliding_layers, window};
 use crate::{
     MlpSpec, ModelError, ModelSpec, RopeScaling,
-    parameters::{Parameters, key},
+    parameters::{Defaults, Key, Parameters, key},
 };
+use yantra_formats::{Checkpoint, hf::Config};
 use yantra_kernels::ActivationFn;
 
 pub(super) const FAMILY: Family = Family {
     name: "Gemma 3",
     gguf: &["gemma3"],
-    hugging_face: &["Gemma3ForCausalLM"],
+    hugging_face: &["Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"],
+    defaults: DEFAULTS,
+    activation: ACTIVATION,
     adapt,
     norms: NormNames {
         before_mlp: "pre_feedforward_layernorm",
@@ -19,33 +22,74 @@ pub(super) const FAMILY: Family = Family {
     },
 };
 
+/// The `text_config` of a model that also sees holds only what differs from these, the values of `Gemma3TextConfig`.
+const DEFAULTS: Defaults = &[
+    ("hidden_size", 2304.0),
+    ("intermediate_size", 9216.0),
+    ("num_hidden_layers", 26.0),
+    ("num_attention_heads", 8.0),
+    ("num_key_value_heads", 4.0),
+    ("head_dim", 256.0),
+    ("max_position_embeddings", 131_072.0),
+    ("rms_norm_eps", 1e-6),
+    ("rope_theta", 1_000_000.0),
+    ("rope_local_base_freq", 10_000.0),
+    ("query_pre_attn_scalar", 256.0),
+    ("sliding_window", 4096.0),
+];
+
+const ACTIVATION: Key = key("", "hidden_activation");
 /// Every sixth layer is global unless the checkpoint says otherwise.
 const PATTERN: usize = 6;
+/// Layers of the 27B model, the one whose scores are not scaled by the width of a head.
+const LAYERS_OF_27B: usize = 62;
 
-fn adapt(p: &Parameters<'_>, spec: &mut ModelSpec) -> Result<(), ModelError> {
+fn adapt(p: &Parameters<'_>, checkpoint: &Checkpoint, spec: &mut ModelSpec) -> Result<(), ModelError> {
     spec.embedding_scale = (spec.hidden_size as f32).sqrt();
     spec.post_norms = true;
     spec.attention.qk_norm = true;
     // GGUF stores the norms with the one added.
     spec.norm.weight_offset = if p.is_gguf() { 0.0 } else { 1.0 };
-    if let Some(scalar) = p.real(key("", "query_pre_attn_scalar"))? {
-        spec.attention.scale = scalar.sqrt().recip();
+    spec.attention.scale = scale(p, spec)?;
+    spec.attention.softcap = p.real(key("", "attn_logit_softcapping"))?;
+    spec.logit_softcap = p.real(key("", "final_logit_softcapping"))?;
+    let both_ways = p.config().map(|config| config.find("use_bidirectional_attention")).transpose()?.flatten();
+    if both_ways == Some(true) {
+        return Err(ModelError::Unsupported { feature: "Gemma 3 with bidirectional attention".to_owned() });
     }
-    let MlpSpec::Gated { activation, .. } = &mut spec.mlp;
-    *activation = ActivationFn::GeluTanh;
-
-    let window = p.count(WINDOW)?;
-    let pattern = p.count(key("", "sliding_window_pattern"))?.unwrap_or(PATTERN);
-    let local_theta = p.real(key("rope.freq_base_swa", "rope_local_base_freq"))?;
-    let kinds: Option<Vec<&str>> = p.config().map(|config| config.find("layer_types")).transpose()?.flatten();
-    for (index, layer) in spec.layers.iter_mut().enumerate() {
-        let listed = kinds.as_ref().and_then(|kinds| kinds.get(index));
-        let global = listed.map_or((index + 1) % pattern == 0, |kind| *kind == "full_attention");
-        if !global {
-            layer.window = window;
-            layer.rope.theta = local_theta.unwrap_or(10_000.0);
-            layer.rope.scaling = RopeScaling::None;
+    if super::activation(p, ACTIVATION)?.is_none() {
+        let MlpSpec::Gated { activation, .. } = &mut spec.mlp;
+        *activation = ActivationFn::GeluTanh;
+    }
+    let sliding = match sliding_layers(p, spec.layers.len())? {
+        Some(sliding) => sliding,
+        None => {
+            let pattern = p.count(key("", "sliding_window_pattern"))?.unwrap_or(PATTERN);
+            (1..=spec.layers.len()).map(|number| number % pattern != 0).collect()
         }
+    };
+    for (layer, _) in spec.layers.iter_mut().zip(sliding).filter(|(_, sliding)| *sliding) {
+        layer.window = Some(window(p)?);
+        layer.rope = Some(local_rope(p, checkpoint, spec.attention.head_dim)?);
     }
     Ok(())
+}
+
+/// `config.json` records the scale. GGUF does not: llama.cpp knows the 27B model by its number of layers, and so must we.
+fn scale(p: &Parameters<'_>, spec: &ModelSpec) -> Result<f32, ModelError> {
+    let scalar = p.real(key("", "query_pre_attn_scalar"))?;
+    let of_27b = p.is_gguf() && spec.layers.len() == LAYERS_OF_27B;
+    let per_head = of_27b.then(|| spec.hidden_size as f32 / spec.attention.num_heads as f32);
+    Ok(scalar.or(per_head).map_or(spec.attention.scale, |width| width.sqrt().recip()))
+}
+
+/// Local layers have a base of their own and are never stretched, unless `config.json` has a section for them.
+fn local_rope(p: &Parameters<'_>, checkpoint: &Checkpoint, head_dim: usize) -> Result<crate::RopeSpec, ModelError> {
+    let by_kind = |config: &Config| config.value().pointer("/rope_parameters/sliding_attention").is_some();
+    if p.config().is_some_and(by_kind) {
+        return rope::rope(p, checkpoint, head_dim, rope::SLIDING);
+    }
+    let of_global = rope::rope(p, checkpoint, head_dim, rope::FULL)?;
+    let theta = p.real(key("rope.freq_base_swa", "rope_local_base_freq"))?.unwrap_or(10_000.0);
+    Ok(crate::RopeSpec { theta, scaling: RopeScaling::None, ..of_global })
 }

@@ -2,12 +2,15 @@
 
 mod gemma3;
 mod llama;
+mod mistral;
 mod qwen2;
 mod qwen3;
+mod rope;
+mod smollm3;
 
 use crate::{
-    AttentionSpec, LayerSpec, MlpSpec, ModelError, ModelSpec, NormSpec, RopeScaling, RopeSpec,
-    parameters::{Key, Parameters, key},
+    AttentionSpec, LayerSpec, MlpSpec, ModelError, ModelSpec, NormSpec,
+    parameters::{Defaults, Key, Parameters, key},
 };
 use yantra_formats::Checkpoint;
 use yantra_kernels::{ActivationFn, RopeStyle};
@@ -20,8 +23,12 @@ pub(crate) struct Family {
     gguf: &'static [&'static str],
     /// Values of `architectures` in `config.json`.
     hugging_face: &'static [&'static str],
+    /// What a `config.json` may leave out.
+    defaults: Defaults,
+    /// The key of `config.json` that names the activation.
+    activation: Key,
     /// What the family changes of [`common`], the Llama-like decoder.
-    adapt: fn(&Parameters<'_>, &mut ModelSpec) -> Result<(), ModelError>,
+    adapt: fn(&Parameters<'_>, &Checkpoint, &mut ModelSpec) -> Result<(), ModelError>,
     /// Hugging Face names of the norms of a layer.
     pub(crate) norms: NormNames,
 }
@@ -37,7 +44,11 @@ pub(crate) struct NormNames {
 /// Llama's names; it has no norms after the blocks.
 const LLAMA_NORMS: NormNames = NormNames { before_mlp: "post_attention_layernorm", after_attention: "", after_mlp: "" };
 
-const FAMILIES: [&Family; 4] = [&llama::FAMILY, &qwen2::FAMILY, &qwen3::FAMILY, &gemma3::FAMILY];
+/// The one key of nearly all families.
+const HIDDEN_ACT: Key = key("", "hidden_act");
+
+const FAMILIES: [&Family; 6] =
+    [&llama::FAMILY, &mistral::FAMILY, &qwen2::FAMILY, &qwen3::FAMILY, &gemma3::FAMILY, &smollm3::FAMILY];
 
 /// Architectures of embedding models, loaded by [`crate::Encoder`].
 pub(crate) const ENCODERS: [&str; 2] = ["bert", "BertModel"];
@@ -78,8 +89,9 @@ pub(crate) fn resolve(checkpoint: &Checkpoint) -> Result<(&'static Family, Model
             ModelError::UnknownArchitecture { given: architecture, known: known().join(", ") }
         });
     };
+    let parameters = parameters.with_defaults(family.defaults);
     let mut spec = common(family, &parameters, checkpoint)?;
-    (family.adapt)(&parameters, &mut spec)?;
+    (family.adapt)(&parameters, checkpoint, &mut spec)?;
     Ok((family, spec))
 }
 
@@ -103,15 +115,8 @@ fn common(family: &Family, p: &Parameters<'_>, checkpoint: &Checkpoint) -> Resul
     check(p.count(VALUE_DIM)?.is_none_or(|dim| dim == head_dim), "attention.value_length", || {
         format!("values of another width than keys ({head_dim}) are not supported")
     })?;
-    let rope = RopeSpec {
-        theta: rope_theta(p)?,
-        rotary_dim: p.count(key("rope.dimension_count", ""))?.unwrap_or(head_dim),
-        scaling: rope_scaling(p, checkpoint)?,
-    };
-    check(rope.rotary_dim.is_multiple_of(2) && rope.rotary_dim <= head_dim, "rope.dimension_count", || {
-        format!("{} is odd or wider than a head ({head_dim})", rope.rotary_dim)
-    })?;
-    let layer = LayerSpec { window: None, rope };
+    let rope = rope::rope(p, checkpoint, head_dim, rope::FULL)?;
+    let layer = LayerSpec { window: None, rope: Some(rope) };
     Ok(ModelSpec {
         family: family.name,
         vocab_size: vocab_size(p, checkpoint, hidden_size)?,
@@ -134,7 +139,7 @@ fn common(family: &Family, p: &Parameters<'_>, checkpoint: &Checkpoint) -> Resul
         },
         mlp: MlpSpec::Gated {
             intermediate_size: p.required_count(key("feed_forward_length", "intermediate_size"))?,
-            activation: ActivationFn::Silu,
+            activation: activation(p, family.activation)?.unwrap_or(ActivationFn::Silu),
         },
         logit_softcap: None,
         layers: vec![layer; p.required_count(NUM_LAYERS)?],
@@ -147,54 +152,55 @@ fn check(holds: bool, key: &str, message: impl FnOnce() -> String) -> Result<(),
 
 /// Rows of the embedding table: what the file holds is the truth, the recorded number only a hint.
 fn vocab_size(p: &Parameters<'_>, checkpoint: &Checkpoint, hidden_size: usize) -> Result<usize, ModelError> {
-    let name = if p.is_gguf() { "token_embd.weight" } else { "model.embed_tokens.weight" };
-    let view = checkpoint.require(name)?;
+    let name = match p.config() {
+        None => "token_embd.weight".to_owned(),
+        Some(_) => format!("{}embed_tokens.weight", hugging_face_names(checkpoint).0),
+    };
+    let view = checkpoint.require(&name)?;
     match view.shape[..] {
         [rows, cols] if cols == hidden_size => Ok(rows),
-        _ => Err(ModelError::TensorShape { name: name.to_owned(), given: view.shape, expected: vec![0, hidden_size] }),
+        _ => Err(ModelError::TensorShape { name, given: view.shape, expected: vec![0, hidden_size] }),
     }
 }
 
-fn rope_theta(p: &Parameters<'_>) -> Result<f32, ModelError> {
-    // transformers 5 moved the base into `rope_parameters`.
-    let keys = [key("rope.freq_base", "rope_theta"), key("rope.freq_base", "rope_parameters.rope_theta")];
-    for key in keys {
-        if let Some(theta) = p.real(key)? {
-            return Ok(theta);
-        }
-    }
-    Ok(10_000.0)
+/// What precedes the names of a Hugging Face checkpoint's tensors, and the name of its head: both depend on whether the
+/// model also sees or hears, and on who wrote the file.
+pub(crate) fn hugging_face_names(checkpoint: &Checkpoint) -> (&'static str, &'static str) {
+    const NAMES: [(&str, &str); 3] = [
+        ("model.", "lm_head.weight"),
+        ("language_model.model.", "language_model.lm_head.weight"),
+        ("model.language_model.", "lm_head.weight"),
+    ];
+    let holds = |(prefix, _): &(&str, &str)| checkpoint.tensor(&format!("{prefix}embed_tokens.weight")).is_some();
+    NAMES.into_iter().find(holds).unwrap_or(NAMES[0])
 }
 
-fn rope_scaling(p: &Parameters<'_>, checkpoint: &Checkpoint) -> Result<RopeScaling, ModelError> {
-    let unsupported = |kind: &str| ModelError::Unsupported { feature: format!("rotary scaling '{kind}'") };
-    let Some(config) = p.config() else {
-        if checkpoint.tensor("rope_freqs.weight").is_some() {
-            return Ok(RopeScaling::Stored);
-        }
-        return match p.text(key("rope.scaling.type", ""))? {
-            None | Some("none") => Ok(RopeScaling::None),
-            Some("linear") => {
-                let factor = p.real(key("rope.scaling.factor", ""))?.unwrap_or(1.0);
-                Ok(RopeScaling::Linear { factor })
-            }
-            Some(kind) => Err(unsupported(kind)),
-        };
-    };
-    let Some(section) = config.section("rope_scaling").or_else(|| config.section("rope_parameters")) else {
-        return Ok(RopeScaling::None);
-    };
-    let kind: Option<&str> = section.find("rope_type")?;
-    let kind = if kind.is_some() { kind } else { section.find("type")? };
-    match kind {
-        None | Some("default") => Ok(RopeScaling::None),
-        Some("linear") => Ok(RopeScaling::Linear { factor: section.get("factor")? }),
-        Some("llama3") => Ok(RopeScaling::Llama3 {
-            factor: section.get("factor")?,
-            low_freq_factor: section.get("low_freq_factor")?,
-            high_freq_factor: section.get("high_freq_factor")?,
-            original_context: section.get("original_max_position_embeddings")?,
-        }),
-        Some(kind) => Err(unsupported(kind)),
-    }
+/// The activation that `config.json` names at `key`, if it names one.
+fn activation(p: &Parameters<'_>, key: Key) -> Result<Option<ActivationFn>, ModelError> {
+    Ok(Some(match p.text(key)? {
+        None => return Ok(None),
+        Some("silu" | "swish") => ActivationFn::Silu,
+        Some("gelu") => ActivationFn::Gelu,
+        Some("gelu_pytorch_tanh" | "gelu_new") => ActivationFn::GeluTanh,
+        Some("relu") => ActivationFn::Relu,
+        Some(name) => return Err(ModelError::Unsupported { feature: format!("activation '{name}'") }),
+    }))
+}
+
+/// Which layers see only a window, by `layer_types` of `config.json`, if it has that list.
+fn sliding_layers(p: &Parameters<'_>, num_layers: usize) -> Result<Option<Vec<bool>>, ModelError> {
+    let kinds: Option<Vec<&str>> = p.config().map(|config| config.find("layer_types")).transpose()?.flatten();
+    let Some(kinds) = kinds else { return Ok(None) };
+    check(kinds.len() == num_layers, "layer_types", || format!("{} types for {num_layers} layers", kinds.len()))?;
+    let sliding = kinds.into_iter().map(|kind| match kind {
+        rope::SLIDING => Ok(true),
+        rope::FULL => Ok(false),
+        other => Err(ModelError::Unsupported { feature: format!("layer type '{other}'") }),
+    });
+    sliding.collect::<Result<_, _>>().map(Some)
+}
+
+/// The width of the window, which must be recorded where there are layers that see only a window.
+fn window(p: &Parameters<'_>) -> Result<usize, ModelError> {
+    p.required_count(WINDOW)
 }

@@ -2,22 +2,31 @@
 //!
 //! The biases need no mention here: a matrix brings its bias if the checkpoint has one.
 
-use super::{Family, LLAMA_NORMS, WINDOW};
-use crate::{
-    ModelError, ModelSpec,
-    parameters::{Parameters, key},
+use super::{Family, HIDDEN_ACT, LLAMA_NORMS, sliding_layers, window};
+use crate::{ModelError, ModelSpec, parameters::Parameters};
+use yantra_formats::Checkpoint;
+
+pub(super) const FAMILY: Family = Family {
+    name: "Qwen2",
+    gguf: &["qwen2"],
+    hugging_face: &["Qwen2ForCausalLM"],
+    defaults: &[],
+    activation: HIDDEN_ACT,
+    adapt,
+    norms: LLAMA_NORMS,
 };
 
-pub(super) const FAMILY: Family =
-    Family { name: "Qwen2", gguf: &["qwen2"], hugging_face: &["Qwen2ForCausalLM"], adapt, norms: LLAMA_NORMS };
-
-/// Layers from `max_window_layers` on see a window, if the checkpoint asks for windows at all.
-pub(super) fn adapt(p: &Parameters<'_>, spec: &mut ModelSpec) -> Result<(), ModelError> {
-    let windowed = p.config().map(|config| config.find("use_sliding_window")).transpose()?.flatten();
-    if windowed == Some(true) {
-        let window = p.count(WINDOW)?;
-        let first = p.count(key("", "max_window_layers"))?.unwrap_or(0);
-        spec.layers.iter_mut().skip(first).for_each(|layer| layer.window = window);
+/// Windows only if the checkpoint asks for them: on the layers of its list, else from `max_window_layers` on.
+pub(super) fn adapt(p: &Parameters<'_>, _: &Checkpoint, spec: &mut ModelSpec) -> Result<(), ModelError> {
+    let Some(config) = p.config() else { return Ok(()) };
+    if config.find("use_sliding_window")? != Some(true) {
+        return Ok(());
+    }
+    let first = config.find::<usize>("max_window_layers")?.unwrap_or(0);
+    let listed = sliding_layers(p, spec.layers.len())?;
+    for (index, layer) in spec.layers.iter_mut().enumerate() {
+        let sliding = listed.as_ref().map_or(index >= first, |listed| listed[index]);
+        layer.window = sliding.then(|| window(p)).transpose()?;
     }
     Ok(())
 }

@@ -21,7 +21,17 @@ impl Runner {
     pub(crate) fn with_compute(path: &std::path::Path, kv: KvFormat, context: usize, compute: Compute) -> Self {
         let checkpoint = Checkpoint::open(path).unwrap();
         let options = LoadOptions { max_context: Some(context), ..LoadOptions::default() };
-        let decoder = Decoder::load(&checkpoint, &compute, options).unwrap();
+        Self::with_options(&checkpoint, kv, context, options, compute)
+    }
+
+    pub(crate) fn with_options(
+        checkpoint: &Checkpoint,
+        kv: KvFormat,
+        context: usize,
+        options: LoadOptions,
+        compute: Compute,
+    ) -> Self {
+        let decoder = Decoder::load(checkpoint, &compute, options).unwrap();
         let kv = KvCache::new(decoder.spec(), kv, context.div_ceil(PAGE_TOKENS)).unwrap();
         let scratch = decoder.scratch();
         Self { decoder, compute, kv, scratch }
@@ -49,7 +59,7 @@ impl Runner {
 pub(crate) fn shared(path: &str) -> Option<PathBuf> {
     let root = std::env::var_os("YANTRA_SHARED")
         .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared")), PathBuf::from);
-    found(root.join(path))
+    found(root.join(path), "shared")
 }
 
 /// A file of the model cache, if it has been pulled.
@@ -59,13 +69,18 @@ pub(crate) fn model(path: &str) -> Option<PathBuf> {
         let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
         Some(cache?.join("yantra/models"))
     })?;
-    found(cache.join(path))
+    found(cache.join(path), "models")
 }
 
-fn found(path: PathBuf) -> Option<PathBuf> {
+/// The path, if there is something. Where there is not, a test of it skips, and says so; unless `YANTRA_REQUIRE_DATA` asks
+/// for this `kind` of data (`shared`, `models`, both with a comma between, or `1` for all), which makes it fail.
+fn found(path: PathBuf, kind: &str) -> Option<PathBuf> {
     if path.exists() {
         return Some(path);
     }
+    let required = std::env::var("YANTRA_REQUIRE_DATA").unwrap_or_default();
+    let is_required = required.split(',').any(|word| word == kind || word == "1");
+    assert!(!is_required, "{} is not there, and YANTRA_REQUIRE_DATA={required}", path.display());
     eprintln!("SKIPPED: {} is not there", path.display());
     None
 }

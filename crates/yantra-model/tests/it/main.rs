@@ -3,6 +3,8 @@
 
 mod determinism;
 mod embeddings;
+mod families;
 mod harness;
+mod made;
 mod references;
 mod stories;

@@ -6,6 +6,7 @@
 
 mod clock;
 mod json;
+mod protect;
 mod python;
 mod rewrite;
 
@@ -20,8 +21,9 @@ use serde_json::{Map, Value, json};
 use yantra_formats::Checkpoint;
 
 pub use clock::Clock;
+pub(crate) use protect::Aliases;
 
-use crate::{TextError, Tokenizer};
+use crate::{EncodeOptions, TextError, Tokenizer};
 
 /// Steps a template may take: far above any real conversation, and a few seconds of work.
 const FUEL: u64 = 50_000_000;
@@ -120,6 +122,33 @@ impl ChatTemplate {
     /// own message, or fails on it.
     pub fn render(&self, input: &ChatInput<'_>) -> Result<String, TextError> {
         self.inner.render(input)
+    }
+
+    /// The prompt for a conversation as token ids. The template writes control tokens, the conversation can not: their
+    /// texts in messages, tools and variables are encoded as text. Without such texts this is [`ChatTemplate::render`]
+    /// and [`Tokenizer::encode`] with `parse_special`. Templates write the tokens that begin and end a sequence themselves,
+    /// so `add_special` is usually off.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::render`] and [`Tokenizer::encode`].
+    pub fn encode(
+        &self,
+        input: &ChatInput<'_>,
+        tokenizer: &Tokenizer,
+        add_special: bool,
+    ) -> Result<Vec<u32>, TextError> {
+        let ChatInput { messages, tools, extra, .. } = *input;
+        let Some(protected) = protect::protect(tokenizer.guard()?, self.source(), messages, tools, extra) else {
+            return tokenizer.encode(&self.render(input)?, EncodeOptions { add_special, parse_special: true });
+        };
+        let input = ChatInput {
+            messages: &protected.messages,
+            tools: protected.tools.as_ref(),
+            extra: &protected.extra,
+            ..*input
+        };
+        let text = protected.aliases.unescape(self.render(&input)?);
+        tokenizer.encode_protected(&text, &protected.aliases, add_special)
     }
 
     /// Whether tools given to [`ChatTemplate::render`] reach the prompt.

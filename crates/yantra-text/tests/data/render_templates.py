@@ -157,6 +157,37 @@ PARALLEL = [
 ]
 
 
+# No system role, which some templates refuse.
+FOUR = [PLAIN[1], PLAIN[2], PLAIN[3], {"role": "assistant", "content": "4"}]
+
+# Tools whose parameters have scalar types only: some templates descend into nothing else.
+SIMPLE_TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": "get_weather",
+            "description": "Current weather in a city.",
+            "parameters": {
+                "type": "object",
+                "properties": {
+                    "city": {"type": "string", "description": "City, e.g. पुणे"},
+                    "days": {"type": "integer", "description": "How many days ahead"},
+                    "exact": {"type": "boolean", "description": "Whether to give decimals"},
+                },
+                "required": ["city"],
+            },
+        },
+    }
+]
+
+SIMPLE_CALL = [
+    {"role": "system", "content": "You are terse."},
+    {"role": "user", "content": "Weather in पुणे?"},
+    {"role": "assistant", "content": "", "tool_calls": [call("get_weather", {"city": "पुणे", "days": 2, "exact": True}, "abcdef123")]},
+    {"role": "tool", "name": "get_weather", "tool_call_id": "abcdef123", "content": "31 °C"},
+]
+
+
 def case(messages, tools=None, add_generation_prompt=True, **extra):
     return {
         "messages": messages,
@@ -175,6 +206,10 @@ CASES = {
     "tools": case(tool_conversation(as_string=False), TOOLS),
     "tools_string_arguments": case(tool_conversation(as_string=True), TOOLS, date_string="04 Mar 2026"),
     "parallel_calls": case(PARALLEL, TOOLS),
+    "four_messages": case(FOUR, add_generation_prompt=False),
+    "simple_tools": case(PLAIN, SIMPLE_TOOLS),
+    "simple_tools_no_system": case(PLAIN[1:], SIMPLE_TOOLS),
+    "simple_call": case(SIMPLE_CALL, SIMPLE_TOOLS),
     "snippet": case(
         [{"role": "system", "content": "s"}, {"role": "user", "content": "u1"}, {"role": "assistant", "content": "a"}, {"role": "user", "content": "u2"}],
         text="Hello wörld",

@@ -1,4 +1,4 @@
-//! Where the test data is. Data that is not there skips a test, plainly said.
+//! Where the test data is. Data that is not there skips a test, plainly said, or fails it where it is required.
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -14,7 +14,7 @@ pub(crate) const LITERAL: EncodeOptions = EncodeOptions { add_special: false, pa
 pub(crate) fn shared(path: &str) -> Option<PathBuf> {
     let root = std::env::var_os("YANTRA_SHARED")
         .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared")), PathBuf::from);
-    found(root.join(path))
+    found(root.join(path), "shared")
 }
 
 /// A downloaded model, if it is there.
@@ -24,14 +24,19 @@ pub(crate) fn model(path: &str) -> Option<PathBuf> {
         let cache = cache.or_else(|| std::env::home_dir().map(|home| home.join(".cache")))?;
         Some(cache.join("yantra").join("models"))
     })?;
-    found(root.join(path))
+    found(root.join(path), "models")
 }
 
-fn found(path: PathBuf) -> Option<PathBuf> {
+/// The path, if there is something. Where there is not, a test of it skips, and says so; unless `YANTRA_REQUIRE_DATA` asks
+/// for this `kind` of data (`shared`, `models`, both with a comma between, or `1` for all), which makes it fail.
+fn found(path: PathBuf, kind: &str) -> Option<PathBuf> {
     if path.exists() {
         return Some(path);
     }
-    eprintln!("skipped: {} is not there", path.display());
+    let required = std::env::var("YANTRA_REQUIRE_DATA").unwrap_or_default();
+    let is_required = required.split(',').any(|word| word == kind || word == "1");
+    assert!(!is_required, "{} is not there, and YANTRA_REQUIRE_DATA={required}", path.display());
+    eprintln!("SKIPPED: {} is not there", path.display());
     None
 }
 

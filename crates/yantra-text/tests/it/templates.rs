@@ -10,7 +10,7 @@ use yantra_text::{ChatInput, ChatTemplate, Clock};
 
 use crate::support::shared;
 
-fn expectations() -> Value {
+pub(crate) fn expectations() -> Value {
     serde_json::from_str(include_str!("../data/rendered_templates.json")).unwrap()
 }
 
@@ -61,6 +61,30 @@ fn templates_render_as_in_python() {
     }
     assert!(wrong.is_empty(), "{} of {checked} differ\n{}", wrong.len(), wrong.join("\n"));
     println!("{checked} renderings are Python's");
+}
+
+/// A comparison in which Python only refuses would show nothing.
+#[test]
+fn every_template_renders_four_messages_and_its_tools() {
+    let Some(folder) = shared("data/models/chat_templates") else { return };
+    let expectations = expectations();
+    let cases = expectations["cases"].as_object().unwrap();
+    for (name, renderings) in expectations["rendered"].as_object().unwrap() {
+        let texts = |wanted: fn(&Value) -> bool| {
+            let texts = cases
+                .iter()
+                .filter(move |(_, case)| wanted(case))
+                .filter_map(|(case, _)| renderings.get(case).and_then(|rendering| rendering["text"].as_str()));
+            texts.collect::<Vec<&str>>()
+        };
+        let four = |case: &Value| case["messages"].as_array().unwrap().len() >= 4;
+        assert!(!texts(four).is_empty(), "{name} renders no conversation of four messages");
+        let source = fs::read_to_string(folder.join(format!("{name}.jinja"))).unwrap();
+        if ChatTemplate::new(&source, "<BOS>", "<EOS>").unwrap().supports_tools() {
+            let tools = texts(|case| !case["tools"].is_null());
+            assert!(tools.iter().any(|text| text.contains("get_weather")), "{name} shows no tools");
+        }
+    }
 }
 
 #[test]

@@ -1,0 +1,200 @@
+"""Writes tiny seeded Hugging Face checkpoints of every family, and what transformers computes with them.
+
+Usage: python hf_tiny.py FOLDER     (torch and transformers 5 from PyPI; the numbers were written with torch 2.15 and
+transformers 5.24 on a CPU, in float32 with eager attention)
+
+FOLDER gets a directory for each model, as `save_pretrained` writes it, and `expected.json` in it: a prompt, and the
+logits of some of its positions (decoders) or the normalised embeddings of two texts (encoder). Some directories hold only
+a `config.json` in the form that another version of transformers writes, and name the model whose weights it describes;
+what they mean is the same, so the expected numbers are, too.
+"""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+import transformers
+
+VOCAB, PROMPT, ROWS = 96, 40, (0, 9, 20, 31, 39)
+COMMON = dict(
+    vocab_size=VOCAB,
+    hidden_size=32,
+    intermediate_size=64,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=128,
+    bos_token_id=1,
+    eos_token_id=2,
+    pad_token_id=0,
+)
+LLAMA3 = dict(
+    rope_type="llama3",
+    rope_theta=10000.0,
+    factor=8.0,
+    low_freq_factor=1.0,
+    high_freq_factor=4.0,
+    original_max_position_embeddings=96,
+)
+GEMMA = dict(
+    {**COMMON, "num_hidden_layers": 3},
+    head_dim=16,
+    query_pre_attn_scalar=24,
+    sliding_window=12,
+    layer_types=["sliding_attention", "sliding_attention", "full_attention"],
+    rope_parameters={
+        "full_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 50000.0},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 3000.0},
+    },
+)
+
+
+def decoder(name, architecture, seed, tied=True, **changes):
+    config = getattr(transformers, f"{architecture}Config" if architecture != "Gemma3" else "Gemma3TextConfig")
+    settings = {**COMMON, "tie_word_embeddings": tied, "attn_implementation": "eager", **changes}
+    torch.manual_seed(seed)
+    return name, getattr(transformers, f"{architecture}ForCausalLM")(config(**settings))
+
+
+def randomise(model, seed):
+    """Weights far enough from zero, norms far enough from one, that every part moves the logits."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in sorted(model.named_parameters()):
+            noise = torch.randn(parameter.shape, generator=generator)
+            if parameter.ndim > 1:
+                parameter.copy_(noise * (0.7 if "embed" in name else 0.25))
+            elif name.endswith("bias"):
+                parameter.copy_(noise * 0.3)
+            else:
+                parameter.add_(noise * 0.2)
+    model.eval()
+
+
+def prompt(seed, first=3):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(first, VOCAB, (PROMPT,), generator=generator).tolist()
+
+
+def rounded(tensor):
+    return [round(float(value), 6) for value in tensor]
+
+
+def save(folder, name, model, seed, **options):
+    directory = folder / name
+    shutil.rmtree(directory, ignore_errors=True)
+    randomise(model, seed)
+    if options.pop("bf16", False):
+        # What is compared is arithmetic in float32 on weights that were rounded, so they are read back.
+        model.to(torch.bfloat16).save_pretrained(directory, **options)
+        model = type(model).from_pretrained(directory, dtype=torch.float32, attn_implementation="eager").eval()
+    else:
+        model.save_pretrained(directory, **options)
+    tokens = prompt(seed)
+    with torch.no_grad():
+        logits = model(torch.tensor([tokens])).logits[0]
+    expected = {"tokens": tokens, "rows": ROWS, "logits": [rounded(logits[row]) for row in ROWS]}
+    (directory / "expected.json").write_text(json.dumps(expected) + "\n")
+    (directory / "generation_config.json").unlink(missing_ok=True)
+    return directory
+
+
+def variant(folder, source, name, edit):
+    """The same model with its `config.json` rewritten."""
+    directory = folder / name
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir()
+    config = json.loads((folder / source / "config.json").read_text())
+    edit(config)
+    config["weights_of"] = source
+    (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def older_gemma(config):
+    """transformers 4: the rope in three flat keys, the layers as a pattern."""
+    rope = config.pop("rope_parameters")
+    config["rope_theta"] = rope["full_attention"].pop("rope_theta")
+    config["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
+    config["rope_scaling"] = rope["full_attention"]
+    del config["layer_types"]
+    config["sliding_window_pattern"] = 3
+
+
+def older_llama(config):
+    """transformers 4: the rope in two keys."""
+    rope = config.pop("rope_parameters")
+    config["rope_theta"] = rope.pop("rope_theta")
+    config["rope_scaling"] = rope
+
+
+def conditional_generation(folder):
+    """The model that also sees: the text model's settings nested, those equal to the class's defaults left out."""
+    text = dict(GEMMA, head_dim=32, num_attention_heads=8, num_key_value_heads=4, query_pre_attn_scalar=256)
+    text |= dict(hidden_size=16, intermediate_size=32, num_hidden_layers=2, layer_types=GEMMA["layer_types"][1:])
+    vision = dict(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
+    vision |= dict(image_size=8, patch_size=4)
+    config = transformers.Gemma3Config(
+        text_config=text, vision_config=vision, mm_tokens_per_image=4, attn_implementation="eager",
+        image_token_index=VOCAB - 1, boi_token_index=VOCAB - 2, eoi_token_index=VOCAB - 3,
+    )
+    model = transformers.Gemma3ForConditionalGeneration(config)
+    tokens = prompt(8)
+    assert max(tokens) < VOCAB - 3 or not {VOCAB - 1, VOCAB - 2, VOCAB - 3} & set(tokens), tokens
+    directory = save(folder, "gemma3_conditional", model, 8, bf16=True)
+    config = json.loads((directory / "config.json").read_text())
+    defaults = transformers.Gemma3TextConfig()
+    for key in (
+        "num_attention_heads",
+        "num_key_value_heads",
+        "query_pre_attn_scalar",
+        "rms_norm_eps",
+        "hidden_activation",
+    ):
+        assert config["text_config"].pop(key) == getattr(defaults, key), key
+    (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def encoder(folder):
+    settings = dict(COMMON, type_vocab_size=2, hidden_act="gelu", attn_implementation="eager")
+    del settings["num_key_value_heads"]
+    model = transformers.BertModel(transformers.BertConfig(**settings), add_pooling_layer=False)
+    directory = folder / "bert_cls"
+    shutil.rmtree(directory, ignore_errors=True)
+    randomise(model, 9)
+    model.save_pretrained(directory)
+    (directory / "1_Pooling").mkdir()
+    pooling = {"word_embedding_dimension": 32, "pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}
+    (directory / "1_Pooling" / "config.json").write_text(json.dumps(pooling) + "\n")
+    texts = [prompt(9), prompt(10)[:7]]
+    with torch.no_grad():
+        first = [model(torch.tensor([tokens])).last_hidden_state[0, 0] for tokens in texts]
+    vectors = [rounded(torch.nn.functional.normalize(vector, dim=0)) for vector in first]
+    (directory / "expected.json").write_text(json.dumps({"texts": texts, "embeddings": vectors}) + "\n")
+
+
+def main():
+    folder = Path(sys.argv[1])
+    models = [
+        decoder("llama", "Llama", 1, tied=False, rope_parameters=LLAMA3),
+        decoder("mistral", "Mistral", 2, tied=False, sliding_window=13, head_dim=8),
+        decoder("qwen2", "Qwen2", 3, use_sliding_window=True, sliding_window=11, max_window_layers=1),
+        decoder("qwen3", "Qwen3", 4, head_dim=16),
+        decoder("gemma3", "Gemma3", 5, **GEMMA),
+        decoder("smollm3", "SmolLM3", 6, num_hidden_layers=4),
+    ]
+    for seed, (name, model) in enumerate(models, 1):
+        save(folder, name, model, seed)
+    name, model = decoder("qwen3_sharded_bf16", "Qwen3", 7, tied=False, head_dim=8, hidden_act="gelu_pytorch_tanh")
+    save(folder, name, model, 7, bf16=True, max_shard_size="16KB")
+    name, model = decoder("llama_biases", "Llama", 11, attention_bias=True, mlp_bias=True, hidden_act="gelu")
+    save(folder, name, model, 11)
+    conditional_generation(folder)
+    encoder(folder)
+    variant(folder, "llama", "llama_transformers4", older_llama)
+    variant(folder, "gemma3", "gemma3_transformers4", older_gemma)
+
+
+if __name__ == "__main__":
+    main()
