@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use crate::generation::{GenerationFields, check_metadata};
 use crate::neutral::{self, Unsupported};
-use crate::{ApiError, FinishReason, GenerationParams, MessageContent, StringOrList, Usage, check};
+use crate::{ApiError, FinishReason, GenerationParams, MessageContent, StringOrList, Usage, check, parse};
 
 /// Most messages in a conversation.
 const MAX_MESSAGES: usize = 16_384;
@@ -21,8 +21,9 @@ const MAX_TOOLS: usize = 1024;
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"model": "smollm2-135m", "messages": [{"role": "user", "content": "Hello!"}]}))]
 pub struct ChatRequest {
-    /// Name or alias of the model.
-    pub model: String,
+    /// Name or alias of the model; may be left out when only one model does this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
     /// The conversation so far.
     pub messages: Vec<ChatMessage>,
     /// Most tokens to generate (older name of `max_completion_tokens`).
@@ -215,7 +216,7 @@ pub struct ChatMessage {
     /// What is said.
     #[serde(default)]
     pub content: Option<MessageContent>,
-    /// Everything else (`name`, `tool_calls`, `tool_call_id`, `reasoning_content`, …), given to the template as it is.
+    /// `name`, `tool_calls`, `tool_call_id`, `reasoning_content` and their like, given to the template as they are.
     #[serde(flatten)]
     #[schema(value_type = Object, additional_properties)]
     pub other: Map<String, Value>,
@@ -346,8 +347,31 @@ pub fn template_messages(messages: &[ChatMessage]) -> Result<Value, ApiError> {
     Ok(Value::Array(rendered?))
 }
 
+/// What a message may have besides `role` and `content`: OpenAI's fields, and those in which others carry reasoning.
+const MESSAGE_FIELDS: [&str; 10] = [
+    "name",
+    "tool_calls",
+    "tool_call_id",
+    "function_call",
+    "refusal",
+    "audio",
+    "annotations",
+    "reasoning",
+    "reasoning_content",
+    "thinking",
+];
+
 impl ChatMessage {
+    fn check_fields(&self, index: usize) -> Result<(), ApiError> {
+        let known = || ["role", "content"].into_iter().chain(MESSAGE_FIELDS);
+        match self.other.keys().find(|&key| !MESSAGE_FIELDS.contains(&key.as_str())) {
+            None => Ok(()),
+            Some(key) => Err(parse::unknown_parameter(&format!("messages[{index}].{key}"), key, known())),
+        }
+    }
+
     fn for_template(&self, index: usize) -> Result<Value, ApiError> {
+        self.check_fields(index)?;
         const ROLES: [&str; 6] = ["system", "developer", "user", "assistant", "tool", "function"];
         let path = |field: &str| format!("messages[{index}].{field}");
         if !ROLES.contains(&self.role.as_str()) {
@@ -370,7 +394,8 @@ impl ChatMessage {
         let mut object = Map::new();
         object.insert("role".to_owned(), json!(self.role));
         object.insert("content".to_owned(), content);
-        let given = self.other.iter().filter(|(_, value)| !value.is_null());
+        let says = |value: &Value| !value.is_null() && value.as_array().is_none_or(|list| !list.is_empty());
+        let given = self.other.iter().filter(|(_, value)| says(value));
         object.extend(given.map(|(key, value)| (key.clone(), value.clone())));
         Ok(Value::Object(object))
     }
@@ -637,5 +662,26 @@ mod tests {
         check(r#"[{"role":"king","content":"x"}]"#, "messages[0].role");
         check(r#"[{"role":"user","content":[{"type":"text"}]}]"#, "messages[0].content[0].text");
         check(r#"[{"role":"assistant","tool_calls":{},"content":"x"}]"#, "messages[0].tool_calls");
+        check(r#"[{"role":"user","contnt":"x"}]"#, "messages[0].contnt");
+        check(r#"[{"role":"user","content":"x","zzz":null}]"#, "messages[0].zzz");
+        check(r#"[{"role":"user","content":[{"type":"text","text":"x","txt":"y"}]}]"#, "messages[0].content[0].txt");
+    }
+
+    #[test]
+    fn unknown_fields_of_messages_name_the_nearest() {
+        let body = r#"{"messages":[{"role":"user","content":"x"},{"role":"user","contnt":"x"}]}"#;
+        let request: ChatRequest = parse::from_slice(body.as_bytes()).unwrap();
+        let error = template_messages(&request.messages).unwrap_err();
+        assert_eq!(error.code, Some("unknown_parameter"));
+        assert_eq!(error.message, "unknown parameter 'messages[1].contnt'; did you mean 'content'?");
+    }
+
+    #[test]
+    fn an_answer_can_be_sent_back_as_it_came() {
+        let body = r#"{"messages":[{"role":"assistant","content":"x","refusal":null,"annotations":[],"audio":null,
+            "function_call":null,"tool_calls":null}]}"#;
+        let request: ChatRequest = parse::from_slice(body.as_bytes()).unwrap();
+        let messages = template_messages(&request.messages).unwrap();
+        assert_eq!(messages, json!([{"role": "assistant", "content": "x"}]));
     }
 }

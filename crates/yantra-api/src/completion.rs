@@ -19,8 +19,9 @@ const MAX_PROMPTS: usize = 256;
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"model": "smollm2-135m", "prompt": "Once upon a time", "max_tokens": 32}))]
 pub struct CompletionRequest {
-    /// Name or alias of the model.
-    pub model: String,
+    /// Name or alias of the model; may be left out when only one model does this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
     /// The prompt or prompts, as text or tokens.
     pub prompt: Prompt,
     /// Most tokens to generate. Default 16.

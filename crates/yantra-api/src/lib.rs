@@ -31,6 +31,8 @@ pub use embedding::{Embedding, EmbeddingRequest, EmbeddingResponse, EmbeddingUsa
 pub use error::{ApiError, ErrorBody, ErrorDetail};
 pub use generation::GenerationParams;
 pub use model::{ModelCard, ModelDetails, ModelList};
-pub use stats::{EngineStatsResponse, Health, LatencySummary, LoadState, ModelLoad, ModelStats, Readiness};
+pub use stats::{
+    EmbedderStats, EngineStatsResponse, Health, LatencySummary, LoadState, ModelLoad, ModelStats, Readiness,
+};
 pub use tokenize::{DetokenizeRequest, DetokenizeResponse, TokenizeRequest, TokenizeResponse};
 pub use usage::{FinishReason, PromptTokensDetails, Usage};

@@ -172,7 +172,7 @@ impl Core {
             Ok(()) => {
                 self.note_success(&plan);
                 self.scheduler.advance(&plan);
-                self.commit(&plan, end);
+                self.commit(&plan, start, end);
             }
             Err(error) => self.note_failure(&plan, &error),
         }
@@ -271,7 +271,7 @@ fn recycle<'b>(mut spans: Vec<AttentionSequence<'_>>) -> Vec<AttentionSequence<'
     spans.into_iter().map(emptied).collect()
 }
 
-fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
 }

@@ -1,6 +1,6 @@
 //! From a model file to a running model: memory plan, weights, tokeniser, template, engine.
 
-use crate::{EmbedError, EmbedderHandle, Engine, EngineConfig, EngineError, EngineHandle, ModelRunner};
+use crate::{EmbedError, EmbedderHandle, EncoderRunner, Engine, EngineConfig, EngineError, EngineHandle, ModelRunner};
 use std::{fmt, path::Path, sync::Arc};
 use yantra_formats::{Checkpoint, TensorInfo};
 use yantra_kernels::{Compute, KvFormat, WeightFormat};
@@ -303,7 +303,8 @@ fn start(
     let load = yantra_model::LoadOptions { quantize: options.quantize, max_context: Some(plan.context) };
     if family::is_encoder(checkpoint)? {
         let encoder = Encoder::load(checkpoint, compute, load)?;
-        return Ok(Prepared::Embed(EmbedderHandle::spawn(encoder, Arc::clone(compute))?));
+        let runner = EncoderRunner::new(encoder, Arc::clone(compute));
+        return Ok(Prepared::Embed(EmbedderHandle::spawn(Box::new(runner), options.engine.max_queue)?));
     }
     let decoder = Decoder::load(checkpoint, compute, load)?;
     let runner = ModelRunner::new(decoder, Arc::clone(compute), options.kv_format, plan.kv_pages)?;

@@ -86,8 +86,13 @@ async fn bodies_that_are_not_json_are_refused_with_their_place() {
 async fn wrong_prompts_are_refused() {
     let server = Harness::start().await;
     let url = "/v1/completions";
-    let long =
-        check(&server, url, prompt(&"word ".repeat(1000)).to_string(), (400, "context_length_exceeded", None)).await;
+    let long = check(
+        &server,
+        url,
+        prompt(&"word ".repeat(1000)).to_string(),
+        (400, "context_length_exceeded", Some("prompt")),
+    )
+    .await;
     assert_eq!(long, "the prompt has 5000 tokens, at most 511 fit into this model's context");
     for (form, code, param) in [
         (json!([]), "invalid_value", "prompt"),

@@ -1,14 +1,18 @@
 //! A server with a tiny model, and a client for it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use reqwest::{Client, Method, Response};
 use serde_json::{Map, Value, json};
 use tokio::task::JoinHandle;
-use yantra_engine::{Batch, Detokenizer, Engine, EngineConfig, EngineError, EngineHandle, StepModel, TextDecoder};
+use yantra_engine::{
+    Batch, Detokenizer, EmbedModel, EmbedderHandle, Engine, EngineConfig, EngineError, EngineHandle, StepModel,
+    TextDecoder,
+};
 use yantra_server::{
-    Embed, Embedder, Generator, ModelFacts, ModelKind, RawServerConfig, ServeError, ServedModel, Server, ServerConfig,
+    Embedder, Generator, ModelFacts, ModelKind, RawServerConfig, ServeError, ServedModel, Server, ServerConfig,
     Shutdown,
 };
 use yantra_text::{ChatTemplate, DetokenizeStream, Tokenizer};
@@ -125,22 +129,37 @@ impl Detokenizer for TextStream {
 }
 
 /// The vector of a text: how many tokens it has, 3 and 4.
-struct Counter;
+pub struct Counter {
+    /// How long every call takes.
+    pub delay: Duration,
+    /// Texts it has seen.
+    pub texts: Arc<AtomicUsize>,
+}
 
-impl Embed for Counter {
-    fn embed(&self, inputs: Vec<Vec<u32>>) -> Result<Vec<Vec<f32>>, String> {
-        let vector = |tokens: Vec<u32>| {
+impl EmbedModel for Counter {
+    fn context_length(&self) -> usize {
+        64
+    }
+
+    fn dimensions(&self) -> usize {
+        3
+    }
+
+    fn embed(&mut self, texts: &[&[u32]]) -> Result<Vec<Vec<f32>>, EngineError> {
+        std::thread::sleep(self.delay);
+        self.texts.fetch_add(texts.len(), SeqCst);
+        let vector = |tokens: &&[u32]| {
             let vector = [tokens.len() as f32, 3.0, 4.0];
             let length = vector.iter().map(|value| value * value).sum::<f32>().sqrt();
             vector.iter().map(|value| value / length).collect()
         };
-        Ok(inputs.into_iter().map(vector).collect())
+        Ok(texts.iter().map(vector).collect())
     }
 }
 
-pub fn embedding_model() -> ServedModel {
-    let embedder = Embedder { embed: Arc::new(Counter), tokenizer: tokenizer(), max_tokens: 64, dimensions: 3 };
-    served("counter", ModelKind::Embed(embedder))
+pub fn embedding_model(counter: Counter, max_queue: usize) -> ServedModel {
+    let handle = EmbedderHandle::spawn(Box::new(counter), max_queue).unwrap();
+    served("counter", ModelKind::Embed(Embedder { handle, tokenizer: tokenizer() }))
 }
 
 pub fn served(id: &str, kind: ModelKind) -> ServedModel {
@@ -159,6 +178,9 @@ pub struct Setup {
     pub delay: Duration,
     pub context: usize,
     pub fail: bool,
+    /// How long an embedding takes.
+    pub embed_delay: Duration,
+    pub embedded_texts: Arc<AtomicUsize>,
     pub engine: EngineConfig,
     pub server: RawServerConfig,
 }
@@ -166,7 +188,15 @@ pub struct Setup {
 impl Default for Setup {
     fn default() -> Self {
         let server = RawServerConfig { port: 0, ..RawServerConfig::default() };
-        Self { delay: Duration::ZERO, context: 512, fail: false, engine: EngineConfig::default(), server }
+        Self {
+            delay: Duration::ZERO,
+            context: 512,
+            fail: false,
+            embed_delay: Duration::ZERO,
+            embedded_texts: Arc::default(),
+            engine: EngineConfig::default(),
+            server,
+        }
     }
 }
 
@@ -192,10 +222,12 @@ impl Setup {
     pub async fn start(self) -> Harness {
         let generator = self.generator();
         let engine = generator.engine.clone();
+        let counter = Counter { delay: self.embed_delay, texts: self.embedded_texts };
+        let embedder = embedding_model(counter, self.engine.max_queue);
         let config = ServerConfig::try_from(self.server).unwrap();
         let server = Server::builder(config)
             .model(served("story", ModelKind::Generate(generator)))
-            .model(embedding_model())
+            .model(embedder)
             .build()
             .unwrap();
         Harness::serve(server, engine).await
