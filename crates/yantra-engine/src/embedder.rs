@@ -104,6 +104,9 @@ impl std::fmt::Debug for EmbedderHandle {
 }
 
 impl EmbedderHandle {
+    /// Tokens computed at once; a longer text is computed alone.
+    pub const SLICE_TOKENS: usize = worker::SLICE_TOKENS;
+
     /// Starts the model's thread; at most `max_queue` requests may wait.
     ///
     /// # Errors

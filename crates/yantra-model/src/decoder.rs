@@ -1,5 +1,7 @@
 //! The one decoder: interprets a [`ModelSpec`] over packed weights, for a batch of tokens of many sequences.
 
+mod plan;
+
 use crate::{
     AttentionSpec, Batch, KvCache, LayerSpec, LoadOptions, MlpSpec, ModelError, ModelSpec, PAGE_TOKENS,
     family::{self, Family},

@@ -15,7 +15,7 @@ use super::{EmbedError, EmbedModel, Job, Shared};
 use crate::{EngineError, engine::panic_message, stats::add};
 
 /// Tokens of a slice; a longer text is a slice of its own.
-const SLICE_TOKENS: usize = 4096;
+pub(super) const SLICE_TOKENS: usize = 4096;
 /// Requests computed at the same time, even when fewer would fill a slice: the share of a newcomer.
 const MIN_RUNNING: usize = 16;
 

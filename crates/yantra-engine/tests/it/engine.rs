@@ -1,9 +1,12 @@
 //! Many requests at once against what each would get alone.
 
-use std::sync::{Arc, atomic::Ordering::SeqCst};
+use std::{
+    sync::{Arc, atomic::Ordering::SeqCst},
+    time::Duration,
+};
 
 use proptest::prelude::*;
-use yantra_engine::{EngineConfig, FinishReason, Request, SamplingParams};
+use yantra_engine::{EngineConfig, Event, FinishReason, Request, SamplingParams};
 
 use crate::fake::{FakeModel, Gate, Pending, Rng, assert_idle, expected_tokens, greedy};
 
@@ -181,4 +184,24 @@ fn a_cancelled_request_is_gone_after_one_step() {
     assert!(answer.reasons.values().all(|reason| *reason == FinishReason::Cancelled));
     assert_eq!((answer.reasons.len(), answer.ends), (3, 1));
     assert_idle(&engine);
+}
+
+#[test]
+fn waiting_ends_when_the_first_step_is_scheduled() {
+    let mut model = FakeModel::new(4, 64);
+    model.hook = Some(Box::new(|_| {
+        std::thread::sleep(Duration::from_millis(200));
+        None
+    }));
+    let engine = model.spawn(EngineConfig::default());
+    let (sender, events) = std::sync::mpsc::channel();
+    engine.submit(greedy(&[1, 2], 1), Box::new(move |event| sender.send(event).is_ok())).unwrap();
+    let timings = events.iter().find_map(|event| match event {
+        Event::Done { timings, .. } => Some(timings),
+        _ => None,
+    });
+    let timings = timings.unwrap();
+    assert!(timings.queue_ms < 150.0, "the step itself is no waiting: {timings:?}");
+    assert!(timings.time_to_first_token_ms.unwrap() >= 200.0, "{timings:?}");
+    assert!(engine.stats().queue_seconds.mean().unwrap() < 0.15);
 }

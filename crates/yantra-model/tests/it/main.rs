@@ -3,6 +3,7 @@
 
 mod determinism;
 mod embeddings;
+mod footprint;
 mod harness;
 mod references;
 mod stories;
