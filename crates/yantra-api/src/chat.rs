@@ -9,7 +9,9 @@ use utoipa::ToSchema;
 
 use crate::generation::{GenerationFields, check_metadata};
 use crate::neutral::{self, Unsupported};
-use crate::{ApiError, FinishReason, GenerationParams, MessageContent, StringOrList, Usage, check, parse};
+use crate::{
+    ApiError, FinishReason, GenerationParams, MessageContent, SamplingDefaults, StringOrList, Usage, check, parse,
+};
 
 /// Most messages in a conversation.
 const MAX_MESSAGES: usize = 16_384;
@@ -34,11 +36,11 @@ pub struct ChatRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1)]
     pub max_completion_tokens: Option<i64>,
-    /// 0 always takes the most likely token. Default 1.
+    /// 0 always takes the most likely token. Default: what the model suggests, else 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0, maximum = 2)]
     pub temperature: Option<f64>,
-    /// Keeps the fewest tokens whose probabilities sum to at least this. Default 1.
+    /// Keeps the fewest tokens whose probabilities sum to at least this. Default: what the model suggests, else 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(exclusive_minimum = 0, maximum = 1)]
     pub top_p: Option<f64>,
@@ -238,11 +240,11 @@ impl ChatRequest {
         Ok(())
     }
 
-    /// The checked parameters of the generation.
+    /// The checked parameters of the generation; `defaults` hold where the request says nothing.
     ///
     /// # Errors
     /// 400 naming the first parameter that is out of range.
-    pub fn generation(&self) -> Result<GenerationParams, ApiError> {
+    pub fn generation(&self, defaults: &SamplingDefaults) -> Result<GenerationParams, ApiError> {
         let (max_tokens_name, max_tokens) = match (self.max_completion_tokens, self.max_tokens) {
             (Some(new), Some(old)) if new != old => {
                 let message = format!("{old} given, but 'max_completion_tokens' is {new}");
@@ -273,7 +275,7 @@ impl ChatRequest {
             priority: self.priority,
             cache_salt: self.cache_salt.as_deref(),
         };
-        fields.validate()
+        fields.validate(defaults)
     }
 
     /// How many alternatives per token are wanted; `None`: no log-probabilities.
@@ -563,7 +565,7 @@ mod tests {
         let request = request(extra);
         let error = request
             .validate()
-            .and_then(|()| request.generation().map(drop))
+            .and_then(|()| request.generation(&SamplingDefaults::default()).map(drop))
             .and_then(|()| request.logprobs().map(drop))
             .unwrap_err();
         assert_eq!(error.status, 400);
@@ -626,10 +628,15 @@ mod tests {
 
     #[test]
     fn defaults_are_those_of_openai() {
-        let params = request("").generation().unwrap();
+        let params = request("").generation(&SamplingDefaults::default()).unwrap();
         assert_eq!((params.temperature, params.top_p, params.top_k, params.n), (1.0, 1.0, 0, 1));
         assert_eq!((params.max_tokens, params.seed), (None, None));
-        assert_eq!(request(r#","seed":-1"#).generation().unwrap().seed, Some(u64::MAX));
+        let defaults = SamplingDefaults { temperature: 0.2, top_k: 20, ..SamplingDefaults::default() };
+        let params = request("").generation(&defaults).unwrap();
+        assert_eq!((params.temperature, params.top_p, params.top_k), (0.2, 1.0, 20), "what the model suggests");
+        let params = request(r#","temperature":1,"top_k":-1"#).generation(&defaults).unwrap();
+        assert_eq!((params.temperature, params.top_k), (1.0, 0), "what the request says wins");
+        assert_eq!(request(r#","seed":-1"#).generation(&SamplingDefaults::default()).unwrap().seed, Some(u64::MAX));
     }
 
     #[test]

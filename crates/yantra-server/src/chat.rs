@@ -40,10 +40,10 @@ pub(crate) async fn chat_completions(
 ) -> Result<Response, Failure> {
     let deadline = app.deadline();
     request.validate()?;
-    let params = request.generation()?;
     let logprobs = request.logprobs()?;
     let model = app.registry().find_for(request.model.as_deref(), Task::Generate)?;
     let generator = model.generator()?;
+    let params = request.generation(&generator.defaults)?;
     let streamed = request.stream == Some(true);
     let include_usage = request.stream_options.as_ref().is_some_and(|options| options.include_usage == Some(true));
 

@@ -40,12 +40,12 @@ pub(crate) async fn completions(
 ) -> Result<Response, Failure> {
     let deadline = app.deadline();
     request.validate()?;
-    let mut params = request.generation()?;
     let logprobs = request.logprobs()?;
-    let n = params.n;
-    params.n = request.best_of(n)?;
     let model = app.registry().find_for(request.model.as_deref(), Task::Generate)?;
     let generator = model.generator()?;
+    let mut params = request.generation(&generator.defaults)?;
+    let n = params.n;
+    params.n = request.best_of(n)?;
     let streamed = request.stream == Some(true);
     let include_usage = request.stream_options.as_ref().is_some_and(|options| options.include_usage == Some(true));
     let echo = request.echo == Some(true);
@@ -111,7 +111,7 @@ fn prompts_of(model: &ServedModel, request: &CompletionRequest, most: usize) -> 
         }
         Ok(EchoedPrompt { tokens: tokens.clone(), text: model.tokenizer().decode(tokens, true) })
     };
-    match &request.prompt {
+    let prompts = match &request.prompt {
         Prompt::Text(text) => Ok(vec![from_text(text, "prompt")?]),
         Prompt::Tokens(tokens) => Ok(vec![from_tokens(tokens, "prompt".to_owned())?]),
         Prompt::Texts(texts) => {
@@ -119,6 +119,15 @@ fn prompts_of(model: &ServedModel, request: &CompletionRequest, most: usize) -> 
         }
         Prompt::TokenLists(lists) => {
             lists.iter().enumerate().map(|(index, tokens)| from_tokens(tokens, format!("prompt[{index}]"))).collect()
+        }
+    };
+    let prompts: Vec<EchoedPrompt> = prompts?;
+    // All of them before the first is submitted.
+    match prompts.iter().position(|prompt| prompt.tokens.len() > most) {
+        None => Ok(prompts),
+        Some(index) => {
+            let param = if prompts.len() == 1 { "prompt".to_owned() } else { format!("prompt[{index}]") };
+            Err(ApiError::context_length_exceeded(prompts[index].tokens.len(), most).at(param))
         }
     }
 }

@@ -42,6 +42,8 @@ mod timed_io;
 mod tokenize;
 mod work;
 
+pub use yantra_api::SamplingDefaults;
+
 pub use config::{ConfigError, RawServerConfig, ServerConfig};
 pub use openapi::openapi_json;
 pub use registry::{Embedder, Generator, ModelFacts, ModelKind, Registry, RegistryError, ServedModel};

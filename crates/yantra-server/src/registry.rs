@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use yantra_api::{ApiError, LoadState, ModelLoad};
+use yantra_api::{ApiError, LoadState, ModelLoad, SamplingDefaults};
 use yantra_engine::{EmbedderHandle, EngineHandle};
 use yantra_text::{ChatTemplate, Tokenizer};
 
@@ -57,6 +57,8 @@ pub struct Generator {
     pub tokenizer: Tokenizer,
     /// Its chat template; without one it can not chat.
     pub template: Option<ChatTemplate>,
+    /// Sampling where a request says nothing.
+    pub defaults: SamplingDefaults,
 }
 
 /// What embedding takes.

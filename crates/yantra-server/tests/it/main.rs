@@ -7,4 +7,5 @@ mod generation;
 mod lifecycle;
 mod limits;
 mod refusals;
+mod stress;
 mod support;

@@ -12,8 +12,8 @@ use yantra_engine::{
     TextDecoder,
 };
 use yantra_server::{
-    Embedder, Generator, ModelFacts, ModelKind, RawServerConfig, ServeError, ServedModel, Server, ServerConfig,
-    Shutdown,
+    Embedder, Generator, ModelFacts, ModelKind, RawServerConfig, SamplingDefaults, ServeError, ServedModel, Server,
+    ServerConfig, Shutdown,
 };
 use yantra_text::{ChatTemplate, DetokenizeStream, Tokenizer};
 
@@ -30,6 +30,7 @@ const TEMPLATE: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.co
 pub struct Storyteller {
     pub delay: Duration,
     pub context: usize,
+    pub pages: usize,
     pub fail: bool,
 }
 
@@ -47,7 +48,7 @@ impl StepModel for Storyteller {
     }
 
     fn num_pages(&self) -> usize {
-        1024
+        self.pages
     }
 
     fn forward(&mut self, batch: &Batch<'_>, logits: &mut Vec<f32>) -> Result<(), EngineError> {
@@ -177,11 +178,13 @@ pub fn served(id: &str, kind: ModelKind) -> ServedModel {
 pub struct Setup {
     pub delay: Duration,
     pub context: usize,
+    pub pages: usize,
     pub fail: bool,
     /// How long an embedding takes.
     pub embed_delay: Duration,
     pub embedded_texts: Arc<AtomicUsize>,
     pub engine: EngineConfig,
+    pub defaults: SamplingDefaults,
     pub server: RawServerConfig,
 }
 
@@ -191,10 +194,12 @@ impl Default for Setup {
         Self {
             delay: Duration::ZERO,
             context: 512,
+            pages: 1024,
             fail: false,
             embed_delay: Duration::ZERO,
             embedded_texts: Arc::default(),
             engine: EngineConfig::default(),
+            defaults: SamplingDefaults::default(),
             server,
         }
     }
@@ -212,11 +217,11 @@ pub struct Harness {
 impl Setup {
     pub fn generator(&self) -> Generator {
         let tokenizer = tokenizer();
-        let model = Storyteller { delay: self.delay, context: self.context, fail: self.fail };
+        let model = Storyteller { delay: self.delay, context: self.context, pages: self.pages, fail: self.fail };
         let text: Arc<dyn TextDecoder> = Arc::new(Text(tokenizer.clone()));
         let engine = Engine::spawn(Box::new(model), Some(text), self.engine.clone()).unwrap();
         let template = ChatTemplate::new(TEMPLATE, "", "<|im_end|>").unwrap();
-        Generator { engine, tokenizer, template: Some(template) }
+        Generator { engine, tokenizer, template: Some(template), defaults: self.defaults }
     }
 
     pub async fn start(self) -> Harness {
