@@ -192,7 +192,10 @@ impl Core {
             sequences: &spans,
             logit_rows: plan.logit_rows(),
         };
-        let outcome = catch_unwind(AssertUnwindSafe(|| model.forward(&batch, logits)));
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            plan.copies().iter().for_each(|&(from, to)| model.copy_page(from, to));
+            model.forward(&batch, logits)
+        }));
         let expected = plan.logit_rows().len() * self.shared.limits.vocab_size;
         self.spans = recycle(spans);
         match outcome {

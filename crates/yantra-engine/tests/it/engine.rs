@@ -126,15 +126,16 @@ fn choices_share_the_prompt_and_differ() {
     let model = FakeModel::new(8, 64);
     let computed = Arc::clone(&model.computed);
     let engine = model.spawn(EngineConfig::default());
-    let mut request = greedy(&Rng(2).tokens(40, 200), 5);
+    let mut request = greedy(&Rng(2).tokens(45, 200), 5);
     request.n = 8;
     request.sampling = SamplingParams { seed: Some(3), ..SamplingParams::default() };
     let answer = Pending::submit(&engine, request.clone()).wait();
     check_answer(&request, &answer, 500);
     let distinct: std::collections::HashSet<_> = answer.tokens.values().collect();
     assert!(distinct.len() > 4, "{distinct:?}");
-    // The first computes 40 tokens, the others from the last full page but one; then 4 more tokens each.
-    assert_eq!(computed.load(SeqCst), 40 + 7 * 8 + 8 * 4);
+    // The first computes 45 tokens, the others share five full pages, copy the sixth and compute their last token; then 4
+    // more tokens each.
+    assert_eq!(computed.load(SeqCst), 45 + 7 + 8 * 4);
 }
 
 #[test]

@@ -51,6 +51,8 @@ impl StepModel for Storyteller {
         self.pages
     }
 
+    fn copy_page(&mut self, _: u32, _: u32) {}
+
     fn forward(&mut self, batch: &Batch<'_>, logits: &mut Vec<f32>) -> Result<(), EngineError> {
         std::thread::sleep(self.delay);
         if self.fail {
