@@ -66,7 +66,7 @@ pub(crate) struct RawEngine {
     /// Requests that may wait for a place; more are refused [default: 256]
     #[arg(long, value_name = "N")]
     pub(crate) max_queue: Option<usize>,
-    /// Whether prompts that begin alike share what is computed: true or false [default: true]
+    /// Whether prompts that begin alike share what is computed [default: true]
     #[arg(long, value_name = "BOOL")]
     pub(crate) prefix_cache: Option<bool>,
     /// Where temperature and the like come from when a request is silent: auto (the model's own suggestion) or none

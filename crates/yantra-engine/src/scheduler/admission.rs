@@ -68,7 +68,8 @@ impl Scheduler {
         let sequence = &self.sequences[key as usize];
         let twin = &self.sequences[sequence.twin?.index()];
         let needed = sequence.tokens.len() - 1;
-        let is_rest = self.found.len() == needed / self.config.page_tokens && needed % self.config.page_tokens > 0;
+        let is_rest =
+            self.found.len() == needed / self.config.page_tokens && !needed.is_multiple_of(self.config.page_tokens);
         // A twin that is gone may have left its key to a stranger.
         let is_same =
             twin.tokens.get(..sequence.tokens.len()) == Some(&*sequence.tokens) && twin.scope == sequence.scope;
