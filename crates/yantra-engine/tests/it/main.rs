@@ -6,6 +6,7 @@ mod engine;
 mod failures;
 mod fake;
 mod limits;
+mod plan;
 mod real_model;
 mod scheduler;
 mod text;
