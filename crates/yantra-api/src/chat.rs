@@ -9,7 +9,9 @@ use utoipa::ToSchema;
 
 use crate::generation::{GenerationFields, check_metadata};
 use crate::neutral::{self, Unsupported};
-use crate::{ApiError, FinishReason, GenerationParams, MessageContent, StringOrList, Usage, check};
+use crate::{
+    ApiError, FinishReason, GenerationParams, MessageContent, SamplingDefaults, StringOrList, Usage, check, parse,
+};
 
 /// Most messages in a conversation.
 const MAX_MESSAGES: usize = 16_384;
@@ -21,8 +23,9 @@ const MAX_TOOLS: usize = 1024;
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"model": "smollm2-135m", "messages": [{"role": "user", "content": "Hello!"}]}))]
 pub struct ChatRequest {
-    /// Name or alias of the model.
-    pub model: String,
+    /// Name or alias of the model; may be left out when only one model does this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
     /// The conversation so far.
     pub messages: Vec<ChatMessage>,
     /// Most tokens to generate (older name of `max_completion_tokens`).
@@ -33,11 +36,11 @@ pub struct ChatRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1)]
     pub max_completion_tokens: Option<i64>,
-    /// 0 always takes the most likely token. Default 1.
+    /// 0 always takes the most likely token. Default: what the model suggests, else 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0, maximum = 2)]
     pub temperature: Option<f64>,
-    /// Keeps the fewest tokens whose probabilities sum to at least this. Default 1.
+    /// Keeps the fewest tokens whose probabilities sum to at least this. Default: what the model suggests, else 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(exclusive_minimum = 0, maximum = 1)]
     pub top_p: Option<f64>,
@@ -215,7 +218,7 @@ pub struct ChatMessage {
     /// What is said.
     #[serde(default)]
     pub content: Option<MessageContent>,
-    /// Everything else (`name`, `tool_calls`, `tool_call_id`, `reasoning_content`, …), given to the template as it is.
+    /// `name`, `tool_calls`, `tool_call_id`, `reasoning_content` and their like, given to the template as they are.
     #[serde(flatten)]
     #[schema(value_type = Object, additional_properties)]
     pub other: Map<String, Value>,
@@ -237,11 +240,11 @@ impl ChatRequest {
         Ok(())
     }
 
-    /// The checked parameters of the generation.
+    /// The checked parameters of the generation; `defaults` hold where the request says nothing.
     ///
     /// # Errors
     /// 400 naming the first parameter that is out of range.
-    pub fn generation(&self) -> Result<GenerationParams, ApiError> {
+    pub fn generation(&self, defaults: &SamplingDefaults) -> Result<GenerationParams, ApiError> {
         let (max_tokens_name, max_tokens) = match (self.max_completion_tokens, self.max_tokens) {
             (Some(new), Some(old)) if new != old => {
                 let message = format!("{old} given, but 'max_completion_tokens' is {new}");
@@ -272,7 +275,7 @@ impl ChatRequest {
             priority: self.priority,
             cache_salt: self.cache_salt.as_deref(),
         };
-        fields.validate()
+        fields.validate(defaults)
     }
 
     /// How many alternatives per token are wanted; `None`: no log-probabilities.
@@ -346,8 +349,31 @@ pub fn template_messages(messages: &[ChatMessage]) -> Result<Value, ApiError> {
     Ok(Value::Array(rendered?))
 }
 
+/// What a message may have besides `role` and `content`: OpenAI's fields, and those in which others carry reasoning.
+const MESSAGE_FIELDS: [&str; 10] = [
+    "name",
+    "tool_calls",
+    "tool_call_id",
+    "function_call",
+    "refusal",
+    "audio",
+    "annotations",
+    "reasoning",
+    "reasoning_content",
+    "thinking",
+];
+
 impl ChatMessage {
+    fn check_fields(&self, index: usize) -> Result<(), ApiError> {
+        let known = || ["role", "content"].into_iter().chain(MESSAGE_FIELDS);
+        match self.other.keys().find(|&key| !MESSAGE_FIELDS.contains(&key.as_str())) {
+            None => Ok(()),
+            Some(key) => Err(parse::unknown_parameter(&format!("messages[{index}].{key}"), key, known())),
+        }
+    }
+
     fn for_template(&self, index: usize) -> Result<Value, ApiError> {
+        self.check_fields(index)?;
         const ROLES: [&str; 6] = ["system", "developer", "user", "assistant", "tool", "function"];
         let path = |field: &str| format!("messages[{index}].{field}");
         if !ROLES.contains(&self.role.as_str()) {
@@ -370,7 +396,8 @@ impl ChatMessage {
         let mut object = Map::new();
         object.insert("role".to_owned(), json!(self.role));
         object.insert("content".to_owned(), content);
-        let given = self.other.iter().filter(|(_, value)| !value.is_null());
+        let says = |value: &Value| !value.is_null() && value.as_array().is_none_or(|list| !list.is_empty());
+        let given = self.other.iter().filter(|(_, value)| says(value));
         object.extend(given.map(|(key, value)| (key.clone(), value.clone())));
         Ok(Value::Object(object))
     }
@@ -538,7 +565,7 @@ mod tests {
         let request = request(extra);
         let error = request
             .validate()
-            .and_then(|()| request.generation().map(drop))
+            .and_then(|()| request.generation(&SamplingDefaults::default()).map(drop))
             .and_then(|()| request.logprobs().map(drop))
             .unwrap_err();
         assert_eq!(error.status, 400);
@@ -601,10 +628,15 @@ mod tests {
 
     #[test]
     fn defaults_are_those_of_openai() {
-        let params = request("").generation().unwrap();
+        let params = request("").generation(&SamplingDefaults::default()).unwrap();
         assert_eq!((params.temperature, params.top_p, params.top_k, params.n), (1.0, 1.0, 0, 1));
         assert_eq!((params.max_tokens, params.seed), (None, None));
-        assert_eq!(request(r#","seed":-1"#).generation().unwrap().seed, Some(u64::MAX));
+        let defaults = SamplingDefaults { temperature: 0.2, top_k: 20, ..SamplingDefaults::default() };
+        let params = request("").generation(&defaults).unwrap();
+        assert_eq!((params.temperature, params.top_p, params.top_k), (0.2, 1.0, 20), "what the model suggests");
+        let params = request(r#","temperature":1,"top_k":-1"#).generation(&defaults).unwrap();
+        assert_eq!((params.temperature, params.top_k), (1.0, 0), "what the request says wins");
+        assert_eq!(request(r#","seed":-1"#).generation(&SamplingDefaults::default()).unwrap().seed, Some(u64::MAX));
     }
 
     #[test]
@@ -637,5 +669,26 @@ mod tests {
         check(r#"[{"role":"king","content":"x"}]"#, "messages[0].role");
         check(r#"[{"role":"user","content":[{"type":"text"}]}]"#, "messages[0].content[0].text");
         check(r#"[{"role":"assistant","tool_calls":{},"content":"x"}]"#, "messages[0].tool_calls");
+        check(r#"[{"role":"user","contnt":"x"}]"#, "messages[0].contnt");
+        check(r#"[{"role":"user","content":"x","zzz":null}]"#, "messages[0].zzz");
+        check(r#"[{"role":"user","content":[{"type":"text","text":"x","txt":"y"}]}]"#, "messages[0].content[0].txt");
+    }
+
+    #[test]
+    fn unknown_fields_of_messages_name_the_nearest() {
+        let body = r#"{"messages":[{"role":"user","content":"x"},{"role":"user","contnt":"x"}]}"#;
+        let request: ChatRequest = parse::from_slice(body.as_bytes()).unwrap();
+        let error = template_messages(&request.messages).unwrap_err();
+        assert_eq!(error.code, Some("unknown_parameter"));
+        assert_eq!(error.message, "unknown parameter 'messages[1].contnt'; did you mean 'content'?");
+    }
+
+    #[test]
+    fn an_answer_can_be_sent_back_as_it_came() {
+        let body = r#"{"messages":[{"role":"assistant","content":"x","refusal":null,"annotations":[],"audio":null,
+            "function_call":null,"tool_calls":null}]}"#;
+        let request: ChatRequest = parse::from_slice(body.as_bytes()).unwrap();
+        let messages = template_messages(&request.messages).unwrap();
+        assert_eq!(messages, json!([{"role": "assistant", "content": "x"}]));
     }
 }

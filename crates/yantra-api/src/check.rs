@@ -13,19 +13,19 @@ pub(crate) fn number(
     field: &str,
     given: Option<f64>,
     range: RangeInclusive<f64>,
-    default: f64,
+    default: f32,
 ) -> Result<f32, ApiError> {
     match given {
-        None => Ok(default as f32),
+        None => Ok(default),
         Some(value) if range.contains(&value) => Ok(value as f32),
         Some(value) => refuse(field, value, format_args!("{} to {}", range.start(), range.end())),
     }
 }
 
 /// As [`number`], with the lower end left out.
-pub(crate) fn positive(field: &str, given: Option<f64>, most: f64, default: f64) -> Result<f32, ApiError> {
+pub(crate) fn positive(field: &str, given: Option<f64>, most: f64, default: f32) -> Result<f32, ApiError> {
     match given {
-        None => Ok(default as f32),
+        None => Ok(default),
         Some(value) if value as f32 > 0.0 && value <= most => Ok(value as f32),
         Some(value) => refuse(field, value, format_args!("more than 0 and at most {most}")),
     }

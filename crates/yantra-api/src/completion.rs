@@ -9,7 +9,9 @@ use utoipa::ToSchema;
 use crate::chat::{check_stream_options, nullable};
 use crate::generation::{GenerationFields, check_metadata};
 use crate::neutral::{self, Unsupported};
-use crate::{ApiError, FinishReason, GenerationParams, Prompt, StreamOptions, StringOrList, Usage, check};
+use crate::{
+    ApiError, FinishReason, GenerationParams, Prompt, SamplingDefaults, StreamOptions, StringOrList, Usage, check,
+};
 
 /// Most prompts in a request.
 const MAX_PROMPTS: usize = 256;
@@ -19,19 +21,20 @@ const MAX_PROMPTS: usize = 256;
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"model": "smollm2-135m", "prompt": "Once upon a time", "max_tokens": 32}))]
 pub struct CompletionRequest {
-    /// Name or alias of the model.
-    pub model: String,
+    /// Name or alias of the model; may be left out when only one model does this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
     /// The prompt or prompts, as text or tokens.
     pub prompt: Prompt,
     /// Most tokens to generate. Default 16.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0)]
     pub max_tokens: Option<i64>,
-    /// 0 always takes the most likely token. Default 1.
+    /// 0 always takes the most likely token. Default: what the model suggests, else 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0, maximum = 2)]
     pub temperature: Option<f64>,
-    /// Keeps the fewest tokens whose probabilities sum to at least this. Default 1.
+    /// Keeps the fewest tokens whose probabilities sum to at least this. Default: what the model suggests, else 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(exclusive_minimum = 0, maximum = 1)]
     pub top_p: Option<f64>,
@@ -153,11 +156,11 @@ impl CompletionRequest {
         check_metadata(self.metadata.as_ref())
     }
 
-    /// The checked parameters of the generation.
+    /// The checked parameters of the generation; `defaults` hold where the request says nothing.
     ///
     /// # Errors
     /// 400 naming the first parameter that is out of range.
-    pub fn generation(&self) -> Result<GenerationParams, ApiError> {
+    pub fn generation(&self, defaults: &SamplingDefaults) -> Result<GenerationParams, ApiError> {
         let fields = GenerationFields {
             n: self.n,
             max_tokens: Some(self.max_tokens.unwrap_or(16)),
@@ -180,7 +183,7 @@ impl CompletionRequest {
             priority: self.priority,
             cache_salt: self.cache_salt.as_deref(),
         };
-        fields.validate()
+        fields.validate(defaults)
     }
 
     /// How many alternatives per token are wanted; `None`: no log-probabilities.
@@ -268,9 +271,15 @@ mod tests {
 
     #[test]
     fn only_an_echo_may_generate_nothing() {
-        assert_eq!(request("").generation().unwrap().max_tokens, Some(16));
-        assert_eq!(request(r#","max_tokens":0"#).generation().unwrap_err().param.as_deref(), Some("max_tokens"));
-        assert_eq!(request(r#","max_tokens":0,"echo":true"#).generation().unwrap().max_tokens, Some(0));
+        assert_eq!(request("").generation(&SamplingDefaults::default()).unwrap().max_tokens, Some(16));
+        assert_eq!(
+            request(r#","max_tokens":0"#).generation(&SamplingDefaults::default()).unwrap_err().param.as_deref(),
+            Some("max_tokens")
+        );
+        assert_eq!(
+            request(r#","max_tokens":0,"echo":true"#).generation(&SamplingDefaults::default()).unwrap().max_tokens,
+            Some(0)
+        );
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use crate::ApiError;
+use crate::{ApiError, parse};
 
 /// One string, or several.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
@@ -199,6 +199,10 @@ impl MessageContent {
             let path = format!("{path}[{index}]");
             if part.kind != "text" {
                 return Err(ApiError::unsupported(format!("{path}.type"), format_args!("a '{}' part", part.kind)));
+            }
+            if let Some(key) = part.other.keys().next() {
+                let known = ["type", "text"].into_iter();
+                return Err(parse::unknown_parameter(&format!("{path}.{key}"), key, known));
             }
             let Some(text) = &part.text else {
                 return Err(ApiError::invalid_param(format!("{path}.text"), "missing, a string expected"));

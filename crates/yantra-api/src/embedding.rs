@@ -15,8 +15,9 @@ const MAX_INPUTS: usize = 2048;
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"model": "minilm-l6", "input": ["first text", "second text"]}))]
 pub struct EmbeddingRequest {
-    /// Name or alias of the model.
-    pub model: String,
+    /// Name or alias of the model; may be left out when only one model does this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
     /// One or several texts, or their tokens.
     pub input: Prompt,
     /// How vectors are written. Default `float`.

@@ -76,6 +76,13 @@ impl ApiError {
         Self::new(400, INVALID, Some("context_length_exceeded"), message)
     }
 
+    /// 400: the prompt has so many bytes that it can not fit, however it is cut into tokens.
+    pub fn context_length_certainly_exceeded(least_tokens: usize, limit: usize) -> Self {
+        let message =
+            format!("the prompt has at least {least_tokens} tokens, at most {limit} fit into this model's context");
+        Self::new(400, INVALID, Some("context_length_exceeded"), message)
+    }
+
     /// 401: no key, or not one of ours.
     pub fn invalid_api_key() -> Self {
         let message = "a valid API key is needed in the header `Authorization: Bearer KEY`";

@@ -47,6 +47,27 @@ pub struct GenerationParams {
     pub cache_salt: Option<String>,
 }
 
+/// What holds where a request says nothing; OpenAI's defaults unless the model suggests others.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SamplingDefaults {
+    /// As in [`GenerationParams`].
+    pub temperature: f32,
+    /// As in [`GenerationParams`].
+    pub top_p: f32,
+    /// As in [`GenerationParams`].
+    pub top_k: usize,
+    /// As in [`GenerationParams`].
+    pub min_p: f32,
+    /// As in [`GenerationParams`].
+    pub repetition_penalty: f32,
+}
+
+impl Default for SamplingDefaults {
+    fn default() -> Self {
+        Self { temperature: 1.0, top_p: 1.0, top_k: 0, min_p: 0.0, repetition_penalty: 1.0 }
+    }
+}
+
 /// Parameters as they stand in a request.
 pub(crate) struct GenerationFields<'a> {
     pub(crate) n: Option<i64>,
@@ -72,19 +93,24 @@ pub(crate) struct GenerationFields<'a> {
 }
 
 impl GenerationFields<'_> {
-    pub(crate) fn validate(&self) -> Result<GenerationParams, ApiError> {
+    pub(crate) fn validate(&self, defaults: &SamplingDefaults) -> Result<GenerationParams, ApiError> {
         let u32_max = i64::from(u32::MAX);
         let max_tokens = check::count(self.max_tokens_name, self.max_tokens, self.least_max_tokens..=u32_max)?;
-        let top_k = check::integer("top_k", self.top_k, -1..=u32_max)?.unwrap_or(0).max(0);
+        let top_k = check::integer("top_k", self.top_k, -1..=u32_max)?;
         let priority = check::integer("priority", self.priority, i64::from(i32::MIN)..=i64::from(i32::MAX))?;
         Ok(GenerationParams {
             n: check::count("n", self.n, 1..=128)?.unwrap_or(1),
             max_tokens,
-            temperature: check::number("temperature", self.temperature, 0.0..=2.0, 1.0)?,
-            top_p: check::positive("top_p", self.top_p, 1.0, 1.0)?,
-            top_k: usize::try_from(top_k).unwrap_or(0),
-            min_p: check::number("min_p", self.min_p, 0.0..=1.0, 0.0)?,
-            repetition_penalty: check::number("repetition_penalty", self.repetition_penalty, 0.01..=100.0, 1.0)?,
+            temperature: check::number("temperature", self.temperature, 0.0..=2.0, defaults.temperature)?,
+            top_p: check::positive("top_p", self.top_p, 1.0, defaults.top_p)?,
+            top_k: top_k.map_or(defaults.top_k, |k| usize::try_from(k).unwrap_or(0)),
+            min_p: check::number("min_p", self.min_p, 0.0..=1.0, defaults.min_p)?,
+            repetition_penalty: check::number(
+                "repetition_penalty",
+                self.repetition_penalty,
+                0.01..=100.0,
+                defaults.repetition_penalty,
+            )?,
             presence_penalty: check::number("presence_penalty", self.presence_penalty, -2.0..=2.0, 0.0)?,
             frequency_penalty: check::number("frequency_penalty", self.frequency_penalty, -2.0..=2.0, 0.0)?,
             logit_bias: self.logit_bias()?,

@@ -29,8 +29,10 @@ pub use completion::{Completion, CompletionChoice, CompletionLogprobs, Completio
 pub use content::{ContentPart, MessageContent, Prompt, StringOrList};
 pub use embedding::{Embedding, EmbeddingRequest, EmbeddingResponse, EmbeddingUsage, EmbeddingValue, EncodingFormat};
 pub use error::{ApiError, ErrorBody, ErrorDetail};
-pub use generation::GenerationParams;
+pub use generation::{GenerationParams, SamplingDefaults};
 pub use model::{ModelCard, ModelDetails, ModelList};
-pub use stats::{EngineStatsResponse, Health, LatencySummary, LoadState, ModelLoad, ModelStats, Readiness};
+pub use stats::{
+    EmbedderStats, EngineStatsResponse, Health, LatencySummary, LoadState, ModelLoad, ModelStats, Readiness,
+};
 pub use tokenize::{DetokenizeRequest, DetokenizeResponse, TokenizeRequest, TokenizeResponse};
 pub use usage::{FinishReason, PromptTokensDetails, Usage};

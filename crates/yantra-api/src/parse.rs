@@ -71,7 +71,12 @@ fn describe(path: &str, error: &serde_json::Error) -> ApiError {
 
 fn unknown(param: &str, name: &str, text: &str) -> ApiError {
     let known = text.split_once("expected").map_or("", |(_, known)| known);
-    let nearest = known.split('`').skip(1).step_by(2).min_by_key(|known| distance(name, known));
+    unknown_parameter(param, name, known.split('`').skip(1).step_by(2))
+}
+
+/// 400: there is no parameter `name`, which stands at `param`; names the most similar of the known ones.
+pub(crate) fn unknown_parameter<'a>(param: &str, name: &str, known: impl Iterator<Item = &'a str>) -> ApiError {
+    let nearest = known.min_by_key(|known| distance(name, known));
     let hint = match nearest {
         Some(nearest) if distance(name, nearest) <= 1 + name.len() / 3 => format!("; did you mean '{nearest}'?"),
         _ => String::new(),

@@ -57,6 +57,38 @@ pub struct EngineStatsResponse {
     pub uptime_seconds: f64,
     /// Every generating model's figures.
     pub models: Vec<ModelStats>,
+    /// Every embedding model's figures.
+    #[serde(default)]
+    pub embedders: Vec<EmbedderStats>,
+}
+
+/// An embedding model's figures. What ends in `_total` counts from the start and never falls.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EmbedderStats {
+    /// The model's name.
+    pub id: String,
+    /// Requests being embedded.
+    pub running: usize,
+    /// Requests waiting that have not begun.
+    pub queued_requests: usize,
+    /// Requests taken in.
+    pub requests_accepted_total: u64,
+    /// Requests refused because too many waited.
+    pub requests_refused_total: u64,
+    /// Requests answered.
+    pub requests_completed_total: u64,
+    /// Requests nobody waited for any more.
+    pub requests_cancelled_total: u64,
+    /// Requests that failed.
+    pub requests_failed_total: u64,
+    /// Tokens embedded.
+    pub tokens_total: u64,
+    /// Seconds spent in the model.
+    pub busy_seconds_total: f64,
+    /// From submission to the first computation.
+    pub queue_ms: LatencySummary,
+    /// From submission to the answer.
+    pub end_to_end_ms: LatencySummary,
 }
 
 /// A model's figures. What ends in `_total`, and the prefix cache's tokens, count from the start and never fall.

@@ -6,7 +6,7 @@
 use crate::ClientError;
 use futures_util::{Stream, StreamExt};
 use serde::{Deserialize, Serialize};
-use std::{future::Future, pin::Pin};
+use std::{collections::BTreeMap, future::Future, pin::Pin};
 
 /// A future that owns or borrows for `'a` and may move between threads.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -141,6 +141,9 @@ pub struct ChatParams {
     /// Subtracted per occurrence of tokens already produced; 0 is off.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub frequency_penalty: Option<f32>,
+    /// Token id → what is added to its logit.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub logit_bias: BTreeMap<u32, f32>,
     /// Same seed, same reply.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,

@@ -14,12 +14,21 @@ pub struct EngineChat {
     engine: EngineHandle,
     tokenizer: Tokenizer,
     template: std::sync::Arc<ChatTemplate>,
+    defaults: SamplingParams,
 }
 
 impl EngineChat {
     /// A running engine with the tokeniser and the chat template of its model.
     pub fn new(model: impl Into<String>, engine: EngineHandle, tokenizer: Tokenizer, template: ChatTemplate) -> Self {
-        Self { model: model.into(), engine, tokenizer, template: std::sync::Arc::new(template) }
+        let (template, defaults) = (std::sync::Arc::new(template), SamplingParams::default());
+        Self { model: model.into(), engine, tokenizer, template, defaults }
+    }
+
+    /// How to sample where a request says nothing.
+    #[must_use]
+    pub fn with_defaults(mut self, defaults: SamplingParams) -> Self {
+        self.defaults = defaults;
+        self
     }
 
     /// The conversation as the model reads it, in tokens.
@@ -55,7 +64,7 @@ impl ChatModel for EngineChat {
                 prompt,
                 max_tokens: params.max_tokens.map(|tokens| tokens as usize),
                 stop: params.stop.clone(),
-                sampling: sampling(&params),
+                sampling: sampling(&params, &self.defaults),
                 ..Request::default()
             };
             // Unbounded, yet never longer than the reply; a bounded one would cancel a reply that is read slowly.
@@ -67,8 +76,7 @@ impl ChatModel for EngineChat {
     }
 }
 
-fn sampling(params: &ChatParams) -> SamplingParams {
-    let default = SamplingParams::default();
+fn sampling(params: &ChatParams, default: &SamplingParams) -> SamplingParams {
     SamplingParams {
         temperature: params.temperature.unwrap_or(default.temperature),
         top_k: params.top_k.map_or(default.top_k, |k| k as usize),
@@ -77,8 +85,8 @@ fn sampling(params: &ChatParams) -> SamplingParams {
         repetition_penalty: params.repetition_penalty.unwrap_or(default.repetition_penalty),
         presence_penalty: params.presence_penalty.unwrap_or(default.presence_penalty),
         frequency_penalty: params.frequency_penalty.unwrap_or(default.frequency_penalty),
+        logit_bias: params.logit_bias.iter().map(|(&id, &bias)| (id, bias)).collect(),
         seed: params.seed,
-        ..default
     }
 }
 

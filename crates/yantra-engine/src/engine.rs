@@ -172,7 +172,7 @@ impl Core {
             Ok(()) => {
                 self.note_success(&plan);
                 self.scheduler.advance(&plan);
-                self.commit(&plan, end);
+                self.commit(&plan, start, end);
             }
             Err(error) => self.note_failure(&plan, &error),
         }
@@ -192,7 +192,10 @@ impl Core {
             sequences: &spans,
             logit_rows: plan.logit_rows(),
         };
-        let outcome = catch_unwind(AssertUnwindSafe(|| model.forward(&batch, logits)));
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            plan.copies().iter().for_each(|&(from, to)| model.copy_page(from, to));
+            model.forward(&batch, logits)
+        }));
         let expected = plan.logit_rows().len() * self.shared.limits.vocab_size;
         self.spans = recycle(spans);
         match outcome {
@@ -271,7 +274,7 @@ fn recycle<'b>(mut spans: Vec<AttentionSequence<'_>>) -> Vec<AttentionSequence<'
     spans.into_iter().map(emptied).collect()
 }
 
-fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
 }

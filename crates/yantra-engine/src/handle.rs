@@ -82,6 +82,24 @@ impl EngineHandle {
         accepted
     }
 
+    /// Whether a request would find a place in the queue: asked before costly preparations.
+    ///
+    /// # Errors
+    /// The queue is full or the engine is draining; this counts as a refused request.
+    pub fn check_queue(&self) -> Result<(), SubmitError> {
+        let shared = &self.inner.shared;
+        let queued = shared.counters.queued.load(SeqCst);
+        let refusal = if !shared.accepting.load(SeqCst) {
+            SubmitError::ShuttingDown
+        } else if queued >= shared.config.max_queue {
+            SubmitError::QueueFull { queued, retry_after: self.retry_after(queued) }
+        } else {
+            return Ok(());
+        };
+        crate::stats::add(&shared.counters.requests_refused, 1);
+        Err(refusal)
+    }
+
     fn try_submit(&self, request: Request, sink: Box<dyn EventSink>) -> Result<RequestId, SubmitError> {
         let shared = &self.inner.shared;
         request.validate(shared.limits)?;

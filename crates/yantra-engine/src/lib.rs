@@ -34,7 +34,7 @@ mod text;
 
 pub use batch::{AttentionSequence, Batch};
 pub use config::EngineConfig;
-pub use embedder::{EmbedError, EmbedderHandle};
+pub use embedder::{EmbedError, EmbedModel, EmbedSink, EmbedderHandle, EmbedderStats, EncoderRunner};
 pub use engine::Engine;
 pub use error::{EngineError, SubmitError};
 pub use event::{Event, EventSink, FinishReason, Timings, TokenLogprobs, TopLogprob, Usage};

@@ -1,10 +1,16 @@
 //! From a model file to a running model: memory plan, weights, tokeniser, template, engine.
 
-use crate::{EmbedError, EmbedderHandle, Engine, EngineConfig, EngineError, EngineHandle, ModelRunner};
+mod memory;
+mod suggestion;
+
+use crate::{
+    EmbedError, EmbedderHandle, EncoderRunner, Engine, EngineConfig, EngineError, EngineHandle, ModelRunner,
+    SamplingParams,
+};
 use std::{fmt, path::Path, sync::Arc};
-use yantra_formats::{Checkpoint, TensorInfo};
+use yantra_formats::Checkpoint;
 use yantra_kernels::{Compute, CpuLevel, KvFormat, WeightFormat};
-use yantra_model::{Decoder, Encoder, EncoderSpec, KvCache, ModelError, ModelSpec, PAGE_TOKENS, family};
+use yantra_model::{Decoder, Encoder, EncoderSpec, Footprint, KvCache, ModelError, PAGE_TOKENS, family};
 use yantra_text::{ChatTemplate, TextError, Tokenizer};
 
 /// How a model is loaded and run.
@@ -18,6 +24,8 @@ pub struct LoadOptions {
     pub kv_format: KvFormat,
     /// Quantise float weights to this format at load.
     pub quantize: Option<WeightFormat>,
+    /// Memory promised to other models of this process that they have not touched yet.
+    pub reserved_bytes: u64,
     /// How requests are scheduled.
     pub engine: EngineConfig,
 }
@@ -29,6 +37,7 @@ impl Default for LoadOptions {
             kv_memory_bytes: None,
             kv_format: KvFormat::preferred(CpuLevel::detect()),
             quantize: None,
+            reserved_bytes: 0,
             engine: EngineConfig::default(),
         }
     }
@@ -97,8 +106,10 @@ pub struct MemoryPlan {
     pub kv_pages: usize,
     /// KV bytes of one token.
     pub kv_bytes_per_token: u64,
-    /// Buffers of one step.
+    /// Buffers of the largest step, its logits, and small tables.
     pub step_bytes: u64,
+    /// Buffers of loading, which are gone when the KV cache is used.
+    pub load_bytes: u64,
     /// Longest sequence, in tokens.
     pub context: usize,
     /// Free memory when the plan was made, if the system tells.
@@ -106,9 +117,14 @@ pub struct MemoryPlan {
 }
 
 impl MemoryPlan {
-    /// All of it.
+    /// All of it, at its most.
     pub fn total_bytes(&self) -> u64 {
-        self.weight_bytes + self.kv_bytes + self.step_bytes
+        self.weight_bytes + self.load_bytes.max(self.reserved_bytes())
+    }
+
+    /// What is allocated but not touched when loading ends: other models must not count on it.
+    pub fn reserved_bytes(&self) -> u64 {
+        self.kv_bytes + self.step_bytes
     }
 }
 
@@ -142,6 +158,8 @@ pub struct LoadedModel {
     pub tokenizer: Tokenizer,
     /// The checkpoint's chat template, if it has one.
     pub template: Option<ChatTemplate>,
+    /// The sampling the checkpoint suggests, if it does.
+    pub suggested_sampling: Option<SamplingParams>,
     /// Facts for people.
     pub info: ModelInfo,
 }
@@ -169,23 +187,26 @@ pub struct ModelInfo {
     pub size_bytes: u64,
 }
 
-/// What the model at `path` would take of the memory.
+/// What the model at `path` would take of the memory on this processor.
 ///
 /// # Errors
 /// If the checkpoint can not be read or the options do not fit it.
 pub fn plan_memory(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<MemoryPlan, LoadError> {
-    let available_bytes = available_memory();
-    let weight_bytes = weight_bytes(checkpoint, options);
+    let available_bytes = memory::available().map(|bytes| bytes.saturating_sub(options.reserved_bytes));
+    // Sizes depend on the processor, not on the threads.
+    let cx = Compute::new(1);
+    let with_context = |context| yantra_model::LoadOptions { quantize: options.quantize, max_context: Some(context) };
     if family::is_encoder(checkpoint)? {
-        let spec = EncoderSpec::read(checkpoint)?;
-        let step_bytes = 4096 * 4 * (8 * spec.hidden_size + spec.intermediate_size) as u64;
-        let context = spec.context_length;
+        let context = EncoderSpec::read(checkpoint)?.context_length;
+        let footprint = Encoder::footprint(checkpoint, &cx, with_context(context))?;
+        let tokens = EmbedderHandle::SLICE_TOKENS.max(context);
         return Ok(MemoryPlan {
-            weight_bytes,
+            weight_bytes: footprint.weight_bytes as u64,
             kv_bytes: 0,
             kv_pages: 0,
             kv_bytes_per_token: 0,
-            step_bytes,
+            step_bytes: (footprint.table_bytes + tokens * footprint.step_bytes_per_token) as u64,
+            load_bytes: footprint.load_bytes as u64,
             context,
             available_bytes,
         });
@@ -195,15 +216,18 @@ pub fn plan_memory(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Mem
     if context > spec.context_length {
         return Err(LoadError::Context { given: context, limit: spec.context_length });
     }
+    let footprint = Decoder::footprint(checkpoint, &cx, with_context(context))?;
+    let step_bytes = step_bytes(&footprint, spec.vocab_size, options);
     let page_bytes = KvCache::bytes_per_page(&spec, options.kv_format) as u64;
-    let kv_pages =
-        plan_pages(options, context, page_bytes, available_bytes.map(|free| free.saturating_sub(weight_bytes)))?;
+    let free = available_bytes.map(|free| free.saturating_sub(footprint.weight_bytes as u64 + step_bytes));
+    let kv_pages = plan_pages(options, context, page_bytes, free)?;
     Ok(MemoryPlan {
-        weight_bytes,
+        weight_bytes: footprint.weight_bytes as u64,
         kv_bytes: kv_pages as u64 * page_bytes,
         kv_pages,
         kv_bytes_per_token: page_bytes / PAGE_TOKENS as u64,
-        step_bytes: step_bytes(&spec, options),
+        step_bytes,
+        load_bytes: footprint.load_bytes as u64,
         context,
         available_bytes,
     })
@@ -225,33 +249,13 @@ fn plan_pages(options: &LoadOptions, context: usize, page_bytes: u64, free: Opti
     Ok(wanted.min(affordable).max(one_sequence))
 }
 
-fn weight_bytes(checkpoint: &Checkpoint, options: &LoadOptions) -> u64 {
-    let bytes = |tensor: &TensorInfo| match options.quantize {
-        Some(target) if tensor.format.is_float() && tensor.shape.len() == 2 => {
-            (tensor.num_elements() as f64 * target.bits_per_weight() / 8.0) as u64
-        }
-        _ => tensor.num_bytes() as u64,
-    };
-    let all: u64 = checkpoint.tensors().map(bytes).sum();
-    // A tied head is packed beside the table.
-    let tied = ["output.weight", "lm_head.weight"].iter().all(|name| checkpoint.tensor(name).is_none());
-    let embeddings = ["token_embd.weight", "model.embed_tokens.weight"];
-    let head = checkpoint.tensors().find(|tensor| tied && embeddings.contains(&tensor.name.as_str()));
-    all + head.map_or(0, bytes)
-}
-
-fn step_bytes(spec: &ModelSpec, options: &LoadOptions) -> u64 {
-    let yantra_model::MlpSpec::Gated { intermediate_size, .. } = spec.mlp;
-    let per_token = 3 * spec.hidden_size + 2 * (spec.query_size() + spec.kv_size()) + 3 * intermediate_size;
-    let logits = options.engine.max_sequences * spec.vocab_size;
-    4 * (options.engine.token_budget * per_token + logits) as u64
-}
-
-/// Memory that can be taken without swapping, where the system tells (Linux).
-fn available_memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+/// Small tables, a full step's buffers, and its logits: a row per sequence and per scored position, one as the model
+/// returned it, and the candidates of sampling (an id and a weight each, and a value).
+fn step_bytes(footprint: &Footprint, vocab_size: usize, options: &LoadOptions) -> u64 {
+    let EngineConfig { max_sequences, token_budget, max_scored_rows, .. } = options.engine;
+    let rows = (max_sequences + max_scored_rows).min(token_budget) + 1 + 3;
+    let logits = rows * vocab_size * size_of::<f32>();
+    (footprint.table_bytes + token_budget * footprint.step_bytes_per_token + logits) as u64
 }
 
 /// Loads the model at `path` and starts it on `compute`, which several models may share.
@@ -286,7 +290,8 @@ pub fn load(
         Prepared::Embed(embedder) => ModelKind::Embed(embedder),
     };
     let template = ChatTemplate::from_checkpoint(&checkpoint, &tokenizer)?;
-    Ok(LoadedModel { kind, template, tokenizer, info: info(&checkpoint, plan.context)? })
+    let suggested_sampling = suggestion::of(&checkpoint);
+    Ok(LoadedModel { kind, template, tokenizer, suggested_sampling, info: info(&checkpoint, plan.context)? })
 }
 
 enum Prepared {
@@ -303,7 +308,8 @@ fn start(
     let load = yantra_model::LoadOptions { quantize: options.quantize, max_context: Some(plan.context) };
     if family::is_encoder(checkpoint)? {
         let encoder = Encoder::load(checkpoint, compute, load)?;
-        return Ok(Prepared::Embed(EmbedderHandle::spawn(encoder, Arc::clone(compute))?));
+        let runner = EncoderRunner::new(encoder, Arc::clone(compute));
+        return Ok(Prepared::Embed(EmbedderHandle::spawn(Box::new(runner), options.engine.max_queue)?));
     }
     let decoder = Decoder::load(checkpoint, compute, load)?;
     let runner = ModelRunner::new(decoder, Arc::clone(compute), options.kv_format, plan.kv_pages)?;

@@ -52,6 +52,10 @@ impl StepModel for ModelRunner {
         self.kv.num_pages()
     }
 
+    fn copy_page(&mut self, from: u32, to: u32) {
+        self.kv.copy_page(from, to);
+    }
+
     fn forward(&mut self, batch: &Batch<'_>, logits: &mut Vec<f32>) -> Result<(), EngineError> {
         let Self { decoder, compute, kv, scratch } = self;
         let result = decoder.forward(compute, batch, kv, scratch, logits);

@@ -16,7 +16,8 @@
 //! end of the rank order and planning goes from its start, nothing already planned is ever taken back.
 //!
 //! A waiting sequence whose next page is just being computed by another one is left waiting: one step later it shares
-//! that page instead of computing it again. Sixteen requests with one system prompt prefill it once.
+//! that page instead of computing it again. Sixteen requests with one system prompt prefill it once. The choices of one
+//! request also share what is on its last, not full page: as that page goes on differently for each, it is copied.
 
 mod admission;
 mod plan;
@@ -73,6 +74,8 @@ pub struct NewSequence<'a> {
     pub arrival: u64,
     /// Whether the logits of all prompt positions are wanted.
     pub score_prompt: bool,
+    /// A sequence with the same prompt, whose last, not full page may be copied while it runs.
+    pub twin: Option<SequenceKey>,
 }
 
 /// What the scheduler counted since it was made.

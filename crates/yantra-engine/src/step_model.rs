@@ -12,6 +12,8 @@ pub trait StepModel: Send {
     fn page_tokens(&self) -> usize;
     /// KV pages there are.
     fn num_pages(&self) -> usize;
+    /// Copies all keys and values of a page over those of another.
+    fn copy_page(&mut self, from: u32, to: u32);
     /// Stores the batch's keys and values in their slots and leaves the logits of `batch.logit_rows` in `logits`
     /// (`[logit_rows, vocab_size]`, replacing what was there).
     ///

@@ -10,7 +10,7 @@ pub struct Catalogue {
 }
 
 /// A model of the catalogue.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct CatalogueModel {
     /// The name, which is also the model's directory in the cache.
     pub name: String,
@@ -22,8 +22,21 @@ pub struct CatalogueModel {
     pub licence: String,
     /// What to open.
     pub entry: Entry,
+    /// How its makers say to sample from it; its files do not say.
+    pub sampling: Option<CatalogueSampling>,
     /// Its files.
     pub files: Vec<CatalogueFile>,
+}
+
+/// How to sample from a model when nobody says.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CatalogueSampling {
+    /// Divides the logits.
+    pub temperature: f32,
+    /// Keeps the fewest tokens whose probabilities sum to at least this.
+    pub top_p: f32,
+    /// Keeps the k most likely tokens; 0: all.
+    pub top_k: usize,
 }
 
 /// What to open of a model.
@@ -150,6 +163,8 @@ fn smollm2() -> CatalogueModel {
         description: "SmolLM2 135M Instruct, Q4_1: small and quick, to try things out".to_owned(),
         licence: "Apache-2.0".to_owned(),
         entry: Entry::File(FILE.to_owned()),
+        // Its model card.
+        sampling: Some(CatalogueSampling { temperature: 0.2, top_p: 0.9, top_k: 0 }),
         files: vec![CatalogueFile {
             path: FILE.to_owned(),
             bytes: 98_362_432,
@@ -174,6 +189,8 @@ fn qwen_coder() -> CatalogueModel {
         description: "Qwen2.5 Coder 1.5B Instruct, Q4_K_M: tool calls, code, agents".to_owned(),
         licence: "Apache-2.0".to_owned(),
         entry: Entry::File(FILE.to_owned()),
+        // The generation_config.json of its repository.
+        sampling: Some(CatalogueSampling { temperature: 0.7, top_p: 0.8, top_k: 20 }),
         files: vec![CatalogueFile {
             path: FILE.to_owned(),
             bytes: 1_117_320_768,
@@ -196,6 +213,7 @@ fn gemma3() -> CatalogueModel {
             .to_owned(),
         licence: "Gemma terms of use".to_owned(),
         entry: Entry::File(FILE.to_owned()),
+        sampling: None,
         files: vec![CatalogueFile {
             path: FILE.to_owned(),
             bytes: 253_113_024,
@@ -237,6 +255,7 @@ fn minilm() -> CatalogueModel {
         description: "all-MiniLM-L6-v2: sentence embeddings of 384 dimensions".to_owned(),
         licence: "Apache-2.0".to_owned(),
         entry: Entry::Directory,
+        sampling: None,
         files: MINILM_FILES.iter().map(file).collect(),
     }
 }

@@ -18,7 +18,7 @@ mod progress;
 mod reference;
 
 pub use cache::{ModelCache, ModelState};
-pub use catalogue::{Catalogue, CatalogueFile, CatalogueModel, Entry, Package, Piece};
+pub use catalogue::{Catalogue, CatalogueFile, CatalogueModel, CatalogueSampling, Entry, Package, Piece};
 pub use error::HubError;
 pub use hub::{Hub, ModelStatus, Origin, Resolved};
 pub use huggingface::{HubSource, HuggingFace, Selection, select_files};

@@ -1,5 +1,7 @@
 //! The one decoder: interprets a [`ModelSpec`] over packed weights, for a batch of tokens of many sequences.
 
+mod plan;
+
 use crate::{
     AttentionSpec, Batch, KvCache, LayerSpec, LoadOptions, MlpSpec, ModelError, ModelSpec, PAGE_TOKENS,
     family::{self, Family},
@@ -75,15 +77,13 @@ impl Decoder {
         let layers = spec.layers.iter().zip(rope_of_layer).enumerate();
         let layers = layers.map(|(i, (layer, rope))| Layer::load(&source, cx, &spec, *layer, rope, &names, i));
         let layers = layers.collect::<Result<_, _>>()?;
-        let embedding = names.global("token_embd", "embed_tokens");
-        let table = source.tensor(&embedding, &[spec.vocab_size, spec.hidden_size])?;
-        let head = if source.has(names.head) { names.head } else { &embedding };
+        let table = source.tensor(&names.embedding(), &[spec.vocab_size, spec.hidden_size])?;
         Ok(Self {
             embedding: EmbeddingTable { format: table.format, data: table.data.to_vec() },
             ropes,
             layers,
             output_norm: norm_weights(&source, &spec, &names.global("output_norm", "norm"))?,
-            head: source.matrix(cx, head, spec.vocab_size, spec.hidden_size)?,
+            head: source.matrix(cx, &names.head(&source), spec.vocab_size, spec.hidden_size)?,
             max_context,
             spec,
         })
@@ -366,6 +366,14 @@ impl Names {
                 Self { gguf: false, prefix, head, family }
             }
         }
+    }
+
+    fn embedding(&self) -> String {
+        self.global("token_embd", "embed_tokens")
+    }
+
+    fn head(&self, source: &WeightSource<'_>) -> String {
+        if source.has(self.head) { self.head.to_owned() } else { self.embedding() }
     }
 
     fn global(&self, gguf: &str, hugging_face: &str) -> String {

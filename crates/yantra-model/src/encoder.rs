@@ -6,6 +6,7 @@
 use crate::{
     LoadOptions, ModelError,
     family::ENCODERS,
+    footprint::{Footprint, Sizes},
     kv::PAGE_TOKENS,
     parameters::{Parameters, key},
     weights::{Linear, WeightSource},
@@ -110,6 +111,50 @@ impl Encoder {
             scratch: Mutex::new(None),
             spec,
         })
+    }
+
+    /// What the encoder of this checkpoint takes on this processor once it is loaded with these options; its
+    /// [`Footprint::weight_bytes`] are [`Encoder::weight_bytes`].
+    ///
+    /// # Errors
+    /// As [`Encoder::load`].
+    pub fn footprint(checkpoint: &Checkpoint, cx: &Compute, options: LoadOptions) -> Result<Footprint, ModelError> {
+        let spec = EncoderSpec::read(checkpoint)?;
+        let source = WeightSource::new(checkpoint, options);
+        let names = Names::new(checkpoint, &source);
+        let (hidden, inner) = (spec.hidden_size, spec.intermediate_size);
+        let mut sizes = Sizes::new(&source, cx);
+        for index in 0..spec.num_layers {
+            for (gguf, hugging_face, rows, cols) in [
+                ("attn_q", "attention.self.query", hidden, hidden),
+                ("attn_k", "attention.self.key", hidden, hidden),
+                ("attn_v", "attention.self.value", hidden, hidden),
+                ("attn_output", "attention.output.dense", hidden, hidden),
+                ("ffn_up", "intermediate.dense", inner, hidden),
+                ("ffn_down", "output.dense", hidden, inner),
+            ] {
+                sizes.matrix(&format!("{}.weight", names.layer(index, gguf, hugging_face)), rows, cols)?;
+            }
+        }
+        let positions = names.global("position_embd", "embeddings.position_embeddings");
+        let positions = source.tensor_rows(&format!("{positions}.weight"));
+        let vectors = checkpoint.tensors().filter(|tensor| tensor.shape.len() == 1);
+        // Query, key, value, what attention gives, a block, the sums, and the pages' keys and values; and the MLP's.
+        let values = 9 * hidden + inner;
+        Ok(Footprint {
+            weight_bytes: sizes.weight_bytes + (spec.vocab_size + positions) * hidden * size_of::<f32>(),
+            table_bytes: vectors.map(|tensor| tensor.num_elements() * size_of::<f32>()).sum(),
+            step_bytes_per_token: values * size_of::<f32>() + sizes.activation_bytes(hidden.max(inner)),
+            load_bytes: sizes.load_bytes,
+        })
+    }
+
+    /// Bytes of all packed weights and embedding tables.
+    pub fn weight_bytes(&self) -> usize {
+        let matrices = self.layers.iter().flat_map(|layer| {
+            [&layer.query, &layer.key, &layer.value, &layer.output, &layer.up, &layer.down].map(|l| l.weight.bytes())
+        });
+        matrices.sum::<usize>() + (self.words.len() + self.positions.len()) * size_of::<f32>()
     }
 
     /// What the model is made of.

@@ -42,6 +42,14 @@ impl KvCache {
         self.num_pages
     }
 
+    /// Copies a page over another, in every layer.
+    ///
+    /// # Panics
+    /// If there is no such page.
+    pub fn copy_page(&mut self, from: u32, to: u32) {
+        self.layers.iter_mut().for_each(|layer| layer.copy_page(from, to));
+    }
+
     pub(crate) fn layer_mut(&mut self, index: usize) -> &mut KvPages {
         &mut self.layers[index]
     }

@@ -72,6 +72,11 @@ impl<'a> WeightSource<'a> {
         Ok(values)
     }
 
+    /// How many rows a matrix has; 0 if there is none of that name.
+    pub(crate) fn tensor_rows(&self, name: &str) -> usize {
+        self.checkpoint.tensor(name).and_then(|view| view.shape.first().copied()).unwrap_or(0)
+    }
+
     /// A matrix of however many rows of `cols` as f32.
     pub(crate) fn rows_of(&self, name: &str, cols: usize) -> Result<Vec<f32>, ModelError> {
         let view = self.checkpoint.require(name)?;
@@ -87,6 +92,11 @@ impl<'a> WeightSource<'a> {
         Ok(Linear { weight, bias })
     }
 
+    /// What a matrix with rows of `cols` is quantised to; `None`: it stays as it is.
+    pub(crate) fn target(&self, stored: WeightFormat, cols: usize) -> Option<WeightFormat> {
+        self.options.quantize.filter(|_| stored.is_float()).and_then(|target| fitting(target, cols))
+    }
+
     /// A matrix `[rows, cols]` packed for the processor, quantised first if the options ask for it.
     pub(crate) fn matrix(
         &self,
@@ -96,8 +106,7 @@ impl<'a> WeightSource<'a> {
         cols: usize,
     ) -> Result<PackedLinear, ModelError> {
         let view = self.tensor(name, &[rows, cols])?;
-        let target = self.options.quantize.filter(|_| view.format.is_float());
-        match target.and_then(|target| fitting(target, cols)) {
+        match self.target(view.format, cols) {
             None => Ok(PackedLinear::pack(cx, view.format, rows, cols, view.data)?),
             Some(target) => {
                 let mut values = vec![0.0; rows * cols];

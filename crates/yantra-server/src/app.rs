@@ -18,6 +18,7 @@ use crate::failure::Failure;
 use crate::observe::{self, HttpCounters, REQUEST_ID};
 use crate::registry::Registry;
 use crate::shutdown::{Shutdown, Stage};
+use crate::work::{BodyBudget, Lanes};
 use crate::{chat, completions, console, embeddings, health, metrics, models, openapi, stats, tokenize};
 
 /// What all endpoints share; cheap to clone.
@@ -32,6 +33,8 @@ struct Inner {
     keys: Keys,
     registry: Arc<Registry>,
     counters: HttpCounters,
+    lanes: Lanes,
+    bodies: Arc<BodyBudget>,
     started: Instant,
     stage: watch::Receiver<Stage>,
 }
@@ -41,7 +44,9 @@ impl App {
         let keys = Keys::new(&config.api_keys);
         let counters = HttpCounters::default();
         let stage = shutdown.watch();
-        Self { inner: Arc::new(Inner { config, keys, registry, counters, started: Instant::now(), stage }) }
+        let bodies = BodyBudget::new(config.max_body_bytes_total);
+        let (lanes, started) = (Lanes::default(), Instant::now());
+        Self { inner: Arc::new(Inner { config, keys, registry, counters, lanes, bodies, started, stage }) }
     }
 
     pub(crate) fn config(&self) -> &ServerConfig {
@@ -58,6 +63,14 @@ impl App {
 
     pub(crate) fn counters(&self) -> &HttpCounters {
         &self.inner.counters
+    }
+
+    pub(crate) fn lanes(&self) -> &Lanes {
+        &self.inner.lanes
+    }
+
+    pub(crate) fn bodies(&self) -> &Arc<BodyBudget> {
+        &self.inner.bodies
     }
 
     pub(crate) fn uptime_seconds(&self) -> f64 {

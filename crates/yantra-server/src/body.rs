@@ -11,39 +11,53 @@ use yantra_api::{ApiError, parse};
 
 use crate::app::App;
 use crate::failure::Failure;
+use crate::work::{BodyShare, Lane};
 
 /// How much of a body over the limit is still read, in multiples of the limit.
 const MAX_DISCARDED: usize = 4;
 /// For how long.
 const DISCARD_TIME: Duration = Duration::from_secs(1);
+/// Larger bodies are parsed where they hold up no other request.
+const PARSED_AT_ONCE: usize = 256 << 10;
 
-/// A JSON body. Unlike axum's own, its refusals are OpenAI errors that name the parameter.
+/// A JSON body, and its share of the memory for bodies, to be kept for as long as what it holds. Unlike axum's own, its
+/// refusals are OpenAI errors that name the parameter.
 #[derive(Debug)]
-pub(crate) struct JsonBody<T>(pub(crate) T);
+pub(crate) struct JsonBody<T>(pub(crate) T, pub(crate) BodyShare);
 
-impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
+impl<T: DeserializeOwned + Send + 'static> FromRequest<App> for JsonBody<T> {
     type Rejection = Failure;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, Failure> {
         check_content_type(request.headers())?;
         let config = app.config();
-        let limit = config.max_body_bytes;
-        let bytes = tokio::time::timeout(config.body_timeout, read(request.into_body(), limit))
+        let mut share = app.bodies().share();
+        let reading = read(request.into_body(), config.max_body_bytes, &mut share);
+        let bytes = tokio::time::timeout(config.body_timeout, reading)
             .await
             .map_err(|_| ApiError::timeout("the body did not arrive in time"))??;
-        Ok(Self(parse::from_slice(&bytes)?))
+        if bytes.len() <= PARSED_AT_ONCE {
+            return Ok(Self(parse::from_slice(&bytes)?, share));
+        }
+        let value = app.lanes().run(Lane::Parse, app.deadline(), move || parse::from_slice(&bytes)).await?;
+        Ok(Self(value, share))
     }
 }
 
-async fn read(mut body: Body, limit: usize) -> Result<Vec<u8>, ApiError> {
+async fn read(mut body: Body, limit: usize, share: &mut BodyShare) -> Result<Vec<u8>, ApiError> {
     let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| ApiError::invalid_request(format!("the body could not be read: {error}")))?;
         let Ok(data) = frame.into_data() else { continue };
-        if bytes.len() + data.len() > limit {
+        let refusal = if bytes.len() + data.len() > limit {
+            Err(ApiError::body_too_large(limit))
+        } else {
+            share.grow(data.len())
+        };
+        if let Err(refusal) = refusal {
             drop(bytes);
             discard(body, limit.saturating_mul(MAX_DISCARDED)).await;
-            return Err(ApiError::body_too_large(limit));
+            return Err(refusal);
         }
         bytes.extend_from_slice(&data);
     }

@@ -14,12 +14,13 @@ use yantra_text::Tokenizer;
 
 use crate::app::App;
 use crate::body::JsonBody;
-use crate::failure::Failure;
+use crate::failure::{self, Failure};
 use crate::generation::{self, Generation, Head, Outcome};
 use crate::logprobs::chat_logprobs;
-use crate::registry::ServedModel;
+use crate::registry::{ServedModel, Task};
 use crate::sse::{self, Chunks};
-use crate::tokenize::{Conversation, blocking, conversation_tokens};
+use crate::tokenize::{Conversation, conversation_tokens};
+use crate::work::Lane;
 
 /// Continues a conversation.
 #[utoipa::path(
@@ -35,23 +36,26 @@ use crate::tokenize::{Conversation, blocking, conversation_tokens};
 )]
 pub(crate) async fn chat_completions(
     State(app): State<App>,
-    JsonBody(request): JsonBody<ChatRequest>,
+    JsonBody(request, share): JsonBody<ChatRequest>,
 ) -> Result<Response, Failure> {
-    request.validate()?;
-    let params = request.generation()?;
-    let logprobs = request.logprobs()?;
-    let model = app.registry().find(&request.model)?;
-    let generator = model.generator()?;
     let deadline = app.deadline();
+    request.validate()?;
+    let logprobs = request.logprobs()?;
+    let model = app.registry().find_for(request.model.as_deref(), Task::Generate)?;
+    let generator = model.generator()?;
+    let params = request.generation(&generator.defaults)?;
     let streamed = request.stream == Some(true);
     let include_usage = request.stream_options.as_ref().is_some_and(|options| options.include_usage == Some(true));
 
+    generator.engine.check_queue().map_err(|error| failure::of_submit(error, "messages"))?;
+    let most = generator.longest_prompt(params.max_tokens);
     let prompt = {
         let model = Arc::clone(&model);
-        blocking(move || prompt_tokens(&model, &request)).await?
+        app.lanes().run(Lane::Generate, deadline, move || prompt_tokens(&model, &request, most)).await?
     };
+    drop(share);
     let submitted = generation::engine_request(&params, prompt, logprobs, false);
-    let generation = Generation::start(&generator.engine, vec![submitted], deadline)?;
+    let generation = Generation::start(&generator.engine, vec![submitted], &["messages".to_owned()], deadline)?;
     let writer = Writer {
         head: Head::new("chatcmpl", &model.id),
         tokenizer: generator.tokenizer.clone(),
@@ -67,7 +71,7 @@ pub(crate) async fn chat_completions(
     Ok(Json(writer.whole(outcome)?).into_response())
 }
 
-fn prompt_tokens(model: &ServedModel, request: &ChatRequest) -> Result<Vec<u32>, ApiError> {
+fn prompt_tokens(model: &ServedModel, request: &ChatRequest, most: usize) -> Result<Vec<u32>, ApiError> {
     let tools = request.template_tools();
     let chat = Conversation {
         messages: &request.messages,
@@ -76,7 +80,7 @@ fn prompt_tokens(model: &ServedModel, request: &ChatRequest) -> Result<Vec<u32>,
         add_generation_prompt: request.add_generation_prompt.unwrap_or(true),
         add_special_tokens: false,
     };
-    conversation_tokens(model, &chat)
+    conversation_tokens(model, &chat, Some(most))
 }
 
 /// Writes an answer, whole or in chunks.

@@ -14,12 +14,13 @@ use yantra_text::Tokenizer;
 
 use crate::app::App;
 use crate::body::JsonBody;
-use crate::failure::Failure;
+use crate::failure::{self, Failure};
 use crate::generation::{self, Answer, Answers, Generation, Head, Outcome};
 use crate::logprobs::CompletionWriter;
-use crate::registry::ServedModel;
+use crate::registry::{ServedModel, Task};
 use crate::sse::{self, Chunks};
-use crate::tokenize::{blocking, text_tokens};
+use crate::tokenize::text_tokens;
+use crate::work::Lane;
 
 /// Continues one or several texts.
 #[utoipa::path(
@@ -35,34 +36,43 @@ use crate::tokenize::{blocking, text_tokens};
 )]
 pub(crate) async fn completions(
     State(app): State<App>,
-    JsonBody(request): JsonBody<CompletionRequest>,
+    JsonBody(request, share): JsonBody<CompletionRequest>,
 ) -> Result<Response, Failure> {
+    let deadline = app.deadline();
     request.validate()?;
-    let mut params = request.generation()?;
     let logprobs = request.logprobs()?;
+    let model = app.registry().find_for(request.model.as_deref(), Task::Generate)?;
+    let generator = model.generator()?;
+    let mut params = request.generation(&generator.defaults)?;
     let n = params.n;
     params.n = request.best_of(n)?;
-    let model = app.registry().find(&request.model)?;
-    let generator = model.generator()?;
-    let deadline = app.deadline();
     let streamed = request.stream == Some(true);
     let include_usage = request.stream_options.as_ref().is_some_and(|options| options.include_usage == Some(true));
     let echo = request.echo == Some(true);
 
+    generator.engine.check_queue().map_err(|error| failure::of_submit(error, "prompt"))?;
+    let most = generator.longest_prompt(params.max_tokens);
     let prompts = {
         let model = Arc::clone(&model);
-        blocking(move || prompts_of(&model, &request)).await?
+        app.lanes().run(Lane::Generate, deadline, move || prompts_of(&model, &request, most)).await?
+    };
+    drop(share);
+    let names: Vec<String> = match prompts.as_slice() {
+        [_] => vec!["prompt".to_owned()],
+        several => (0..several.len()).map(|index| format!("prompt[{index}]")).collect(),
     };
     // Choosing the best needs log-probabilities whether they are returned or not.
     let wanted = logprobs.or((params.n > n).then_some(0));
     let submit = |prompt: &EchoedPrompt| {
         generation::engine_request(&params, prompt.tokens.clone(), wanted, echo && logprobs.is_some())
     };
-    let generation = Generation::start(&generator.engine, prompts.iter().map(submit).collect(), deadline)?;
+    let requests = prompts.iter().map(submit).collect();
+    let generation = Generation::start(&generator.engine, requests, &names, deadline)?;
     let choices = prompts.len() * n;
     let writer = Writer {
         head: Head::new("cmpl", &model.id),
         tokenizer: generator.tokenizer.clone(),
+        skip_special: params.skip_special_tokens,
         logprobs: logprobs.is_some(),
         n,
         echo,
@@ -85,10 +95,10 @@ struct EchoedPrompt {
     text: String,
 }
 
-fn prompts_of(model: &ServedModel, request: &CompletionRequest) -> Result<Vec<EchoedPrompt>, ApiError> {
+fn prompts_of(model: &ServedModel, request: &CompletionRequest, most: usize) -> Result<Vec<EchoedPrompt>, ApiError> {
     let add_special = request.add_special_tokens.unwrap_or(true);
     let from_text = |text: &String, param: &str| {
-        let tokens = text_tokens(model, text, add_special, param)?;
+        let tokens = text_tokens(model, text, add_special, Some(most), param)?;
         Ok(EchoedPrompt { tokens, text: text.clone() })
     };
     let from_tokens = |tokens: &Vec<u32>, param: String| {
@@ -101,7 +111,7 @@ fn prompts_of(model: &ServedModel, request: &CompletionRequest) -> Result<Vec<Ec
         }
         Ok(EchoedPrompt { tokens: tokens.clone(), text: model.tokenizer().decode(tokens, true) })
     };
-    match &request.prompt {
+    let prompts = match &request.prompt {
         Prompt::Text(text) => Ok(vec![from_text(text, "prompt")?]),
         Prompt::Tokens(tokens) => Ok(vec![from_tokens(tokens, "prompt".to_owned())?]),
         Prompt::Texts(texts) => {
@@ -110,6 +120,15 @@ fn prompts_of(model: &ServedModel, request: &CompletionRequest) -> Result<Vec<Ec
         Prompt::TokenLists(lists) => {
             lists.iter().enumerate().map(|(index, tokens)| from_tokens(tokens, format!("prompt[{index}]"))).collect()
         }
+    };
+    let prompts: Vec<EchoedPrompt> = prompts?;
+    // All of them before the first is submitted.
+    match prompts.iter().position(|prompt| prompt.tokens.len() > most) {
+        None => Ok(prompts),
+        Some(index) => {
+            let param = if prompts.len() == 1 { "prompt".to_owned() } else { format!("prompt[{index}]") };
+            Err(ApiError::context_length_exceeded(prompts[index].tokens.len(), most).at(param))
+        }
     }
 }
 
@@ -117,6 +136,8 @@ fn prompts_of(model: &ServedModel, request: &CompletionRequest) -> Result<Vec<Ec
 struct Writer {
     head: Head,
     tokenizer: Tokenizer,
+    /// Whether special tokens have no text in an answer.
+    skip_special: bool,
     logprobs: bool,
     /// Choices returned per prompt.
     n: usize,
@@ -150,8 +171,7 @@ impl Writer {
     }
 
     fn choice(&self, number: usize, index: usize, answer: Answer) -> CompletionChoice {
-        let mut writer = CompletionWriter::default();
-        let (mut text, mut logprobs) = self.opening(number, &mut writer);
+        let (mut writer, mut text, mut logprobs) = self.opening(number);
         text.push_str(&answer.text);
         for token in &answer.logprobs {
             writer.push(&mut logprobs, &self.tokenizer, token.id, Some(token));
@@ -166,18 +186,21 @@ impl Writer {
     }
 
     /// What a choice begins with: the prompt, if it is to be echoed.
-    fn opening(&self, number: usize, writer: &mut CompletionWriter) -> (String, CompletionLogprobs) {
+    fn opening(&self, number: usize) -> (CompletionWriter, String, CompletionLogprobs) {
         let mut logprobs = CompletionLogprobs::default();
+        let answer = self.tokenizer.stream(self.skip_special);
         if !self.echo {
-            return (String::new(), logprobs);
+            return (CompletionWriter::new(answer), String::new(), logprobs);
         }
+        let mut writer = CompletionWriter::new(self.tokenizer.stream(true).at_text_start());
         if self.logprobs {
             let tokens = self.prompts[number].tokens.iter().zip(&self.prompt_logprobs[number]);
             for (&id, token) in tokens {
                 writer.push(&mut logprobs, &self.tokenizer, id, token.as_ref());
             }
         }
-        (self.prompts[number].text.clone(), logprobs)
+        writer.go_on_with(answer);
+        (writer, self.prompts[number].text.clone(), logprobs)
     }
 
     fn completion(&self, choices: Vec<CompletionChoice>, usage: Option<Usage>) -> Completion {
@@ -200,13 +223,9 @@ impl Writer {
         finish_reason: Option<FinishReason>,
     ) -> Option<Completion> {
         let choice = number * self.n + index;
-        let (mut writer, (mut opened, mut logprobs)) = match self.begun[choice].take() {
-            Some(writer) => (writer, (String::new(), CompletionLogprobs::default())),
-            None => {
-                let mut writer = CompletionWriter::default();
-                let opening = self.opening(number, &mut writer);
-                (writer, opening)
-            }
+        let (mut writer, mut opened, mut logprobs) = match self.begun[choice].take() {
+            Some(writer) => (writer, String::new(), CompletionLogprobs::default()),
+            None => self.opening(number),
         };
         opened.push_str(text);
         if let Some(token) = token {

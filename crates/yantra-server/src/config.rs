@@ -15,6 +15,8 @@ pub struct RawServerConfig {
     pub port: u16,
     /// Keys of which a client must send one; none: no key is needed.
     pub api_keys: Vec<String>,
+    /// Whether to listen without keys where other machines can reach the server.
+    pub allow_no_auth: bool,
     /// Whether `/health` and `/ready` need no key.
     pub public_health: bool,
     /// Whether `/metrics` needs no key.
@@ -23,6 +25,8 @@ pub struct RawServerConfig {
     pub cors_origins: Vec<String>,
     /// Largest request body, in bytes.
     pub max_body_bytes: usize,
+    /// Bytes of request bodies held at the same time, over all requests; more is answered with 429.
+    pub max_body_bytes_total: usize,
     /// Connections served at the same time.
     pub max_connections: usize,
     /// Seconds a client may take to send a request's headers; also how long an idle connection is kept.
@@ -45,10 +49,12 @@ impl Default for RawServerConfig {
             host: "127.0.0.1".to_owned(),
             port: 8080,
             api_keys: Vec::new(),
+            allow_no_auth: false,
             public_health: true,
             public_metrics: true,
             cors_origins: Vec::new(),
             max_body_bytes: 10 << 20,
+            max_body_bytes_total: 256 << 20,
             max_connections: 1024,
             header_timeout_s: 30.0,
             body_timeout_s: 30.0,
@@ -88,6 +94,7 @@ pub struct ServerConfig {
     pub(crate) public_metrics: bool,
     pub(crate) cors_origins: CorsOrigins,
     pub(crate) max_body_bytes: usize,
+    pub(crate) max_body_bytes_total: usize,
     pub(crate) max_connections: usize,
     pub(crate) header_timeout: Duration,
     pub(crate) body_timeout: Duration,
@@ -108,6 +115,7 @@ impl Default for ServerConfig {
             public_metrics: raw.public_metrics,
             cors_origins: CorsOrigins::None,
             max_body_bytes: raw.max_body_bytes,
+            max_body_bytes_total: raw.max_body_bytes_total,
             max_connections: raw.max_connections,
             header_timeout: Duration::from_secs_f64(raw.header_timeout_s),
             body_timeout: Duration::from_secs_f64(raw.body_timeout_s),
@@ -131,9 +139,18 @@ impl TryFrom<RawServerConfig> for ServerConfig {
         {
             return fail("api_keys", format!("key {index} is empty or holds other than printable ASCII characters"));
         }
+        if raw.api_keys.is_empty() && !raw.allow_no_auth && !is_loopback(&raw.host) {
+            let host = &raw.host;
+            let message = format!(
+                "'{host}' given without API keys, which would let every machine that reaches it use the models: give \
+                 keys, or an address of this machine only, or --allow-no-auth (allow_no_auth = true) where something else guards it"
+            );
+            return fail("host", message);
+        }
         Ok(Self {
             cors_origins: cors_origins(&raw.cors_origins)?,
             max_body_bytes: count("max_body_bytes", raw.max_body_bytes, 1024, 1 << 30)?,
+            max_body_bytes_total: count("max_body_bytes_total", raw.max_body_bytes_total, raw.max_body_bytes, 1 << 40)?,
             max_connections: count("max_connections", raw.max_connections, 1, 1 << 20)?,
             header_timeout: seconds("header_timeout_s", raw.header_timeout_s, 0.05)?,
             body_timeout: seconds("body_timeout_s", raw.body_timeout_s, 0.05)?,
@@ -158,6 +175,15 @@ impl ServerConfig {
             true => format!("[{}]:{}", self.host, self.port),
             false => format!("{}:{}", self.host, self.port),
         }
+    }
+}
+
+/// Whether only this machine can reach the address.
+fn is_loopback(host: &str) -> bool {
+    let bare = host.trim().trim_start_matches('[').trim_end_matches(']');
+    match bare.parse::<std::net::IpAddr>() {
+        Ok(address) => address.to_canonical().is_loopback(),
+        Err(_) => bare.eq_ignore_ascii_case("localhost"),
     }
 }
 
@@ -225,6 +251,15 @@ mod tests {
         check("cors_origins = [\"example.org\"]", "'example.org' given");
         check("cors_origins = [\"*\"]", "ok");
         check("host = \" \"", "'host'");
+        check("max_body_bytes_total = 1024", "'max_body_bytes_total': 1024 given, 10485760 to");
+        for host in ["0.0.0.0", "::", "192.168.1.5", "example.org", "[::]"] {
+            check(&format!("host = \"{host}\""), "without API keys");
+            check(&format!("host = \"{host}\"\napi_keys = [\"secret-key\"]"), "ok");
+            check(&format!("host = \"{host}\"\nallow_no_auth = true"), "ok");
+        }
+        for host in ["127.0.0.1", "127.1.2.3", "::1", "[::1]", "localhost", "::ffff:127.0.0.1"] {
+            check(&format!("host = \"{host}\""), "ok");
+        }
     }
 
     #[test]

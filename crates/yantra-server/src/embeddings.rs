@@ -1,61 +1,86 @@
 //! `/v1/embeddings`.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
+use tokio::sync::oneshot;
+use tokio::time::timeout_at;
 use yantra_api::{
     ApiError, Embedding, EmbeddingRequest, EmbeddingResponse, EmbeddingUsage, EmbeddingValue, ErrorBody, Prompt,
 };
+use yantra_engine::{EmbedError, EmbedSink};
 
 use crate::app::App;
 use crate::body::JsonBody;
-use crate::failure::Failure;
-use crate::registry::{Embedder, ServedModel};
-use crate::tokenize::{blocking, text_tokens};
+use crate::failure::{self, Failure};
+use crate::registry::{Embedder, ServedModel, Task};
+use crate::tokenize::text_tokens;
+use crate::work::Lane;
 
 /// Embeds one or several texts.
 #[utoipa::path(
     post, path = "/v1/embeddings", tag = "Embeddings", request_body = EmbeddingRequest,
     responses((status = 200, body = EmbeddingResponse), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 404, body = ErrorBody), (status = 408, body = ErrorBody), (status = 503, body = ErrorBody))
+        (status = 404, body = ErrorBody), (status = 408, body = ErrorBody), (status = 413, body = ErrorBody),
+        (status = 429, description = "Too many requests wait; see `Retry-After`", body = ErrorBody),
+        (status = 500, body = ErrorBody), (status = 503, body = ErrorBody))
 )]
 pub(crate) async fn embeddings(
     State(app): State<App>,
-    JsonBody(request): JsonBody<EmbeddingRequest>,
+    JsonBody(request, _share): JsonBody<EmbeddingRequest>,
 ) -> Result<Json<EmbeddingResponse>, Failure> {
+    let deadline = app.deadline();
     request.validate()?;
-    let model = app.registry().find(&request.model)?;
-    let width = model.embedder()?.dimensions;
-    let dimensions = request.dimensions(width)?;
+    let model = app.registry().find_for(request.model.as_deref(), Task::Embed)?;
+    let embedder = model.embedder()?;
+    let dimensions = request.dimensions(embedder.handle.dimensions())?;
     let format = request.encoding_format.unwrap_or_default();
-    let work = blocking(move || {
-        let embedder = model.embedder()?;
-        let inputs = input_tokens(&model, embedder, &request.input)?;
-        let tokens = inputs.iter().map(Vec::len).sum();
-        let vectors = embedder.embed.embed(inputs).map_err(|error| {
-            tracing::error!(error, "embedding failed");
-            ApiError::internal(format!("the model failed: {error}"))
-        })?;
-        let data = vectors.into_iter().enumerate().map(|(index, vector)| Embedding {
-            object: "embedding".to_owned(),
-            index,
-            embedding: EmbeddingValue::new(shorten(vector, dimensions), format),
-        });
-        Ok(EmbeddingResponse {
-            object: "list".to_owned(),
-            data: data.collect(),
-            model: model.id.clone(),
-            usage: EmbeddingUsage { prompt_tokens: tokens, total_tokens: tokens },
-        })
+    embedder.handle.check_queue().map_err(failure::of_embed)?;
+    let inputs = {
+        let model = Arc::clone(&model);
+        let read = move || input_tokens(&model, model.embedder()?, &request.input);
+        app.lanes().run(Lane::Embed, deadline, read).await?
+    };
+    let tokens = inputs.iter().map(Vec::len).sum();
+    let (sender, answer) = oneshot::channel();
+    // Dropping `answer`, as when the client goes away, takes the request out of the queue.
+    embedder.handle.submit(inputs, Box::new(Sink(sender))).map_err(failure::of_embed)?;
+    let vectors = timeout_at(deadline, answer)
+        .await
+        .map_err(|_| ApiError::timeout("the embeddings were not ready in time and have been cancelled"))?
+        .unwrap_or(Err(EmbedError::Stopped))
+        .map_err(failure::of_embed)?;
+    let data = vectors.into_iter().enumerate().map(|(index, vector)| Embedding {
+        object: "embedding".to_owned(),
+        index,
+        embedding: EmbeddingValue::new(shorten(vector, dimensions), format),
     });
-    let timeout = app.config().request_timeout;
-    let response = tokio::time::timeout(timeout, work).await.map_err(|_| {
-        ApiError::timeout(format!("the embeddings were not ready within {} s", timeout.as_secs_f64()))
-    })??;
-    Ok(Json(response))
+    Ok(Json(EmbeddingResponse {
+        object: "list".to_owned(),
+        data: data.collect(),
+        model: model.id.clone(),
+        usage: EmbeddingUsage { prompt_tokens: tokens, total_tokens: tokens },
+    }))
+}
+
+/// Carries the vectors from the embedding thread to the response, for as long as that waits.
+struct Sink(oneshot::Sender<Result<Vec<Vec<f32>>, EmbedError>>);
+
+impl EmbedSink for Sink {
+    fn is_wanted(&self) -> bool {
+        !self.0.is_closed()
+    }
+
+    fn finish(self: Box<Self>, answer: Result<Vec<Vec<f32>>, EmbedError>) {
+        // A client that went away meanwhile is no error.
+        let _ = self.0.send(answer);
+    }
 }
 
 fn input_tokens(model: &ServedModel, embedder: &Embedder, input: &Prompt) -> Result<Vec<Vec<u32>>, ApiError> {
-    let text = |text: &String, param: &str| text_tokens(model, text, true, param);
+    let most = embedder.handle.context_length();
+    let text = |text: &String, param: &str| text_tokens(model, text, true, Some(most), param);
     let inputs = match input {
         Prompt::Text(one) => vec![text(one, "input")?],
         Prompt::Texts(texts) => {
@@ -71,8 +96,8 @@ fn input_tokens(model: &ServedModel, embedder: &Embedder, input: &Prompt) -> Res
         if tokens.is_empty() {
             return Err(ApiError::invalid_param(param, "no tokens given, at least 1 expected"));
         }
-        if tokens.len() > embedder.max_tokens {
-            return Err(ApiError::context_length_exceeded(tokens.len(), embedder.max_tokens).at(param));
+        if tokens.len() > most {
+            return Err(ApiError::context_length_exceeded(tokens.len(), most).at(param));
         }
         if let Some(token) = tokens.iter().find(|&&token| token as usize >= vocab_size) {
             return Err(ApiError::invalid_param(

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use yantra_api::ApiError;
-use yantra_engine::{EngineError, SubmitError};
+use yantra_engine::{EmbedError, EngineError, SubmitError};
 use yantra_text::TextError;
 
 /// An [`ApiError`] as a response.
@@ -31,13 +31,14 @@ impl IntoResponse for Failure {
     }
 }
 
-/// Why an engine did not take a request.
-pub(crate) fn of_submit(error: SubmitError) -> ApiError {
+/// Why an engine did not take a request; `prompt` is what the API calls its prompt.
+pub(crate) fn of_submit(error: SubmitError, prompt: &str) -> ApiError {
     match error {
         SubmitError::QueueFull { retry_after, .. } => {
             ApiError::overloaded(error.to_string(), retry_after.as_secs().max(1))
         }
-        SubmitError::PromptTooLong { tokens, limit } => ApiError::context_length_exceeded(tokens, limit),
+        SubmitError::PromptTooLong { tokens, limit } => ApiError::context_length_exceeded(tokens, limit).at(prompt),
+        SubmitError::Invalid { field: "prompt", message } => ApiError::invalid_param(prompt, message),
         SubmitError::Invalid { field, message } => ApiError::invalid_param(wire_name(field), message),
         SubmitError::ShuttingDown => ApiError::shutting_down(),
     }
@@ -49,6 +50,20 @@ pub(crate) fn of_engine(error: &EngineError) -> ApiError {
         EngineError::ShutDown => ApiError::shutting_down(),
         error => {
             tracing::error!(%error, "the engine failed a request");
+            ApiError::internal(format!("the model failed: {error}"))
+        }
+    }
+}
+
+/// Why texts were not embedded.
+pub(crate) fn of_embed(error: EmbedError) -> ApiError {
+    match error {
+        EmbedError::Overloaded { retry_after, .. } => {
+            ApiError::overloaded(error.to_string(), retry_after.as_secs().max(1))
+        }
+        EmbedError::Stopped => ApiError::shutting_down(),
+        error => {
+            tracing::error!(%error, "embedding failed");
             ApiError::internal(format!("the model failed: {error}"))
         }
     }

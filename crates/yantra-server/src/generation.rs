@@ -22,15 +22,22 @@ pub(crate) struct Generation {
 }
 
 impl Generation {
-    /// Submits all requests, or none.
-    pub(crate) fn start(engine: &EngineHandle, requests: Vec<Request>, deadline: Instant) -> Result<Self, ApiError> {
+    /// Submits all requests, or none; `prompts` are what the API calls their prompts.
+    pub(crate) fn start(
+        engine: &EngineHandle,
+        requests: Vec<Request>,
+        prompts: &[String],
+        deadline: Instant,
+    ) -> Result<Self, ApiError> {
         let (sender, events) = unbounded_channel();
         // Dropping it on an error below cancels those already submitted.
         let mut generation = Self { engine: engine.clone(), events, open: Vec::new(), deadline };
         for (number, request) in requests.into_iter().enumerate() {
             let sender = sender.clone();
             let sink = move |event| sender.send((number, event)).is_ok();
-            let id = engine.submit(request, Box::new(sink)).map_err(failure::of_submit)?;
+            let prompt = prompts.get(number).map_or("prompt", String::as_str);
+            let refused = |error| failure::of_submit(error, prompt);
+            let id = engine.submit(request, Box::new(sink)).map_err(refused)?;
             generation.open.push(Some(id));
         }
         Ok(generation)

@@ -40,9 +40,12 @@ mod sse;
 mod stats;
 mod timed_io;
 mod tokenize;
+mod work;
+
+pub use yantra_api::SamplingDefaults;
 
 pub use config::{ConfigError, RawServerConfig, ServerConfig};
 pub use openapi::openapi_json;
-pub use registry::{Embed, Embedder, Generator, ModelFacts, ModelKind, Registry, RegistryError, ServedModel};
+pub use registry::{Embedder, Generator, ModelFacts, ModelKind, Registry, RegistryError, ServedModel};
 pub use server::{ServeError, Server, ServerBuilder};
 pub use shutdown::Shutdown;

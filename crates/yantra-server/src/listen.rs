@@ -22,7 +22,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tower::Service;
 use yantra_api::ApiError;
 use yantra_engine::EngineHandle;
@@ -137,12 +137,17 @@ async fn pause_after(error: &io::Error) {
 /// Lets running requests finish, cancels what has not by the deadline, or everything at once when told to.
 async fn drain(app: &App, mut connections: JoinSet<()>) -> bool {
     let deadline = app.config().drain_timeout;
-    tracing::info!(connections = connections.len(), deadline_s = deadline.as_secs_f64(), "draining");
     let mut stage = app.stage();
+    if *stage.borrow() < Stage::Stopped {
+        tracing::info!(connections = connections.len(), deadline_s = deadline.as_secs_f64(), "draining");
+    }
     let finished = tokio::select! {
         finished = async {
+            let until = Instant::now() + deadline;
             let finished = drain_engines(app, deadline).await;
-            finished & timeout(LAST_WORDS, join_all(&mut connections)).await.is_ok()
+            // Embeddings run on, in the time that is left.
+            let left = until.saturating_duration_since(Instant::now()) + LAST_WORDS;
+            finished & timeout(left, join_all(&mut connections)).await.is_ok()
         } => finished,
         () = reached(&mut stage, Stage::Stopped) => false,
     };

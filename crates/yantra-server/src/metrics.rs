@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use axum::extract::State;
 use axum::http::{HeaderName, header};
 use yantra_api::LoadState;
-use yantra_engine::{EngineStats, HistogramSnapshot};
+use yantra_engine::{EmbedderStats, EngineStats, HistogramSnapshot};
 
 use crate::app::App;
 use crate::registry::ModelKind;
@@ -37,14 +37,15 @@ fn render(app: &App) -> String {
         page.sample("yantra_model_ready", &[("model_name", &model.model)], ready);
     }
     let models = app.registry().all_ready();
-    let engines: Vec<(&str, EngineStats)> = models
-        .iter()
-        .filter_map(|model| match &model.kind {
-            ModelKind::Generate(generator) => Some((model.id.as_str(), generator.engine.stats())),
-            ModelKind::Embed(_) => None,
-        })
-        .collect();
-    page.engines(&engines);
+    let (mut engines, mut embedders) = (Vec::new(), Vec::new());
+    for model in &models {
+        match &model.kind {
+            ModelKind::Generate(generator) => engines.push((model.id.as_str(), generator.engine.stats())),
+            ModelKind::Embed(embedder) => embedders.push((model.id.as_str(), embedder.handle.stats())),
+        }
+    }
+    page.models(FIGURES, DISTRIBUTIONS, &engines);
+    page.models(EMBEDDER_FIGURES, EMBEDDER_DISTRIBUTIONS, &embedders);
     page.text
 }
 
@@ -62,13 +63,13 @@ fn http(app: &App, page: &mut Page) {
     page.sample("yantra_http_connections_refused_total", &[], counters.connections_refused.load(Relaxed));
 }
 
-/// One figure of an engine: name, type, help, value.
-type Figure = (&'static str, &'static str, &'static str, fn(&EngineStats) -> f64);
+/// One figure of a model: name, type, help, value.
+type Figure<S> = (&'static str, &'static str, &'static str, fn(&S) -> f64);
 
-/// One histogram of an engine: name, help, value.
-type Distribution = (&'static str, &'static str, fn(&EngineStats) -> &HistogramSnapshot);
+/// One histogram of a model: name, help, value.
+type Distribution<S> = (&'static str, &'static str, fn(&S) -> &HistogramSnapshot);
 
-const FIGURES: &[Figure] = &[
+const FIGURES: &[Figure<EngineStats>] = &[
     ("yantra_num_requests_waiting", "gauge", "Sequences waiting to run.", |s| s.waiting_sequences as f64),
     ("yantra_num_requests_queued", "gauge", "Requests that have not begun.", |s| s.queued_requests as f64),
     ("yantra_num_requests_running", "gauge", "Sequences in the batch.", |s| s.running_sequences as f64),
@@ -100,12 +101,42 @@ const FIGURES: &[Figure] = &[
     ("yantra_requests_failed_total", "counter", "Requests that failed.", |s| s.requests_failed as f64),
 ];
 
-const DISTRIBUTIONS: &[Distribution] = &[
+const DISTRIBUTIONS: &[Distribution<EngineStats>] = &[
     ("yantra_request_queue_time_seconds", "From submission to the first step.", |s| &s.queue_seconds),
     ("yantra_time_to_first_token_seconds", "From submission to the first token.", |s| &s.time_to_first_token_seconds),
     ("yantra_inter_token_latency_seconds", "Between consecutive tokens.", |s| &s.inter_token_seconds),
     ("yantra_e2e_request_latency_seconds", "From submission to the end.", |s| &s.request_seconds),
     ("yantra_iteration_tokens", "Tokens computed per step.", |s| &s.step_tokens),
+];
+
+const EMBEDDER_FIGURES: &[Figure<EmbedderStats>] = &[
+    ("yantra_embedding_requests_queued", "gauge", "Embedding requests that have not begun.", |s| {
+        s.queued_requests as f64
+    }),
+    ("yantra_embedding_requests_running", "gauge", "Embedding requests being computed.", |s| s.running_requests as f64),
+    ("yantra_embedding_tokens_total", "counter", "Tokens embedded.", |s| s.tokens as f64),
+    ("yantra_embedding_busy_seconds_total", "counter", "Time spent embedding.", |s| s.busy_seconds),
+    ("yantra_embedding_requests_accepted_total", "counter", "Embedding requests taken in.", |s| {
+        s.requests_accepted as f64
+    }),
+    ("yantra_embedding_requests_refused_total", "counter", "Embedding requests refused.", |s| {
+        s.requests_refused as f64
+    }),
+    ("yantra_embedding_requests_completed_total", "counter", "Embedding requests answered.", |s| {
+        s.requests_completed as f64
+    }),
+    ("yantra_embedding_requests_cancelled_total", "counter", "Embedding requests nobody waited for.", |s| {
+        s.requests_cancelled as f64
+    }),
+    ("yantra_embedding_requests_failed_total", "counter", "Embedding requests that failed.", |s| {
+        s.requests_failed as f64
+    }),
+];
+
+const EMBEDDER_DISTRIBUTIONS: &[Distribution<EmbedderStats>] = &[
+    ("yantra_embedding_queue_time_seconds", "From submission to the first computation.", |s| &s.queue_seconds),
+    ("yantra_embedding_request_latency_seconds", "From submission to the answer.", |s| &s.request_seconds),
+    ("yantra_embedding_iteration_tokens", "Tokens computed at once.", |s| &s.step_tokens),
 ];
 
 #[derive(Debug, Default)]
@@ -114,16 +145,16 @@ struct Page {
 }
 
 impl Page {
-    fn engines(&mut self, engines: &[(&str, EngineStats)]) {
-        for (name, kind, help, value) in FIGURES {
+    fn models<S>(&mut self, figures: &[Figure<S>], distributions: &[Distribution<S>], models: &[(&str, S)]) {
+        for (name, kind, help, value) in figures {
             self.family(name, kind, help);
-            for (model, stats) in engines {
+            for (model, stats) in models {
                 self.sample(name, &[("model_name", model)], value(stats));
             }
         }
-        for (name, help, value) in DISTRIBUTIONS {
+        for (name, help, value) in distributions {
             self.family(name, "histogram", help);
-            for (model, stats) in engines {
+            for (model, stats) in models {
                 self.histogram(name, model, value(stats));
             }
         }

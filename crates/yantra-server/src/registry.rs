@@ -1,10 +1,9 @@
 //! The models a server serves: by name and alias, from the moment their loading begins.
 
-use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use yantra_api::{ApiError, LoadState, ModelLoad};
-use yantra_engine::EngineHandle;
+use yantra_api::{ApiError, LoadState, ModelLoad, SamplingDefaults};
+use yantra_engine::{EmbedderHandle, EngineHandle};
 use yantra_text::{ChatTemplate, Tokenizer};
 
 /// Seconds after which a client of a loading model should try again.
@@ -58,36 +57,39 @@ pub struct Generator {
     pub tokenizer: Tokenizer,
     /// Its chat template; without one it can not chat.
     pub template: Option<ChatTemplate>,
+    /// Sampling where a request says nothing.
+    pub defaults: SamplingDefaults,
 }
 
 /// What embedding takes.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Embedder {
-    /// Tokens to vectors.
-    pub embed: Arc<dyn Embed>,
+    /// The running model.
+    pub handle: EmbedderHandle,
     /// Its tokeniser.
     pub tokenizer: Tokenizer,
-    /// Most tokens of an input.
-    pub max_tokens: usize,
-    /// Numbers in a vector.
-    pub dimensions: usize,
 }
 
-/// Turns tokens into vectors.
-pub trait Embed: Send + Sync {
-    /// One vector of length 1 per input, in order. Blocks until they are computed.
-    ///
-    /// # Errors
-    /// Whatever went wrong, for people.
-    fn embed(&self, inputs: Vec<Vec<u32>>) -> Result<Vec<Vec<f32>>, String>;
+/// What a request wants of a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Task {
+    Generate,
+    Embed,
 }
 
-impl fmt::Debug for Embedder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Embedder")
-            .field("max_tokens", &self.max_tokens)
-            .field("dimensions", &self.dimensions)
-            .finish_non_exhaustive()
+impl ModelKind {
+    fn does(&self, task: Task) -> bool {
+        match self {
+            Self::Generate(_) => task == Task::Generate,
+            Self::Embed(_) => task == Task::Embed,
+        }
+    }
+}
+
+impl Generator {
+    /// The longest prompt, in tokens, that leaves room for an answer.
+    pub(crate) fn longest_prompt(&self, max_tokens: Option<usize>) -> usize {
+        self.engine.context_limit().saturating_sub(usize::from(max_tokens != Some(0)))
     }
 }
 
@@ -96,7 +98,7 @@ impl ServedModel {
     pub(crate) fn context(&self) -> usize {
         match &self.kind {
             ModelKind::Generate(generator) => generator.engine.context_limit(),
-            ModelKind::Embed(embedder) => embedder.max_tokens,
+            ModelKind::Embed(embedder) => embedder.handle.context_length(),
         }
     }
 
@@ -228,10 +230,30 @@ impl Registry {
         let names: Vec<String> = self.read(|entries| entries.iter().map(|entry| entry.id.clone()).collect());
         match names.as_slice() {
             [only] => self.find(only),
-            names => {
-                let message = format!("needed when not exactly one model is served; available: {}", names.join(", "));
-                Err(ApiError::invalid_param("model", message).with_code("missing_parameter"))
-            }
+            names => Err(needed(names)),
+        }
+    }
+
+    /// The model of this name; without a name the only one that does this.
+    pub(crate) fn find_for(&self, name: Option<&str>, task: Task) -> Result<Arc<ServedModel>, ApiError> {
+        if let Some(name) = name {
+            return self.find(name);
+        }
+        // What a model does is known once it is loaded.
+        let can = |entry: &&Entry| match &entry.state {
+            State::Ready(model) => model.kind.does(task),
+            State::Loading { .. } | State::Failed { .. } => true,
+        };
+        let (names, loading) = self.read(|entries| {
+            let candidates: Vec<&Entry> = entries.iter().filter(can).collect();
+            let loading = candidates.iter().find(|entry| matches!(entry.state, State::Loading { .. }));
+            let names: Vec<String> = candidates.iter().map(|entry| entry.id.clone()).collect();
+            (names, loading.map(|entry| entry.id.clone()))
+        });
+        match (names.as_slice(), loading) {
+            ([only], _) => self.find(only),
+            (_, Some(loading)) => Err(ApiError::model_loading(&loading, LOADING_RETRY_S)),
+            (names, None) => Err(needed(names)),
         }
     }
 
@@ -277,6 +299,15 @@ impl Registry {
     fn read<T>(&self, f: impl FnOnce(&[Entry]) -> T) -> T {
         f(&self.entries.read().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// Which model is meant must be said.
+fn needed(names: &[String]) -> ApiError {
+    let message = match names {
+        [] => "no model that is served does this".to_owned(),
+        names => format!("needed when not exactly one model could be meant; available: {}", names.join(", ")),
+    };
+    ApiError::invalid_param("model", message).with_code("missing_parameter")
 }
 
 fn load_of(entry: &Entry) -> ModelLoad {

@@ -9,8 +9,8 @@ use axum::response::Sse;
 use axum::response::sse::Event;
 use futures_util::stream::{self, Stream};
 use tokio::time::{Interval, MissedTickBehavior, interval};
-use yantra_api::{EngineStatsResponse, LatencySummary, ModelStats};
-use yantra_engine::{EngineHandle, HistogramSnapshot};
+use yantra_api::{EmbedderStats, EngineStatsResponse, LatencySummary, ModelStats};
+use yantra_engine::{EmbedderHandle, EngineHandle, HistogramSnapshot};
 
 use crate::app::App;
 use crate::registry::ModelKind;
@@ -47,14 +47,18 @@ async fn next_event(app: App, mut ticks: Interval) -> Option<(Result<Event, Infa
 
 fn snapshot(app: &App) -> EngineStatsResponse {
     let models = app.registry().all_ready();
-    let models = models.iter().filter_map(|model| match &model.kind {
-        ModelKind::Generate(generator) => Some(model_stats(&model.id, &generator.engine)),
-        ModelKind::Embed(_) => None,
-    });
+    let (mut generating, mut embedders) = (Vec::new(), Vec::new());
+    for model in &models {
+        match &model.kind {
+            ModelKind::Generate(generator) => generating.push(model_stats(&model.id, &generator.engine)),
+            ModelKind::Embed(embedder) => embedders.push(embedder_stats(&model.id, &embedder.handle)),
+        }
+    }
     EngineStatsResponse {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         uptime_seconds: app.uptime_seconds(),
-        models: models.collect(),
+        models: generating,
+        embedders,
     }
 }
 
@@ -85,6 +89,24 @@ fn model_stats(id: &str, engine: &EngineHandle) -> ModelStats {
         queue_ms: summary(&stats.queue_seconds),
         time_to_first_token_ms: summary(&stats.time_to_first_token_seconds),
         inter_token_ms: summary(&stats.inter_token_seconds),
+        end_to_end_ms: summary(&stats.request_seconds),
+    }
+}
+
+fn embedder_stats(id: &str, embedder: &EmbedderHandle) -> EmbedderStats {
+    let stats = embedder.stats();
+    EmbedderStats {
+        id: id.to_owned(),
+        running: stats.running_requests,
+        queued_requests: stats.queued_requests,
+        requests_accepted_total: stats.requests_accepted,
+        requests_refused_total: stats.requests_refused,
+        requests_completed_total: stats.requests_completed,
+        requests_cancelled_total: stats.requests_cancelled,
+        requests_failed_total: stats.requests_failed,
+        tokens_total: stats.tokens,
+        busy_seconds_total: stats.busy_seconds,
+        queue_ms: summary(&stats.queue_seconds),
         end_to_end_ms: summary(&stats.request_seconds),
     }
 }

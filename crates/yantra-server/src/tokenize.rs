@@ -9,12 +9,13 @@ use yantra_api::{
     ApiError, ChatMessage, DetokenizeRequest, DetokenizeResponse, ErrorBody, TokenizeRequest, TokenizeResponse,
     template_messages,
 };
-use yantra_text::{ChatInput, EncodeOptions};
+use yantra_text::{ChatInput, EncodeOptions, Tokenizer};
 
 use crate::app::App;
 use crate::body::JsonBody;
 use crate::failure::{self, Failure};
 use crate::registry::ServedModel;
+use crate::work::Lane;
 
 /// A conversation to render, and how.
 pub(crate) struct Conversation<'a> {
@@ -25,8 +26,13 @@ pub(crate) struct Conversation<'a> {
     pub(crate) add_special_tokens: bool,
 }
 
-/// A conversation's tokens, by the model's chat template.
-pub(crate) fn conversation_tokens(model: &ServedModel, chat: &Conversation<'_>) -> Result<Vec<u32>, ApiError> {
+/// A conversation's tokens, by the model's chat template. With `most`, a conversation that can not fit into so many
+/// tokens is refused before it is tokenised; one that just does not is returned.
+pub(crate) fn conversation_tokens(
+    model: &ServedModel,
+    chat: &Conversation<'_>,
+    most: Option<usize>,
+) -> Result<Vec<u32>, ApiError> {
     let generator = model.generator()?;
     let Some(template) = &generator.template else {
         let message = format!("'{}' has no chat template; use /v1/completions", model.id);
@@ -45,32 +51,31 @@ pub(crate) fn conversation_tokens(model: &ServedModel, chat: &Conversation<'_>) 
         extra: chat.template_variables.unwrap_or(&none),
     };
     let prompt = template.render(&input).map_err(|error| failure::of_text(&error, "messages"))?;
+    check_length(&generator.tokenizer, &prompt, most, "messages")?;
     let options = EncodeOptions { add_special: chat.add_special_tokens, parse_special: true };
     generator.tokenizer.encode(&prompt, options).map_err(|error| failure::of_text(&error, "messages"))
 }
 
-/// A text's tokens.
+/// Refuses a text that has more than `most` tokens however it is cut.
+fn check_length(tokenizer: &Tokenizer, text: &str, most: Option<usize>, param: &str) -> Result<(), ApiError> {
+    let least = tokenizer.min_tokens(text);
+    match most {
+        Some(most) if least > most => Err(ApiError::context_length_certainly_exceeded(least, most).at(param)),
+        _ => Ok(()),
+    }
+}
+
+/// A text's tokens; `most` as in [`conversation_tokens`].
 pub(crate) fn text_tokens(
     model: &ServedModel,
     text: &str,
     add_special_tokens: bool,
+    most: Option<usize>,
     param: &str,
 ) -> Result<Vec<u32>, ApiError> {
+    check_length(model.tokenizer(), text, most, param)?;
     let options = EncodeOptions { add_special: add_special_tokens, parse_special: false };
     model.tokenizer().encode(text, options).map_err(|error| failure::of_text(&error, param))
-}
-
-/// Runs what may take long (a long text, a slow template) where it blocks no other request.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
-) -> Result<T, ApiError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => {
-            tracing::error!(%error, "a request's work ended in a panic");
-            Err(ApiError::internal("the request could not be worked on"))
-        }
-    }
 }
 
 /// The tokens of a text or a conversation.
@@ -80,10 +85,10 @@ pub(crate) async fn blocking<T: Send + 'static>(
 )]
 pub(crate) async fn tokenize(
     State(app): State<App>,
-    JsonBody(request): JsonBody<TokenizeRequest>,
+    JsonBody(request, _share): JsonBody<TokenizeRequest>,
 ) -> Result<Json<TokenizeResponse>, Failure> {
     let model = app.registry().find_or_only(request.model.as_deref())?;
-    let response = blocking(move || {
+    let response = app.lanes().run(Lane::Generate, app.deadline(), move || {
         let tokens = tokens_of(&model, &request)?;
         let tokenizer = model.tokenizer();
         let text = |&id: &u32| tokenizer.token_text(id).unwrap_or_default();
@@ -105,7 +110,7 @@ fn tokens_of(model: &Arc<ServedModel>, request: &TokenizeRequest) -> Result<Vec<
                     return Err(ApiError::invalid_param(name, "given without 'messages'"));
                 }
             }
-            text_tokens(model, text, request.add_special_tokens.unwrap_or(true), "prompt")
+            text_tokens(model, text, request.add_special_tokens.unwrap_or(true), None, "prompt")
         }
         (None, Some(messages)) => {
             let tools = request.tools.clone().filter(|tools| !tools.is_empty()).map(Value::Array);
@@ -116,7 +121,7 @@ fn tokens_of(model: &Arc<ServedModel>, request: &TokenizeRequest) -> Result<Vec<
                 add_generation_prompt: request.add_generation_prompt.unwrap_or(true),
                 add_special_tokens: request.add_special_tokens.unwrap_or(false),
             };
-            conversation_tokens(model, &chat)
+            conversation_tokens(model, &chat, None)
         }
         _ => Err(ApiError::invalid_param("prompt", "exactly one of 'prompt' and 'messages' expected")),
     }
@@ -129,7 +134,7 @@ fn tokens_of(model: &Arc<ServedModel>, request: &TokenizeRequest) -> Result<Vec<
 )]
 pub(crate) async fn detokenize(
     State(app): State<App>,
-    JsonBody(request): JsonBody<DetokenizeRequest>,
+    JsonBody(request, _share): JsonBody<DetokenizeRequest>,
 ) -> Result<Json<DetokenizeResponse>, Failure> {
     let model = app.registry().find_or_only(request.model.as_deref())?;
     let size = model.tokenizer().vocab_size();
@@ -138,6 +143,7 @@ pub(crate) async fn detokenize(
         let message = format!("token {given} given, 0 to {} expected", size.saturating_sub(1));
         return Err(ApiError::invalid_param(format!("tokens[{index}]"), message).into());
     }
-    let prompt = blocking(move || Ok(model.tokenizer().decode(&request.tokens, false))).await?;
+    let decode = move || Ok(model.tokenizer().decode(&request.tokens, false));
+    let prompt = app.lanes().run(Lane::Generate, app.deadline(), decode).await?;
     Ok(Json(DetokenizeResponse { prompt }))
 }

@@ -69,6 +69,14 @@ impl Bpe {
         })
     }
 
+    /// The most bytes of a text that a token can stand for; `None` where bytes may vanish.
+    pub(crate) fn longest_token(&self, vocab: &Vocab) -> Option<usize> {
+        if self.unknown.is_none() && self.byte_tokens.contains(&Symbol::NONE) {
+            return None;
+        }
+        Some(if self.byte_level { vocab.max_piece_bytes() } else { vocab.max_text_bytes() })
+    }
+
     /// Appends the tokens of `text`, which holds no special tokens.
     pub(crate) fn encode(&self, vocab: &Vocab, text: &str, out: &mut Vec<u32>) {
         let escaped;

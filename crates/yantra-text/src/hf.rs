@@ -121,6 +121,18 @@ impl HuggingFace {
         Ok(self.special.get_or_init(|| special))
     }
 
+    /// Whether every byte of a text is in some token: byte-level, nothing rewritten, nothing removed or swallowed.
+    pub(crate) fn keeps_every_byte(&self) -> bool {
+        let tokenizer = &self.tokenizer;
+        let removes = tokenizer
+            .get_pre_tokenizer()
+            .and_then(|pre| serde_json::to_string(pre).ok())
+            .is_some_and(|pre| pre.contains("Removed") || pre.contains("Whitespace") || pre.contains("Bert"));
+        let swallows = tokenizer.get_added_tokens_decoder().values().any(|token| token.lstrip || token.rstrip);
+        let is_byte_level = DecodeStyle::of(tokenizer) == DecodeStyle::ByteLevel;
+        is_byte_level && tokenizer.get_normalizer().is_none() && !removes && !swallows
+    }
+
     pub(crate) fn prefix(&self) -> &[u32] {
         &self.prefix
     }

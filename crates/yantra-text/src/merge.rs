@@ -2,10 +2,10 @@
 //! SentencePiece (best = highest score of the merged token) share.
 //!
 //! Short words scan for the best pair, which beats any queue; long ones use a heap, so that a megabyte without a space
-//! takes `n log n` steps.
+//! takes `n log n` steps; very long ones sort pairs into buckets, which takes a run of one character in linear time.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
 /// A run of the text that is one token so far.
 #[derive(Debug, Clone, Copy)]
@@ -32,13 +32,17 @@ pub(crate) struct Merge {
 
 /// At this many symbols the heap overtakes scanning.
 const SCAN_LIMIT: usize = 64;
+/// At this many symbols the heap no longer fits the processor's caches, and buckets overtake it.
+const HEAP_LIMIT: usize = 1 << 16;
 
 /// Merges `symbols` until no pair merges.
 pub(crate) fn merge_all(symbols: &mut Vec<Symbol>, lookup: impl Fn(Symbol, Symbol) -> Option<Merge>) {
     if symbols.len() <= SCAN_LIMIT {
         merge_scanning(symbols, lookup);
+    } else if symbols.len() <= HEAP_LIMIT {
+        merge_with_queue(symbols, lookup, BinaryHeap::new());
     } else {
-        merge_with_heap(symbols, lookup);
+        merge_with_queue(symbols, lookup, Buckets::default());
     }
 }
 
@@ -89,7 +93,64 @@ struct Candidate {
     id: u32,
 }
 
-fn merge_with_heap(symbols: &mut Vec<Symbol>, lookup: impl Fn(Symbol, Symbol) -> Option<Merge>) {
+/// Candidates, the least of them first.
+trait Queue {
+    fn push(&mut self, candidate: Candidate);
+    fn pop(&mut self) -> Option<Candidate>;
+}
+
+impl Queue for BinaryHeap<Reverse<Candidate>> {
+    fn push(&mut self, candidate: Candidate) {
+        BinaryHeap::push(self, Reverse(candidate));
+    }
+
+    fn pop(&mut self) -> Option<Candidate> {
+        BinaryHeap::pop(self).map(|Reverse(candidate)| candidate)
+    }
+}
+
+/// Candidates by priority. Within one, nearly all come from left to right: they need no sorting.
+#[derive(Default)]
+struct Buckets {
+    by_priority: BTreeMap<u32, Bucket>,
+}
+
+#[derive(Default)]
+struct Bucket {
+    in_order: VecDeque<Candidate>,
+    out_of_order: BinaryHeap<Reverse<Candidate>>,
+}
+
+impl Queue for Buckets {
+    fn push(&mut self, candidate: Candidate) {
+        let Bucket { in_order, out_of_order } = self.by_priority.entry(candidate.priority).or_default();
+        if in_order.back().is_none_or(|last| *last <= candidate) {
+            in_order.push_back(candidate);
+        } else {
+            out_of_order.push(Reverse(candidate));
+        }
+    }
+
+    fn pop(&mut self) -> Option<Candidate> {
+        let mut entry = self.by_priority.first_entry()?;
+        let Bucket { in_order, out_of_order } = entry.get_mut();
+        let from_heap = match (in_order.front(), out_of_order.peek()) {
+            (Some(first), Some(Reverse(other))) => other < first,
+            (first, _) => first.is_none(),
+        };
+        let popped = if from_heap { Queue::pop(out_of_order) } else { in_order.pop_front() };
+        if in_order.is_empty() && out_of_order.is_empty() {
+            entry.remove();
+        }
+        popped
+    }
+}
+
+fn merge_with_queue(
+    symbols: &mut Vec<Symbol>,
+    lookup: impl Fn(Symbol, Symbol) -> Option<Merge>,
+    mut queue: impl Queue,
+) {
     let count = u32::try_from(symbols.len()).unwrap_or(END);
     let mut nodes: Vec<Node> = (0..count)
         .zip(symbols.iter())
@@ -106,11 +167,10 @@ fn merge_with_heap(symbols: &mut Vec<Symbol>, lookup: impl Fn(Symbol, Symbol) ->
         }
         let (left_symbol, right_symbol) = (nodes[left as usize].symbol, nodes[right as usize].symbol);
         let Merge { priority, id } = lookup(left_symbol, right_symbol)?;
-        Some(Reverse(Candidate { priority, left, right, end: right_symbol.end, id }))
+        Some(Candidate { priority, left, right, end: right_symbol.end, id })
     };
-    let first: Vec<_> = (1..count).filter_map(|right| candidate(&nodes, right - 1, right)).collect();
-    let mut heap = BinaryHeap::from(first);
-    while let Some(Reverse(Candidate { left, right, end, id, .. })) = heap.pop() {
+    (1..count).filter_map(|right| candidate(&nodes, right - 1, right)).for_each(|pair| queue.push(pair));
+    while let Some(Candidate { left, right, end, id, .. }) = queue.pop() {
         let (left_node, right_node) = (&nodes[left as usize], &nodes[right as usize]);
         if !left_node.alive || left_node.next != right || right_node.symbol.end != end {
             continue;
@@ -123,8 +183,8 @@ fn merge_with_heap(symbols: &mut Vec<Symbol>, lookup: impl Fn(Symbol, Symbol) ->
         if next != END {
             nodes[next as usize].prev = left;
         }
-        heap.extend(candidate(&nodes, prev, left));
-        heap.extend(candidate(&nodes, left, next));
+        let (before, after) = (candidate(&nodes, prev, left), candidate(&nodes, left, next));
+        before.into_iter().chain(after).for_each(|pair| queue.push(pair));
     }
     symbols.clear();
     symbols.extend(nodes.iter().filter(|node| node.alive).map(|node| node.symbol));
@@ -145,14 +205,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn heap_and_scan_agree(ids in prop::collection::vec(0u32..4, 0..SCAN_LIMIT)) {
+        fn queues_and_scan_agree(ids in prop::collection::vec(0u32..4, 0..SCAN_LIMIT)) {
             let symbols: Vec<Symbol> =
                 (0u32..).zip(&ids).map(|(at, &id)| Symbol { id, start: at, end: at + 1 }).collect();
-            let (mut scanned, mut heaped) = (symbols.clone(), symbols);
+            let (mut scanned, mut heaped, mut bucketed) = (symbols.clone(), symbols.clone(), symbols);
             merge_scanning(&mut scanned, lookup);
-            merge_with_heap(&mut heaped, lookup);
+            merge_with_queue(&mut heaped, lookup, BinaryHeap::new());
+            merge_with_queue(&mut bucketed, lookup, Buckets::default());
             let ids = |symbols: &[Symbol]| symbols.iter().map(|s| (s.id, s.start, s.end)).collect::<Vec<_>>();
             prop_assert_eq!(ids(&scanned), ids(&heaped));
+            prop_assert_eq!(ids(&scanned), ids(&bucketed));
         }
     }
 }

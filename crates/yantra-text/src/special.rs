@@ -53,6 +53,12 @@ impl SpecialTokens {
         Ok(Self { user_defined: Matcher::new(vocab, always, &strip)?, all: Matcher::new(vocab, all, &strip)? })
     }
 
+    /// Whether some token swallows white space beside it.
+    pub(crate) fn swallow_space(&self) -> bool {
+        let swallows = |matcher: &Matcher| matcher.strip.iter().any(|strip| strip.left || strip.right);
+        swallows(&self.user_defined) || swallows(&self.all)
+    }
+
     /// Cuts `text` at special tokens.
     pub(crate) fn split<'a>(&self, text: &'a str, parse_special: bool, mut each: impl FnMut(Fragment<'a>)) {
         let matcher = if parse_special { &self.all } else { &self.user_defined };

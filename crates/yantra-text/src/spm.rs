@@ -16,6 +16,12 @@ impl SentencePiece {
         Self { byte_tokens: vocab.byte_tokens(), unknown }
     }
 
+    /// The most bytes of a text that a token can stand for; `None` where bytes may vanish.
+    pub(crate) fn longest_token(&self, vocab: &Vocab) -> Option<usize> {
+        let vanish = self.unknown.is_none() && self.byte_tokens.contains(&None);
+        (!vanish).then(|| vocab.max_text_bytes())
+    }
+
     /// Appends the tokens of `text`; `space_prefix` is whether a space is put before it.
     pub(crate) fn encode(&self, vocab: &Vocab, text: &str, space_prefix: bool, out: &mut Vec<u32>) {
         let mut escaped = String::with_capacity(text.len() + text.len() / 4 + 3);

@@ -24,6 +24,8 @@ pub const MAX_TEXT_BYTES: usize = 1 << 30;
 #[derive(Clone)]
 pub struct Tokenizer {
     inner: Arc<Inner>,
+    /// The most bytes of a text that a token can stand for; `None` where that is not known.
+    longest_token: Option<usize>,
 }
 
 pub(crate) struct Inner {
@@ -100,7 +102,16 @@ impl fmt::Debug for Tokenizer {
 
 impl Tokenizer {
     pub(crate) fn new(inner: Inner) -> Self {
-        Self { inner: Arc::new(inner) }
+        let vocab = &inner.vocab;
+        let longest_token = match &inner.model {
+            Model::HuggingFace(model) => model.keeps_every_byte().then(|| vocab.max_piece_bytes()),
+            Model::Native { special, .. } if special.swallow_space() => None,
+            Model::Native { encoder: Encoder::Bpe(bpe), .. } => bpe.longest_token(vocab),
+            Model::Native { encoder: Encoder::SentencePiece(spm), .. } => spm.longest_token(vocab),
+            // They rewrite the text first.
+            Model::Native { encoder: Encoder::WordPiece(_) | Encoder::Unigram(_), .. } => None,
+        };
+        Self { inner: Arc::new(inner), longest_token: longest_token.filter(|&bytes| bytes > 0) }
     }
 
     /// Builds the tokeniser that `tokenizer.ggml.*` describes.
@@ -181,6 +192,13 @@ impl Tokenizer {
         }
         let guard = Guard::new(&self.inner.vocab)?;
         Ok(self.inner.guard.get_or_init(|| guard))
+    }
+
+    /// The fewest tokens `text` can have, from its length alone: costs nothing, and lets a text that is far too long be
+    /// refused before it is encoded. 0 where the vocabulary allows no such bound.
+    #[must_use]
+    pub fn min_tokens(&self, text: &str) -> usize {
+        self.longest_token.map_or(0, |bytes| text.len().div_ceil(bytes))
     }
 
     fn encode_natively(

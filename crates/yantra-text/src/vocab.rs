@@ -170,6 +170,11 @@ impl Vocab {
         self.max_text_bytes
     }
 
+    /// Length of the longest piece.
+    pub(crate) fn max_piece_bytes(&self) -> usize {
+        self.ids().filter_map(|id| self.pieces.get(id)).map(<[u8]>::len).max().unwrap_or(0)
+    }
+
     pub(crate) fn ids(&self) -> std::ops::Range<u32> {
         0..u32::try_from(self.len()).unwrap_or(u32::MAX)
     }

@@ -1,14 +1,19 @@
 //! What the commands need of the libraries below, behind a few functions.
 
-use crate::{commands::pull::DownloadBar, config::EngineSettings, failure::hinted, output};
+use crate::{
+    commands::pull::DownloadBar,
+    config::{EngineSettings, GenerationConfig},
+    failure::hinted,
+    output,
+};
 use anyhow::{Context, Result, bail};
 use std::{path::PathBuf, sync::Arc};
 use yantra_engine::{
-    EngineConfig, EngineHandle, ModelRunner,
+    EngineConfig, EngineHandle, ModelRunner, SamplingParams,
     load::{self, LoadOptions, LoadedModel, MemoryPlan, ModelKind},
 };
 use yantra_formats::Checkpoint;
-use yantra_hub::{Hub, HubError};
+use yantra_hub::{CatalogueSampling, Hub, HubError, Origin, Resolved};
 use yantra_kernels::Compute;
 use yantra_model::Decoder;
 
@@ -19,11 +24,15 @@ pub(crate) fn hub() -> Result<Hub> {
 
 /// The file or directory that `model` names: a path, or a model that was pulled.
 pub(crate) fn resolve(model: &str) -> Result<PathBuf> {
+    Ok(resolve_model(model)?.path)
+}
+
+fn resolve_model(model: &str) -> Result<Resolved> {
     let bar = DownloadBar::new();
     let resolved = hub()?.resolve(model, &bar);
     bar.finish();
     match resolved {
-        Ok(resolved) => Ok(resolved.path),
+        Ok(resolved) => Ok(resolved),
         Err(HubError::NotDownloaded { name }) => Err(hinted(
             format!("the model `{name}` is known, but not on this machine yet"),
             format!("fetch it with `yantra pull {name}`"),
@@ -47,6 +56,8 @@ pub(crate) fn load_options(settings: &EngineSettings) -> LoadOptions {
     let engine = EngineConfig {
         max_sequences: settings.max_sequences.unwrap_or(default.engine.max_sequences),
         token_budget: settings.token_budget.unwrap_or(default.engine.token_budget),
+        max_queue: settings.max_queue.unwrap_or(default.engine.max_queue),
+        prefix_cache: settings.prefix_cache.unwrap_or(default.engine.prefix_cache),
         ..default.engine
     };
     LoadOptions {
@@ -54,15 +65,50 @@ pub(crate) fn load_options(settings: &EngineSettings) -> LoadOptions {
         kv_memory_bytes: settings.kv_memory_bytes,
         kv_format: settings.kv_dtype.unwrap_or(default.kv_format),
         quantize: settings.quantize,
+        reserved_bytes: 0,
         engine,
     }
 }
 
 /// Loads a model and starts it; says on standard error what memory it will take.
 pub(crate) fn load(model: &str, compute: &Arc<Compute>, options: &LoadOptions) -> Result<LoadedModel> {
-    let path = resolve(model)?;
-    let show = |plan: &MemoryPlan| eprintln!("{model}: {plan}");
-    load::load(&path, compute, options, show).with_context(|| format!("cannot load {}", path.display()))
+    load_beside(model, compute, options, &mut 0)
+}
+
+/// As [`load`], beside models that hold `reserved` bytes they have not touched yet; adds those of this one.
+pub(crate) fn load_beside(
+    model: &str,
+    compute: &Arc<Compute>,
+    options: &LoadOptions,
+    reserved: &mut u64,
+) -> Result<LoadedModel> {
+    let resolved = resolve_model(model)?;
+    let path = &resolved.path;
+    let options = LoadOptions { reserved_bytes: *reserved, ..options.clone() };
+    let show = |plan: &MemoryPlan| {
+        eprintln!("{model}: {plan}");
+        *reserved += plan.reserved_bytes();
+    };
+    let mut loaded =
+        load::load(path, compute, &options, show).with_context(|| format!("cannot load {}", path.display()))?;
+    if loaded.suggested_sampling.is_none() && resolved.origin == Origin::Catalogue {
+        let known = hub()?.catalogue().find(&resolved.name).and_then(|model| model.sampling);
+        loaded.suggested_sampling = known.map(|CatalogueSampling { temperature, top_p, top_k }| SamplingParams {
+            temperature,
+            top_p,
+            top_k,
+            ..SamplingParams::default()
+        });
+    }
+    Ok(loaded)
+}
+
+/// How to sample from a model when nobody says.
+pub(crate) fn default_sampling(settings: &EngineSettings, loaded: &LoadedModel) -> SamplingParams {
+    match settings.generation_config {
+        GenerationConfig::Auto => loaded.suggested_sampling.clone().unwrap_or_default(),
+        GenerationConfig::None => SamplingParams::default(),
+    }
 }
 
 /// The engine of a model that generates text.

@@ -13,6 +13,9 @@ use std::path::Path;
 use yantra_kernels::{KvFormat, WeightFormat};
 use yantra_server::{RawServerConfig, ServerConfig};
 
+/// More threads than any processor this runs on has.
+const MAX_THREADS: usize = 1024;
+
 /// Shorter keys are guessed.
 const MIN_KEY_CHARS: usize = 8;
 
@@ -61,6 +64,16 @@ pub(crate) struct RawEngine {
     /// Quantise float weights while loading, to q8_0, q4_k, …
     #[arg(long, value_name = "FORMAT")]
     pub(crate) quantize: Option<String>,
+    /// Requests that may wait for a place; more are refused [default: 256]
+    #[arg(long, value_name = "N")]
+    pub(crate) max_queue: Option<usize>,
+    /// Whether prompts that begin alike share what is computed [default: true]
+    #[arg(long, value_name = "BOOL")]
+    pub(crate) prefix_cache: Option<bool>,
+    /// Where temperature and the like come from when a request is silent: auto (the model's own suggestion) or none
+    /// (OpenAI's defaults) [default: auto]
+    #[arg(long, value_name = "SOURCE")]
+    pub(crate) generation_config: Option<String>,
 }
 
 /// `[[models]]`
@@ -68,6 +81,7 @@ pub(crate) struct RawEngine {
 #[serde(default)]
 pub(crate) struct RawModel {
     pub(crate) name: Option<String>,
+    pub(crate) aliases: Vec<String>,
     pub(crate) model: Option<String>,
     pub(crate) context: Option<usize>,
     pub(crate) kv_memory: Option<String>,
@@ -92,6 +106,19 @@ pub(crate) struct EngineSettings {
     pub(crate) kv_memory_bytes: Option<u64>,
     pub(crate) kv_dtype: Option<KvFormat>,
     pub(crate) quantize: Option<WeightFormat>,
+    pub(crate) max_queue: Option<usize>,
+    pub(crate) prefix_cache: Option<bool>,
+    pub(crate) generation_config: GenerationConfig,
+}
+
+/// Where sampling parameters come from that a request does not give.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum GenerationConfig {
+    /// What the model's files suggest, else the catalogue.
+    #[default]
+    Auto,
+    /// OpenAI's defaults.
+    None,
 }
 
 /// One model to serve.
@@ -99,6 +126,8 @@ pub(crate) struct EngineSettings {
 pub(crate) struct ModelSettings {
     /// The name that requests use.
     pub(crate) name: String,
+    /// Other names it answers to.
+    pub(crate) aliases: Vec<String>,
     /// A path or a catalogue name.
     pub(crate) model: String,
     pub(crate) engine: EngineSettings,
@@ -138,6 +167,9 @@ impl RawConfig {
                 kv_memory: self.engine.kv_memory.or(below.engine.kv_memory),
                 kv_dtype: self.engine.kv_dtype.or(below.engine.kv_dtype),
                 quantize: self.engine.quantize.or(below.engine.quantize),
+                max_queue: self.engine.max_queue.or(below.engine.max_queue),
+                prefix_cache: self.engine.prefix_cache.or(below.engine.prefix_cache),
+                generation_config: self.engine.generation_config.or(below.engine.generation_config),
             },
             models,
         }
@@ -156,14 +188,7 @@ impl RawConfig {
         let engine = self.engine.validate()?;
         let models: Vec<ModelSettings> =
             self.models.into_iter().map(|model| model.validate(&engine)).collect::<Result<_>>()?;
-        for (position, model) in models.iter().enumerate() {
-            if models[..position].iter().any(|other| other.name == model.name) {
-                let name = &model.name;
-                return Err(usage(format!(
-                    "two models are named `{name}`; give one of them another name with --name NAME=MODEL"
-                )));
-            }
-        }
+        refuse_names_given_twice(&models)?;
         Ok(Settings { server, engine, models })
     }
 }
@@ -188,16 +213,54 @@ impl RawEngine {
             Some("bf16") => Some(KvFormat::BF16),
             Some(other) => return Err(usage(format!("kv-dtype is `{other}`, expected auto, f32, f16 or bf16"))),
         };
-        Ok(EngineSettings {
-            threads: positive("threads", self.threads)?,
+        let threads = positive("threads", self.threads)?;
+        if let Some(threads) = threads.filter(|&threads| threads > MAX_THREADS) {
+            return Err(usage(format!("threads is {threads}, expected 1 to {MAX_THREADS}")));
+        }
+        let generation_config = match self.generation_config.as_deref() {
+            None | Some("auto") => GenerationConfig::Auto,
+            Some("none") => GenerationConfig::None,
+            Some(other) => return Err(usage(format!("generation-config is `{other}`, expected auto or none"))),
+        };
+        let settings = EngineSettings {
+            threads,
             context: positive("context", self.context)?,
             max_sequences: positive("max-sequences", self.max_sequences)?,
             token_budget: positive("token-budget", self.token_budget)?,
             kv_memory_bytes: self.kv_memory.as_deref().map(|size| parse_size("kv-memory", size)).transpose()?,
             kv_dtype,
             quantize: self.quantize.as_deref().map(parse_format).transpose()?,
-        })
+            max_queue: positive("max-queue", self.max_queue)?,
+            prefix_cache: self.prefix_cache,
+            generation_config,
+        };
+        // Before anything is loaded.
+        crate::backend::load_options(&settings).engine.validate().map_err(|error| usage(error.to_string()))?;
+        Ok(settings)
     }
+}
+
+/// Two models of one name, or one model with a name twice.
+fn refuse_names_given_twice(models: &[ModelSettings]) -> Result<()> {
+    let mut seen: Vec<(&str, &str)> = Vec::new();
+    for model in models {
+        for name in std::iter::once(&model.name).chain(&model.aliases) {
+            match seen.iter().find(|(other, _)| other == name) {
+                None => seen.push((name, &model.model)),
+                Some((_, other)) if *other == model.model => {
+                    return Err(usage(format!("the name `{name}` is given twice to `{other}`")));
+                }
+                Some((_, other)) => {
+                    let given = &model.model;
+                    return Err(usage(format!(
+                        "two models are named `{name}`: `{other}` and `{given}`; give one of them another name with \
+                         --name NAME=MODEL"
+                    )));
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 impl RawModel {
@@ -206,8 +269,10 @@ impl RawModel {
         let model =
             model.ok_or_else(|| usage("a [[models]] entry has no `model`: expected a path or a catalogue name"))?;
         let name = self.name.unwrap_or_else(|| default_name(&model));
-        if name.is_empty() || name.chars().any(|c| c.is_whitespace() || c.is_control()) {
-            return Err(usage(format!("the model name `{name}` is empty or has white space")));
+        for name in std::iter::once(&name).chain(&self.aliases) {
+            if name.is_empty() || name.chars().any(|c| c.is_whitespace() || c.is_control()) {
+                return Err(usage(format!("the model name `{name}` is empty or has white space")));
+            }
         }
         let mut engine = engine.clone();
         engine.context = self.context.or(engine.context);
@@ -217,7 +282,7 @@ impl RawModel {
         if let Some(format) = &self.quantize {
             engine.quantize = Some(parse_format(format)?);
         }
-        Ok(ModelSettings { name, model, engine })
+        Ok(ModelSettings { name, aliases: self.aliases, model, engine })
     }
 }
 
@@ -335,6 +400,18 @@ mod tests {
         check("[server]\nmax_connections = 0", "'max_connections': 0 given");
         check("[server]\napi_keys = ['short']", "5 characters");
         check("[engine]\nthreads = 0", "threads is 0");
+        check("[engine]\nthreads = 100000", "threads is 100000, expected 1 to 1024");
+        check("[engine]\nmax_queue = 0", "max-queue is 0");
+        check("[engine]\nmax_queue = 2000000", "'max_queue': 2000000 given");
+        check("[engine]\nmax_sequences = 9000", "'max_sequences': 9000 given, 1 to 4096 expected");
+        check("[engine]\ngeneration_config = 'vllm'", "expected auto or none");
+        check("[server]\nhost = '0.0.0.0'", "without API keys");
+        check("[[models]]\nmodel = 'x'\naliases = ['b', 'x']", "the name `x` is given twice to `x`");
+        check(
+            "[[models]]\nmodel = 'x'\n[[models]]\nmodel = 'y'\naliases = ['x']",
+            "two models are named `x`: `x` and `y`",
+        );
+        check("[[models]]\nmodel = 'x'\naliases = ['a b']", "has white space");
         check("[engine]\nkv_dtype = 'f12'", "expected auto, f32, f16 or bf16");
         check("[engine]\nkv_memory = 'much'", "expected a size");
         check("[engine]\nquantize = 'q4k'", "no weight format");

@@ -27,6 +27,7 @@ pub(crate) fn config() -> Result<RawConfig> {
         ("host", text("YANTRA_HOST").map(Into::into)),
         ("port", parsed::<u16>("YANTRA_PORT", "a port from 0 to 65535")?.map(Into::into)),
         ("api_keys", keys.map(Into::into)),
+        ("allow_no_auth", parsed::<bool>("YANTRA_ALLOW_NO_AUTH", "true or false")?.map(Into::into)),
     ];
     raw.server = server.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
     raw.engine.threads = parsed("YANTRA_THREADS", "a number of threads")?;
@@ -36,12 +37,20 @@ pub(crate) fn config() -> Result<RawConfig> {
     raw.engine.kv_memory = text("YANTRA_KV_MEMORY");
     raw.engine.kv_dtype = text("YANTRA_KV_DTYPE");
     raw.engine.quantize = text("YANTRA_QUANTIZE");
+    raw.engine.max_queue = parsed("YANTRA_MAX_QUEUE", "a number of requests")?;
+    raw.engine.prefix_cache = parsed("YANTRA_PREFIX_CACHE", "true or false")?;
+    raw.engine.generation_config = text("YANTRA_GENERATION_CONFIG");
     Ok(raw)
 }
 
 /// `YANTRA_API_KEY`: what clients send and, split at commas, what a server accepts.
 pub(crate) fn api_key() -> Option<String> {
     text("YANTRA_API_KEY")
+}
+
+/// `NO_COLOR` (<https://no-color.org>): no colours, whatever the terminal can do.
+pub(crate) fn no_color() -> bool {
+    text("NO_COLOR").is_some()
 }
 
 /// `YANTRA_CONFIG`: the configuration file when no flag names one.

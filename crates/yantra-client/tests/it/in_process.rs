@@ -28,7 +28,7 @@ async fn in_process() {
     let Some(model) = model() else { return };
     conformance::check(&model).await.unwrap();
 
-    let mut request = ChatRequest::user("Which city is the capital of France?");
+    let mut request = ChatRequest::user("What is the capital of France?");
     request.params.temperature = Some(0.0);
     let reply = model.complete(request.clone()).await.unwrap();
     assert!(reply.message.content.contains("Paris"), "{reply:?}");

@@ -18,10 +18,10 @@ struct Sampled {
 }
 
 impl Core {
-    /// Uses the logits of a step that ended `now`.
-    pub(super) fn commit(&mut self, plan: &StepPlan, now: Instant) {
+    /// Uses the logits of a step that was scheduled at `scheduled` and ended `now`.
+    pub(super) fn commit(&mut self, plan: &StepPlan, scheduled: Instant, now: Instant) {
         for entry in plan.entries() {
-            self.note_start(entry, now);
+            self.note_start(entry, scheduled);
             self.score_prompt(entry);
             if let Some(row) = entry.sample_row {
                 self.commit_token(entry, row, now);
@@ -33,16 +33,16 @@ impl Core {
         }
     }
 
-    /// A request leaves the queue with the first step of its first choice.
-    fn note_start(&mut self, entry: &PlannedSequence, now: Instant) {
+    /// A request leaves the queue with the first step of its first choice, when that step is scheduled.
+    fn note_start(&mut self, entry: &PlannedSequence, scheduled: Instant) {
         let (Some(cached), Some(slot)) = (entry.started_with, self.request_of(entry.key)) else { return };
         let Some(active) = self.requests[slot].as_mut().filter(|active| active.started.is_none()) else { return };
-        active.started = Some(now);
+        active.started = Some(scheduled);
         active.usage.cached_prompt_tokens = cached;
         let counters = &self.shared.counters;
         counters.queued.fetch_sub(1, SeqCst);
         stats::add(&counters.prompt_tokens, active.usage.prompt_tokens);
-        counters.queue_seconds.record((now - active.submitted).as_secs_f64());
+        counters.queue_seconds.record((scheduled - active.submitted).as_secs_f64());
     }
 
     /// Collects the log-probabilities of prompt tokens and sends them when they are complete.

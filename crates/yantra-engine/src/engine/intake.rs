@@ -87,12 +87,17 @@ impl Core {
         let Some(active) = &mut self.requests[slot] else { return };
         let request = &active.request;
         for index in indices {
+            let twin = match active.choices.first() {
+                Some(Progress::Running(first)) if index > 0 => Some(*first),
+                _ => None,
+            };
             let key = self.scheduler.add(NewSequence {
                 prompt: &request.prompt,
                 scope: Arc::clone(&active.scope),
                 priority: request.priority,
                 arrival: active.arrival,
                 score_prompt: request.prompt_logprobs && index == 0,
+                twin,
             });
             let detokenizer = self.decoder.as_ref().map(|decoder| decoder.stream(request.skip_special_tokens));
             let choice = Choice {

@@ -45,16 +45,37 @@ impl Scheduler {
             return Admission::NoRoom;
         }
         let found_tokens = self.found.len() * self.config.page_tokens;
-        self.sequences[rank.key as usize].computed = found_tokens;
+        let twin_page = self.twin_page(rank.key);
+        let sequence = &mut self.sequences[rank.key as usize];
+        sequence.computed = if twin_page.is_some() { sequence.tokens.len() - 1 } else { found_tokens };
         let chunk = self.chunk(plan, rank.key);
         if chunk == 0 {
             self.sequences[rank.key as usize].computed = 0;
             return Admission::Deferred;
         }
         self.enter(rank, new_pages);
+        if let Some(from) = twin_page {
+            plan.copies.push((from, self.sequences[rank.key as usize].pages[self.found.len()]));
+        }
         let started_with = self.note_start(rank.key, found_tokens);
         self.plan_tokens(plan, rank.key, chunk, started_with);
         Admission::Admitted
+    }
+
+    /// The page of a running twin that holds what comes after the pages found, up to the last token. That one is always
+    /// computed, for its logits.
+    fn twin_page(&self, key: u32) -> Option<u32> {
+        let sequence = &self.sequences[key as usize];
+        let twin = &self.sequences[sequence.twin?.index()];
+        let needed = sequence.tokens.len() - 1;
+        let is_rest =
+            self.found.len() == needed / self.config.page_tokens && !needed.is_multiple_of(self.config.page_tokens);
+        // A twin that is gone may have left its key to a stranger.
+        let is_same =
+            twin.tokens.get(..sequence.tokens.len()) == Some(&*sequence.tokens) && twin.scope == sequence.scope;
+        let has_it = twin.state == State::Running && twin.computed >= needed;
+        let is_scored = sequence.scored + 1 >= sequence.prompt_len;
+        (is_rest && is_same && has_it && is_scored).then(|| twin.pages[self.found.len()])
     }
 
     /// Moves the sequence into the batch, with the pages found and as many new ones.

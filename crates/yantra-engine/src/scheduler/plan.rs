@@ -32,6 +32,7 @@ pub struct StepPlan {
     pub(super) positions: Vec<u32>,
     pub(super) slots: Vec<u32>,
     pub(super) logit_rows: Vec<u32>,
+    pub(super) copies: Vec<(u32, u32)>,
     pub(super) entries: Vec<PlannedSequence>,
     /// Scored rows that may still be planned.
     pub(super) scored_rows_left: usize,
@@ -60,6 +61,11 @@ impl StepPlan {
         &self.logit_rows
     }
 
+    /// Pages to be copied before the step is computed: from, to.
+    pub fn copies(&self) -> &[(u32, u32)] {
+        &self.copies
+    }
+
     /// The sequences, in the order of their tokens.
     pub fn entries(&self) -> &[PlannedSequence] {
         &self.entries
@@ -75,6 +81,7 @@ impl StepPlan {
         self.positions.clear();
         self.slots.clear();
         self.logit_rows.clear();
+        self.copies.clear();
         self.entries.clear();
         (self.tokens_left, self.scored_rows_left) = (tokens, scored_rows);
     }

@@ -2,7 +2,7 @@
 
 use std::{cmp::Reverse, sync::Arc};
 
-use super::NewSequence;
+use super::{NewSequence, SequenceKey};
 use crate::kv::{CacheScope, hash_page};
 
 /// The order in which sequences are served: higher priority, then earlier arrival.
@@ -29,6 +29,8 @@ pub(super) struct Sequence {
     pub(super) state: State,
     pub(super) rank: Rank,
     pub(super) scope: Arc<CacheScope>,
+    /// Whose last prompt page may be copied.
+    pub(super) twin: Option<SequenceKey>,
     /// Prompt and generated tokens.
     pub(super) tokens: Vec<u32>,
     pub(super) prompt_len: usize,
@@ -53,6 +55,7 @@ impl Sequence {
         self.state = State::Waiting;
         self.rank = Rank { priority: Reverse(new.priority), arrival: new.arrival, key };
         self.scope = Arc::clone(&new.scope);
+        self.twin = new.twin;
         self.tokens.clear();
         self.tokens.extend_from_slice(new.prompt);
         self.prompt_len = new.prompt.len();

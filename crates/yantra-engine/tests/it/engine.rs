@@ -1,9 +1,12 @@
 //! Many requests at once against what each would get alone.
 
-use std::sync::{Arc, atomic::Ordering::SeqCst};
+use std::{
+    sync::{Arc, atomic::Ordering::SeqCst},
+    time::Duration,
+};
 
 use proptest::prelude::*;
-use yantra_engine::{EngineConfig, FinishReason, Request, SamplingParams};
+use yantra_engine::{EngineConfig, Event, FinishReason, Request, SamplingParams};
 
 use crate::fake::{FakeModel, Gate, Pending, Rng, assert_idle, expected_tokens, greedy};
 
@@ -123,15 +126,16 @@ fn choices_share_the_prompt_and_differ() {
     let model = FakeModel::new(8, 64);
     let computed = Arc::clone(&model.computed);
     let engine = model.spawn(EngineConfig::default());
-    let mut request = greedy(&Rng(2).tokens(40, 200), 5);
+    let mut request = greedy(&Rng(2).tokens(45, 200), 5);
     request.n = 8;
     request.sampling = SamplingParams { seed: Some(3), ..SamplingParams::default() };
     let answer = Pending::submit(&engine, request.clone()).wait();
     check_answer(&request, &answer, 500);
     let distinct: std::collections::HashSet<_> = answer.tokens.values().collect();
     assert!(distinct.len() > 4, "{distinct:?}");
-    // The first computes 40 tokens, the others from the last full page but one; then 4 more tokens each.
-    assert_eq!(computed.load(SeqCst), 40 + 7 * 8 + 8 * 4);
+    // The first computes 45 tokens, the others share five full pages, copy the sixth and compute their last token; then 4
+    // more tokens each.
+    assert_eq!(computed.load(SeqCst), 45 + 7 + 8 * 4);
 }
 
 #[test]
@@ -181,4 +185,24 @@ fn a_cancelled_request_is_gone_after_one_step() {
     assert!(answer.reasons.values().all(|reason| *reason == FinishReason::Cancelled));
     assert_eq!((answer.reasons.len(), answer.ends), (3, 1));
     assert_idle(&engine);
+}
+
+#[test]
+fn waiting_ends_when_the_first_step_is_scheduled() {
+    let mut model = FakeModel::new(4, 64);
+    model.hook = Some(Box::new(|_| {
+        std::thread::sleep(Duration::from_millis(200));
+        None
+    }));
+    let engine = model.spawn(EngineConfig::default());
+    let (sender, events) = std::sync::mpsc::channel();
+    engine.submit(greedy(&[1, 2], 1), Box::new(move |event| sender.send(event).is_ok())).unwrap();
+    let timings = events.iter().find_map(|event| match event {
+        Event::Done { timings, .. } => Some(timings),
+        _ => None,
+    });
+    let timings = timings.unwrap();
+    assert!(timings.queue_ms < 150.0, "the step itself is no waiting: {timings:?}");
+    assert!(timings.time_to_first_token_ms.unwrap() >= 200.0, "{timings:?}");
+    assert!(engine.stats().queue_seconds.mean().unwrap() < 0.15);
 }

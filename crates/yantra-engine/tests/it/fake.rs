@@ -171,6 +171,11 @@ impl StepModel for FakeModel {
         self.num_pages
     }
 
+    fn copy_page(&mut self, from: u32, to: u32) {
+        let (from, to) = (from as usize * self.page_tokens, to as usize * self.page_tokens);
+        self.kv.copy_within(from..from + self.page_tokens, to);
+    }
+
     fn forward(&mut self, batch: &Batch<'_>, logits: &mut Vec<f32>) -> Result<(), EngineError> {
         if let Some(gate) = &self.gate {
             gate.wait();

@@ -1,10 +1,12 @@
 //! The engine as its users see it, on a model that detects wrong paging.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
 
+mod embedder;
 mod engine;
 mod failures;
 mod fake;
 mod limits;
+mod plan;
 mod real_model;
 mod scheduler;
 mod text;

@@ -2,12 +2,13 @@
 //! every answer that was not cut off is the answer the same request gets alone.
 
 use std::{
+    collections::BTreeMap,
     path::PathBuf,
     sync::{Arc, mpsc},
     time::{Duration, Instant},
 };
 use yantra_engine::{
-    EngineConfig, EngineHandle, Event, Request, SamplingParams,
+    EngineConfig, EngineHandle, Event, FinishReason, Request, SamplingParams,
     load::{LoadOptions, LoadedModel, ModelKind, load},
 };
 use yantra_kernels::Compute;
@@ -43,13 +44,15 @@ enum Fate {
     Runs,
     /// The client goes away after so many events.
     Disconnects(usize),
-    /// The request is cancelled as soon as it was submitted.
-    Cancelled,
+    /// The request is cancelled so long after it was submitted.
+    Cancelled(Duration),
 }
 
 struct Case {
     request: Request,
     fate: Fate,
+    /// How long after the one before it comes.
+    pause: Duration,
 }
 
 fn case(random: &mut Random) -> Case {
@@ -57,50 +60,63 @@ fn case(random: &mut Random) -> Case {
     let shared = if random.below(3) == 0 { 70 } else { 0 };
     let own = 1 + random.below(90);
     let prompt = (0..shared).map(|i| 300 + i).chain((0..own).map(|_| 20 + random.below(40_000) as u32)).collect();
+    let sampling = if random.below(2) == 0 {
+        SamplingParams { temperature: 0.0, ..SamplingParams::default() }
+    } else {
+        let (top_p, seed) = (0.9, Some(random.below(1000) as u64));
+        SamplingParams { temperature: 0.8, top_p, seed, repetition_penalty: 1.1, ..SamplingParams::default() }
+    };
     let request = Request {
         prompt,
-        max_tokens: Some(1 + random.below(10)),
-        sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
+        n: if random.below(4) == 0 { 2 } else { 1 },
+        max_tokens: Some(1 + random.below(16)),
+        sampling,
         priority: random.below(3) as i32,
         ignore_eos: random.below(2) == 0,
         ..Request::default()
     };
     let fate = match random.below(5) {
-        0 => Fate::Disconnects(random.below(4)),
-        1 => Fate::Cancelled,
+        0 => Fate::Disconnects(random.below(8)),
+        1 => Fate::Cancelled(Duration::from_millis(random.below(800) as u64)),
         _ => Fate::Runs,
     };
-    Case { request, fate }
+    Case { request, fate, pause: Duration::from_millis(random.below(20) as u64) }
 }
 
-/// The tokens of a request that came to its end; `None` if it was cut off.
-type Answer = Option<Vec<u32>>;
+/// The tokens of each choice of a request that came to its end; `None` if it was cut off.
+type Answer = Option<BTreeMap<usize, Vec<u32>>>;
 
 fn submit(engine: &EngineHandle, case: &Case) -> mpsc::Receiver<Event> {
     let (events, received) = mpsc::channel();
     let mut left = match case.fate {
         Fate::Disconnects(after) => after,
-        Fate::Runs | Fate::Cancelled => usize::MAX,
+        Fate::Runs | Fate::Cancelled(_) => usize::MAX,
     };
     let sink = move |event| {
         left = left.saturating_sub(1);
         left > 0 && events.send(event).is_ok()
     };
     let id = engine.submit(case.request.clone(), Box::new(sink)).unwrap();
-    if case.fate == Fate::Cancelled {
-        engine.cancel(id);
+    if let Fate::Cancelled(after) = case.fate {
+        let engine = engine.clone();
+        std::thread::spawn(move || {
+            std::thread::sleep(after);
+            engine.cancel(id);
+        });
     }
     received
 }
 
 fn answer(events: &mpsc::Receiver<Event>) -> Answer {
-    let mut tokens = Vec::new();
+    let mut tokens = BTreeMap::<usize, Vec<u32>>::new();
+    let mut cancelled = false;
     loop {
         match events.recv_timeout(Duration::from_secs(300)) {
-            Ok(Event::Token { id, .. }) => tokens.push(id),
-            Ok(Event::Done { .. }) => return Some(tokens),
+            Ok(Event::Token { index, id, .. }) => tokens.entry(index).or_default().push(id),
+            Ok(Event::Finished { reason, .. }) => cancelled |= reason == FinishReason::Cancelled,
+            Ok(Event::Done { .. }) => return (!cancelled).then_some(tokens),
             Ok(Event::Error(error)) => panic!("{error}"),
-            Ok(_) => {}
+            Ok(Event::PromptLogprobs(_)) => {}
             Err(mpsc::RecvTimeoutError::Disconnected) => return None,
             Err(mpsc::RecvTimeoutError::Timeout) => panic!("a request was lost"),
         }
@@ -123,7 +139,12 @@ fn random_requests_leak_nothing_lose_nothing_and_answer_as_if_alone() {
     let Some((_loaded, engine)) = load_engine(16 << 20) else { return };
     let mut random = Random(7);
     let cases: Vec<Case> = (0..REQUESTS).map(|_| case(&mut random)).collect();
-    let running: Vec<_> = cases.iter().map(|case| submit(&engine, case)).collect();
+    let arrive = |case| {
+        let events = submit(&engine, case);
+        std::thread::sleep(case.pause);
+        events
+    };
+    let running: Vec<_> = cases.iter().map(arrive).collect();
     let together: Vec<Answer> = running.iter().map(answer).collect();
 
     let deadline = Instant::now() + Duration::from_secs(30);
@@ -135,18 +156,20 @@ fn random_requests_leak_nothing_lose_nothing_and_answer_as_if_alone() {
     assert_eq!(stats.pages_used, 0, "pages leaked: {stats:?}");
     assert_eq!(stats.requests_completed + stats.requests_cancelled, REQUESTS as u64, "{stats:?}");
     assert!(stats.prefix_hit_tokens > 0, "no prefix was shared: {stats:?}");
+    assert!(stats.preemptions > 0, "nobody was preempted: {stats:?}");
+    assert!(stats.requests_cancelled > 20, "hardly any was cancelled: {stats:?}");
 
     // Alone: one at a time, in a fresh engine with room to spare.
     let Some((_loaded, alone)) = load_engine(64 << 20) else { return };
     let mut finished = 0;
     for (case, together) in cases.iter().zip(&together) {
-        match (case.fate, together) {
-            (Fate::Runs, None) => panic!("a request that nobody cancelled was cut off"),
-            (Fate::Runs, Some(tokens)) => {
+        match together {
+            None => assert!(case.fate != Fate::Runs, "a request that nobody cancelled was cut off"),
+            Some(tokens) => {
                 finished += 1;
-                assert_eq!(answer(&submit(&alone, case)).as_ref(), Some(tokens));
+                let undisturbed = Case { request: case.request.clone(), fate: Fate::Runs, pause: case.pause };
+                assert_eq!(answer(&submit(&alone, &undisturbed)).as_ref(), Some(tokens));
             }
-            _ => {}
         }
     }
     assert!(finished > REQUESTS / 3, "only {finished} requests were left to compare");

@@ -15,7 +15,8 @@ struct Live {
     want: usize,
     scores: bool,
     scored: usize,
-    prompt_len: usize,
+    prompt: Vec<u32>,
+    scope: Arc<CacheScope>,
     decodes: bool,
 }
 
@@ -54,28 +55,38 @@ impl Simulation {
         let limit = self.config.num_pages * self.config.page_tokens;
         let prompt_len = 1 + self.rng.below((limit - 1).min(30));
         // Few kinds of tokens: many shared prefixes.
-        let prompt = self.rng.tokens(prompt_len, 2);
-        let want = 1 + self.rng.below((limit - prompt_len).clamp(1, 15));
+        let mut prompt = self.rng.tokens(prompt_len, 2);
         let scores = self.rng.chance(15);
         let salt = self.rng.chance(20).then(|| "salt".to_owned());
+        let mut scope = Arc::new(CacheScope { salt });
+        let twin = self.rng.chance(40).then(|| self.any_key()).flatten();
+        if let Some(twin) = twin.filter(|_| !self.rng.chance(10)) {
+            (prompt, scope) = (self.live[&twin].prompt.clone(), Arc::clone(&self.live[&twin].scope));
+        }
+        let want = 1 + self.rng.below((limit - prompt.len()).clamp(1, 15));
         self.arrivals += 1;
         let key = self.scheduler.add(NewSequence {
             prompt: &prompt,
-            scope: Arc::new(CacheScope { salt }),
+            scope: Arc::clone(&scope),
             priority: self.rng.below(3) as i32,
             arrival: self.arrivals,
             score_prompt: scores,
+            twin,
         });
-        self.live.insert(key, Live { want, scores, scored: 0, prompt_len, decodes: false });
+        self.live.insert(key, Live { want, scores, scored: 0, prompt, scope, decodes: false });
+    }
+
+    fn any_key(&mut self) -> Option<SequenceKey> {
+        let mut keys: Vec<_> = self.live.keys().copied().collect();
+        keys.sort_unstable();
+        (!keys.is_empty()).then(|| keys[self.rng.below(keys.len())])
     }
 
     fn remove_one(&mut self) {
-        let at = self.rng.below(self.live.len());
-        let mut keys: Vec<_> = self.live.keys().copied().collect();
-        keys.sort_unstable();
-        self.live.remove(&keys[at]);
-        self.scheduler.remove(keys[at]);
-        self.scheduler.remove(keys[at]);
+        let Some(key) = self.any_key() else { return };
+        self.live.remove(&key);
+        self.scheduler.remove(key);
+        self.scheduler.remove(key);
     }
 
     fn step(&mut self, plan: &mut StepPlan) {
@@ -101,6 +112,11 @@ impl Simulation {
 
     /// Stores the step's tokens and checks that every sequence finds its own tokens through its pages.
     fn check_kv(&mut self, plan: &StepPlan) {
+        for &(from, to) in plan.copies() {
+            let page_tokens = self.config.page_tokens;
+            let (from, to) = (from as usize * page_tokens, to as usize * page_tokens);
+            self.kv.copy_within(from..from + page_tokens, to);
+        }
         let mut slots = plan.slots().to_vec();
         slots.sort_unstable();
         slots.dedup();
@@ -130,7 +146,7 @@ impl Simulation {
             if entry.sample_row.is_none() {
                 continue;
             }
-            assert!(!live.scores || live.scored == live.prompt_len - 1, "a token before all scores");
+            assert!(!live.scores || live.scored == live.prompt.len() - 1, "a token before all scores");
             live.want -= 1;
             live.decodes = true;
             if live.want == 0 {
@@ -183,7 +199,7 @@ fn config() -> SchedulerConfig {
 
 fn add(scheduler: &mut Scheduler, prompt: &[u32], priority: i32, arrival: u64) -> SequenceKey {
     let scope = Arc::new(CacheScope::default());
-    scheduler.add(NewSequence { prompt, scope, priority, arrival, score_prompt: false })
+    scheduler.add(NewSequence { prompt, scope, priority, arrival, score_prompt: false, twin: None })
 }
 
 /// Plans and advances one step; returns (key, tokens computed) per sequence.
@@ -222,8 +238,9 @@ fn a_prefix_being_computed_is_waited_for_and_then_shared() {
     assert_eq!(step(&mut scheduler), [(first, 1), (second, 2)], "and then computes the part that is no full page");
     assert_eq!(scheduler.counts().prefix_hit_tokens, 12);
     let other = CacheScope { salt: Some("other".to_owned()) };
-    let salted = NewSequence { prompt: &prompt, scope: Arc::new(other), priority: 0, arrival: 3, score_prompt: false };
-    let salted = scheduler.add(salted);
+    let scope = Arc::new(other);
+    let salted =
+        scheduler.add(NewSequence { prompt: &prompt, scope, priority: 0, arrival: 3, score_prompt: false, twin: None });
     assert_eq!(step(&mut scheduler)[2], (salted, 6), "another salt shares nothing");
 }
 
@@ -272,4 +289,28 @@ fn cached_pages_are_evicted_when_pages_run_out() {
     scheduler.remove(survivor);
     let evicted = add(&mut scheduler, &[10; 9], 0, 6);
     assert_eq!(step(&mut scheduler), [(evicted, 9)], "the oldest is not");
+}
+
+#[test]
+fn a_running_twins_last_page_is_copied() {
+    let mut scheduler = Scheduler::new(config());
+    let prompt: Vec<u32> = (0..6).collect();
+    let first = add(&mut scheduler, &prompt, 0, 1);
+    assert_eq!(step(&mut scheduler), [(first, 6)]);
+    let twin_of = |scheduler: &mut Scheduler, prompt: &[u32], arrival| {
+        let scope = Arc::new(CacheScope::default());
+        scheduler.add(NewSequence { prompt, scope, priority: 0, arrival, score_prompt: false, twin: Some(first) })
+    };
+    let second = twin_of(&mut scheduler, &prompt, 2);
+    let mut plan = StepPlan::default();
+    scheduler.schedule(&mut plan);
+    let computed: Vec<_> = plan.entries().iter().map(|entry| (entry.key, entry.query_len)).collect();
+    assert_eq!((computed.as_slice(), plan.copies().len()), (&[(first, 1), (second, 1)][..], 1));
+    scheduler.advance(&plan);
+    scheduler.remove(first);
+    scheduler.remove(second);
+    let third = twin_of(&mut scheduler, &prompt, 3);
+    assert_eq!(step(&mut scheduler), [(third, 2)], "a twin that is gone has nothing to copy");
+    let stranger = twin_of(&mut scheduler, &[0, 1, 2, 3, 9, 9], 4);
+    assert_eq!(step(&mut scheduler), [(third, 1), (stranger, 2)], "nor has one of another prompt");
 }

@@ -54,6 +54,7 @@ pub(crate) fn catalogue() -> Catalogue {
         description: String::new(),
         licence: "MIT".to_owned(),
         entry,
+        sampling: None,
         files,
     };
     let pieces = [("p1", "p1/data/1.bin"), ("p2", "p2/data/2.bin"), ("p3", "p3/data/3.bin")];

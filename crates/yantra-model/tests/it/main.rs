@@ -4,6 +4,7 @@
 mod determinism;
 mod embeddings;
 mod families;
+mod footprint;
 mod harness;
 mod made;
 mod references;

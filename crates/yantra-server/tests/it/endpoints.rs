@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Harness, chat, data_lines};
+use yantra_server::{ModelKind, SamplingDefaults, Server, ServerConfig};
+
+use crate::support::{Harness, Setup, chat, data_lines, prompt, served};
 
 async fn get(server: &Harness, path: &str) -> Value {
     let (status, body) = server.get(path).await;
@@ -19,6 +21,51 @@ async fn models_are_listed_and_found_by_alias() {
     let mut request = chat("Hello");
     request["model"] = json!("story-alias");
     assert_eq!(server.ok("/chat/completions", &request).await["model"], "story");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_is_needed_only_where_it_is_not_plain() {
+    // One model generates and one embeds: neither needs a name.
+    let server = Harness::start().await;
+    let without = |mut body: Value| {
+        body.as_object_mut().unwrap().remove("model");
+        body
+    };
+    assert_eq!(server.ok("/v1/chat/completions", &without(chat("Hello"))).await["model"], "story");
+    assert_eq!(server.ok("/v1/completions", &without(prompt("Hello"))).await["model"], "story");
+    assert_eq!(server.ok("/v1/embeddings", &json!({"input": "a"})).await["model"], "counter");
+
+    let setup = Setup::default();
+    let (first, second) = (setup.generator(), setup.generator());
+    let engine = first.engine.clone();
+    let server = Server::builder(ServerConfig::try_from(setup.server).unwrap())
+        .model(served("one", ModelKind::Generate(first)))
+        .model(served("two", ModelKind::Generate(second)))
+        .announce("three", &[])
+        .build()
+        .unwrap();
+    let registry = server.registry();
+    let server = Harness::serve(server, engine).await;
+    let refusal = async || {
+        let response = server.post("/v1/chat/completions", &without(chat("Hello"))).await;
+        (response.status().as_u16(), response.json::<Value>().await.unwrap()["error"].clone())
+    };
+    assert_eq!(refusal().await.0, 503, "what is loading may be meant");
+    registry.failed("three", "broken");
+    let (status, error) = refusal().await;
+    assert_eq!((status, &error["param"], &error["code"]), (400, &json!("model"), &json!("missing_parameter")));
+    assert!(error["message"].as_str().unwrap().contains("one, two"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_may_suggest_how_to_sample() {
+    let defaults = SamplingDefaults { temperature: 0.0, ..SamplingDefaults::default() };
+    let server = Setup { defaults, ..Setup::default() }.start().await;
+    let mut request = chat("Hello");
+    let greedy = server.ok("/v1/chat/completions", &request).await["choices"].clone();
+    request.as_object_mut().unwrap().remove("temperature");
+    request["max_tokens"] = json!(24);
+    assert_eq!(server.ok("/v1/chat/completions", &request).await["choices"], greedy);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -71,6 +71,29 @@ async fn large_bodies_are_refused_announced_or_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn bodies_of_all_requests_have_a_limit_together() {
+    let setup = server(|config| {
+        config.max_body_bytes = 100_000;
+        config.max_body_bytes_total = 150_000;
+    });
+    let server = setup.start().await;
+    // One that is sent slowly holds most of it.
+    let mut slow = TcpStream::connect(server.address).await.unwrap();
+    let head =
+        "POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 99000\r\n\r\n";
+    slow.write_all(format!("{head}{}", " ".repeat(90_000)).as_bytes()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let mut request = prompt("Hello");
+    request["user"] = json!("u".repeat(80_000));
+    let response = server.post("/v1/completions", &request).await;
+    assert_eq!((response.status().as_u16(), response.headers().contains_key("retry-after")), (429, true));
+    drop(slow);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    server.ok("/v1/completions", &request).await;
+    server.ok("/v1/completions", &request).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn clients_that_dawdle_are_let_go() {
     let server = server(|config| {
         config.header_timeout_s = 0.2;

@@ -1,9 +1,11 @@
 //! The server over real sockets, in front of a real engine that steps a model made of a sentence.
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::panic)]
 
+mod embeddings;
 mod endpoints;
 mod generation;
 mod lifecycle;
 mod limits;
 mod refusals;
+mod stress;
 mod support;

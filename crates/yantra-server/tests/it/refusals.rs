@@ -60,6 +60,12 @@ async fn wrong_chat_requests_are_refused_with_their_place() {
         check(&server, url, chat("x").to_string().replace("story", "gpt-4"), (404, "model_not_found", Some("model")))
             .await;
     assert_eq!(message, "the model 'gpt-4' does not exist; available: story, counter");
+    let misspelt = json!({"messages": [{"role": "user", "contnt": "x"}]});
+    let param = Some("messages[0].contnt");
+    let message = check(&server, url, misspelt.to_string(), (400, "unknown_parameter", param)).await;
+    assert_eq!(message, "unknown parameter 'messages[0].contnt'; did you mean 'content'?");
+    let long = chat(&"word ".repeat(1000)).to_string();
+    check(&server, url, long, (400, "context_length_exceeded", Some("messages"))).await;
     let image =
         json!({"model": "story", "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]});
     check(&server, url, image.to_string(), (400, "unsupported_value", Some("messages[0].content[0].type"))).await;
@@ -86,9 +92,23 @@ async fn bodies_that_are_not_json_are_refused_with_their_place() {
 async fn wrong_prompts_are_refused() {
     let server = Harness::start().await;
     let url = "/v1/completions";
-    let long =
-        check(&server, url, prompt(&"word ".repeat(1000)).to_string(), (400, "context_length_exceeded", None)).await;
+    let long = check(
+        &server,
+        url,
+        prompt(&"word ".repeat(1000)).to_string(),
+        (400, "context_length_exceeded", Some("prompt")),
+    )
+    .await;
     assert_eq!(long, "the prompt has 5000 tokens, at most 511 fit into this model's context");
+    // With more bytes than so many tokens can have it is not even tokenised.
+    let huge = prompt(&" ".repeat(9_900_000)).to_string();
+    let begun = std::time::Instant::now();
+    let message = check(&server, url, huge, (400, "context_length_exceeded", Some("prompt"))).await;
+    assert!(message.starts_with("the prompt has at least "), "{message}");
+    assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
+    let mut second = prompt("");
+    second["prompt"] = json!(["short", "word ".repeat(1000)]);
+    check(&server, url, second.to_string(), (400, "context_length_exceeded", Some("prompt[1]"))).await;
     for (form, code, param) in [
         (json!([]), "invalid_value", "prompt"),
         (json!([[]]), "invalid_value", "prompt[0]"),

@@ -1,15 +1,19 @@
 //! A server with a tiny model, and a client for it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use reqwest::{Client, Method, Response};
 use serde_json::{Map, Value, json};
 use tokio::task::JoinHandle;
-use yantra_engine::{Batch, Detokenizer, Engine, EngineConfig, EngineError, EngineHandle, StepModel, TextDecoder};
+use yantra_engine::{
+    Batch, Detokenizer, EmbedModel, EmbedderHandle, Engine, EngineConfig, EngineError, EngineHandle, StepModel,
+    TextDecoder,
+};
 use yantra_server::{
-    Embed, Embedder, Generator, ModelFacts, ModelKind, RawServerConfig, ServeError, ServedModel, Server, ServerConfig,
-    Shutdown,
+    Embedder, Generator, ModelFacts, ModelKind, RawServerConfig, SamplingDefaults, ServeError, ServedModel, Server,
+    ServerConfig, Shutdown,
 };
 use yantra_text::{ChatTemplate, DetokenizeStream, Tokenizer};
 
@@ -26,6 +30,7 @@ const TEMPLATE: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.co
 pub struct Storyteller {
     pub delay: Duration,
     pub context: usize,
+    pub pages: usize,
     pub fail: bool,
 }
 
@@ -43,8 +48,10 @@ impl StepModel for Storyteller {
     }
 
     fn num_pages(&self) -> usize {
-        1024
+        self.pages
     }
+
+    fn copy_page(&mut self, _: u32, _: u32) {}
 
     fn forward(&mut self, batch: &Batch<'_>, logits: &mut Vec<f32>) -> Result<(), EngineError> {
         std::thread::sleep(self.delay);
@@ -125,22 +132,37 @@ impl Detokenizer for TextStream {
 }
 
 /// The vector of a text: how many tokens it has, 3 and 4.
-struct Counter;
+pub struct Counter {
+    /// How long every call takes.
+    pub delay: Duration,
+    /// Texts it has seen.
+    pub texts: Arc<AtomicUsize>,
+}
 
-impl Embed for Counter {
-    fn embed(&self, inputs: Vec<Vec<u32>>) -> Result<Vec<Vec<f32>>, String> {
-        let vector = |tokens: Vec<u32>| {
+impl EmbedModel for Counter {
+    fn context_length(&self) -> usize {
+        64
+    }
+
+    fn dimensions(&self) -> usize {
+        3
+    }
+
+    fn embed(&mut self, texts: &[&[u32]]) -> Result<Vec<Vec<f32>>, EngineError> {
+        std::thread::sleep(self.delay);
+        self.texts.fetch_add(texts.len(), SeqCst);
+        let vector = |tokens: &&[u32]| {
             let vector = [tokens.len() as f32, 3.0, 4.0];
             let length = vector.iter().map(|value| value * value).sum::<f32>().sqrt();
             vector.iter().map(|value| value / length).collect()
         };
-        Ok(inputs.into_iter().map(vector).collect())
+        Ok(texts.iter().map(vector).collect())
     }
 }
 
-pub fn embedding_model() -> ServedModel {
-    let embedder = Embedder { embed: Arc::new(Counter), tokenizer: tokenizer(), max_tokens: 64, dimensions: 3 };
-    served("counter", ModelKind::Embed(embedder))
+pub fn embedding_model(counter: Counter, max_queue: usize) -> ServedModel {
+    let handle = EmbedderHandle::spawn(Box::new(counter), max_queue).unwrap();
+    served("counter", ModelKind::Embed(Embedder { handle, tokenizer: tokenizer() }))
 }
 
 pub fn served(id: &str, kind: ModelKind) -> ServedModel {
@@ -158,15 +180,30 @@ pub fn served(id: &str, kind: ModelKind) -> ServedModel {
 pub struct Setup {
     pub delay: Duration,
     pub context: usize,
+    pub pages: usize,
     pub fail: bool,
+    /// How long an embedding takes.
+    pub embed_delay: Duration,
+    pub embedded_texts: Arc<AtomicUsize>,
     pub engine: EngineConfig,
+    pub defaults: SamplingDefaults,
     pub server: RawServerConfig,
 }
 
 impl Default for Setup {
     fn default() -> Self {
         let server = RawServerConfig { port: 0, ..RawServerConfig::default() };
-        Self { delay: Duration::ZERO, context: 512, fail: false, engine: EngineConfig::default(), server }
+        Self {
+            delay: Duration::ZERO,
+            context: 512,
+            pages: 1024,
+            fail: false,
+            embed_delay: Duration::ZERO,
+            embedded_texts: Arc::default(),
+            engine: EngineConfig::default(),
+            defaults: SamplingDefaults::default(),
+            server,
+        }
     }
 }
 
@@ -182,20 +219,22 @@ pub struct Harness {
 impl Setup {
     pub fn generator(&self) -> Generator {
         let tokenizer = tokenizer();
-        let model = Storyteller { delay: self.delay, context: self.context, fail: self.fail };
+        let model = Storyteller { delay: self.delay, context: self.context, pages: self.pages, fail: self.fail };
         let text: Arc<dyn TextDecoder> = Arc::new(Text(tokenizer.clone()));
         let engine = Engine::spawn(Box::new(model), Some(text), self.engine.clone()).unwrap();
         let template = ChatTemplate::new(TEMPLATE, "", "<|im_end|>").unwrap();
-        Generator { engine, tokenizer, template: Some(template) }
+        Generator { engine, tokenizer, template: Some(template), defaults: self.defaults }
     }
 
     pub async fn start(self) -> Harness {
         let generator = self.generator();
         let engine = generator.engine.clone();
+        let counter = Counter { delay: self.embed_delay, texts: self.embedded_texts };
+        let embedder = embedding_model(counter, self.engine.max_queue);
         let config = ServerConfig::try_from(self.server).unwrap();
         let server = Server::builder(config)
             .model(served("story", ModelKind::Generate(generator)))
-            .model(embedding_model())
+            .model(embedder)
             .build()
             .unwrap();
         Harness::serve(server, engine).await

@@ -118,3 +118,24 @@ fn long_texts_take_linear_time() {
         }
     }
 }
+
+/// A bound that refuses texts must never refuse one that fits.
+#[test]
+fn no_text_has_fewer_tokens_than_its_bound() {
+    let names = ["gpt-2", "llama-bpe", "qwen2", "starcoder", "deepseek-llm", "llama-spm", "phi-3", "bert-bge"];
+    let tokenizers = all(&names);
+    let runs = prop_oneof![texts(), "[ ]{0,400}", "[=]{0,400}", "(\\n){0,300}", "(▁){0,99}", "[क-ह]{0,99}"];
+    proptest!(ProptestConfig::with_cases(64), |(text in runs)| {
+        for (name, tokenizer) in &tokenizers {
+            for options in [LITERAL, RENDERED] {
+                let least = tokenizer.min_tokens(&text);
+                let ids = tokenizer.encode(&text, options).unwrap();
+                prop_assert!(ids.len() >= least, "{}: {} tokens, at least {} foretold", name, ids.len(), least);
+            }
+        }
+    });
+    for (name, tokenizer) in &tokenizers {
+        let has_bound = !matches!(*name, "bert-bge" | "phi-3");
+        assert_eq!(tokenizer.min_tokens(&" ".repeat(1_000_000)) > 1000, has_bound, "{name}");
+    }
+}

@@ -299,6 +299,8 @@ mod tests {
         fn num_pages(&self) -> usize {
             64
         }
+        fn copy_page(&mut self, _: u32, _: u32) {}
+
         fn forward(&mut self, batch: &Batch<'_>, logits: &mut Vec<f32>) -> Result<(), EngineError> {
             for (position, slot) in batch.positions.iter().zip(batch.slots) {
                 self.written.insert(*slot, *position);

@@ -59,9 +59,10 @@ pub(crate) struct ChatArgs {
 
 /// Runs the command.
 pub(crate) fn run(args: &ChatArgs) -> Result<()> {
+    let params = args.sampling.params()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let model = runtime.block_on(open(args))?;
-    let mut session = Session::new(model, args);
+    let mut session = Session::new(model, args, params);
     if stdin().is_terminal() { session.talk(&runtime) } else { session.answer_stdin(&runtime) }
 }
 
@@ -78,11 +79,12 @@ async fn open(args: &ChatArgs) -> Result<Box<dyn ChatModel>> {
     let settings = args.engine.clone().over_environment()?;
     let loaded = backend::load(&args.target, &backend::compute(&settings), &backend::load_options(&settings))?;
     let engine = backend::generator(&args.target, &loaded)?;
+    let defaults = backend::default_sampling(&settings, &loaded);
     let template = loaded.template.ok_or_else(|| {
         let hint = format!("continue a text with `yantra complete {} \"…\"` instead", args.target);
         hinted(format!("`{}` has no chat template: it is a base model", args.target), hint)
     })?;
-    Ok(Box::new(EngineChat::new(&args.target, engine, loaded.tokenizer, template)))
+    Ok(Box::new(EngineChat::new(&args.target, engine, loaded.tokenizer, template).with_defaults(defaults)))
 }
 
 /// What a line asks for.
@@ -154,9 +156,9 @@ struct Session {
 }
 
 impl Session {
-    fn new(model: Box<dyn ChatModel>, args: &ChatArgs) -> Self {
+    fn new(model: Box<dyn ChatModel>, args: &ChatArgs, params: yantra_client::ChatParams) -> Self {
         let messages = args.system.iter().map(Message::system).collect();
-        Self { model, messages, params: args.sampling.params() }
+        Self { model, messages, params }
     }
 
     /// All of standard input is one question.

@@ -46,6 +46,7 @@ const MAX_INPUT_BYTES: u64 = 64 << 20;
 /// Runs the command.
 pub(crate) fn run(args: &CompleteArgs) -> Result<()> {
     let text = text(args)?;
+    let logit_bias = args.sampling.logit_bias()?;
     let settings = args.engine.clone().over_environment()?;
     let loaded = backend::load(&args.model, &backend::compute(&settings), &backend::load_options(&settings))?;
     let engine = backend::generator(&args.model, &loaded)?;
@@ -53,7 +54,11 @@ pub(crate) fn run(args: &CompleteArgs) -> Result<()> {
     let prompt = loaded.tokenizer.encode(&text, options)?;
     let (sender, events) = mpsc::channel();
     let sink = move |event: Event| sender.send(event).is_ok();
-    engine.submit(request(args, prompt), Box::new(sink)).context("the model refuses the request")?;
+    let default = SamplingParams {
+        logit_bias: logit_bias.into_iter().collect(),
+        ..backend::default_sampling(&settings, &loaded)
+    };
+    engine.submit(request(args, prompt, default), Box::new(sink)).context("the model refuses the request")?;
     let mut reply = Reply::default();
     for event in events {
         match event {
@@ -103,8 +108,7 @@ fn text(args: &CompleteArgs) -> Result<String> {
     Ok(text)
 }
 
-fn request(args: &CompleteArgs, prompt: Vec<u32>) -> Request {
-    let default = SamplingParams::default();
+fn request(args: &CompleteArgs, prompt: Vec<u32>, default: SamplingParams) -> Request {
     let sampling = &args.sampling;
     Request {
         prompt,
@@ -117,6 +121,8 @@ fn request(args: &CompleteArgs, prompt: Vec<u32>) -> Request {
             top_k: sampling.top_k.map_or(default.top_k, |k| k as usize),
             min_p: sampling.min_p.unwrap_or(default.min_p),
             repetition_penalty: sampling.repetition_penalty.unwrap_or(default.repetition_penalty),
+            presence_penalty: sampling.presence_penalty.unwrap_or(default.presence_penalty),
+            frequency_penalty: sampling.frequency_penalty.unwrap_or(default.frequency_penalty),
             seed: sampling.seed,
             ..default
         },

@@ -128,6 +128,7 @@ impl Report<'_> {
                 "kv_bytes": plan.kv_bytes,
                 "kv_bytes_per_token": plan.kv_bytes_per_token,
                 "step_bytes": plan.step_bytes,
+                "load_bytes": plan.load_bytes,
                 "context": plan.context,
                 "available_bytes": plan.available_bytes,
             }),

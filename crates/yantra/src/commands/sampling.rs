@@ -1,6 +1,8 @@
 //! The sampling flags that `chat` and `complete` share.
 
+use crate::failure::usage;
 use anyhow::Result;
+use std::collections::BTreeMap;
 use yantra_client::ChatParams;
 
 /// How replies are sampled.
@@ -25,6 +27,15 @@ pub(crate) struct SamplingArgs {
     /// Make tokens less likely that were there before; 1 is off
     #[arg(long)]
     pub(crate) repetition_penalty: Option<f32>,
+    /// Make tokens less likely that are in the reply already; 0 is off
+    #[arg(long, allow_negative_numbers = true)]
+    pub(crate) presence_penalty: Option<f32>,
+    /// The same, once for each time they are; 0 is off
+    #[arg(long, allow_negative_numbers = true)]
+    pub(crate) frequency_penalty: Option<f32>,
+    /// Add to the logit of a token, as 1234=-100; may be given several times
+    #[arg(long, value_name = "TOKEN=BIAS")]
+    pub(crate) logit_bias: Vec<String>,
     /// Same seed, same reply
     #[arg(long)]
     pub(crate) seed: Option<u64>,
@@ -35,18 +46,35 @@ pub(crate) struct SamplingArgs {
 
 impl SamplingArgs {
     /// As a request carries them.
-    pub(crate) fn params(&self) -> ChatParams {
-        ChatParams {
+    pub(crate) fn params(&self) -> Result<ChatParams> {
+        Ok(ChatParams {
             max_tokens: self.max_tokens,
             temperature: self.temperature,
             top_p: self.top_p,
             top_k: self.top_k,
             min_p: self.min_p,
             repetition_penalty: self.repetition_penalty,
+            presence_penalty: self.presence_penalty,
+            frequency_penalty: self.frequency_penalty,
+            logit_bias: self.logit_bias()?,
             seed: self.seed,
             stop: self.stop.clone(),
-            ..ChatParams::default()
-        }
+        })
+    }
+
+    /// Token id → what is added to its logit.
+    pub(crate) fn logit_bias(&self) -> Result<BTreeMap<u32, f32>> {
+        let entry = |text: &String| {
+            let (token, bias) = text.split_once('=')?;
+            let bias = bias.trim().parse::<f32>().ok().filter(|bias| (-100.0..=100.0).contains(bias))?;
+            Some((token.trim().parse::<u32>().ok()?, bias))
+        };
+        let checked = |text| {
+            entry(text).ok_or_else(|| {
+                usage(format!("--logit-bias is `{text}`, expected TOKEN=BIAS with a token id and -100 to 100"))
+            })
+        };
+        self.logit_bias.iter().map(checked).collect()
     }
 }
 

@@ -24,6 +24,7 @@ A configuration file:
   kv_memory = \"2GiB\"
   [[models]]
   name = \"chat\"
+  aliases = [\"gpt-4o-mini\"]
   model = \"smollm2-135m\"";
 
 /// Serve models over an OpenAI-compatible HTTP API
@@ -33,7 +34,7 @@ pub(crate) struct ServeArgs {
     /// Paths or catalogue names of the models
     #[arg(value_name = "MODEL")]
     models: Vec<String>,
-    /// Name that requests use for a model
+    /// Name that requests use for a model; several for one model are the name and its aliases
     #[arg(long = "name", value_name = "NAME=MODEL")]
     names: Vec<String>,
     /// TOML file [default: YANTRA_CONFIG]
@@ -48,6 +49,9 @@ pub(crate) struct ServeArgs {
     /// Accept only requests with this key; may be given several times
     #[arg(long = "api-key", value_name = "KEY")]
     api_keys: Vec<String>,
+    /// Listen without keys where other machines can reach the server
+    #[arg(long)]
+    allow_no_auth: bool,
     #[command(flatten)]
     engine: RawEngine,
 }
@@ -67,6 +71,7 @@ fn settings(args: ServeArgs) -> Result<Settings> {
         ("host", args.host.clone().map(Into::into)),
         ("port", args.port.map(Into::into)),
         ("api_keys", (!args.api_keys.is_empty()).then(|| args.api_keys.clone().into())),
+        ("allow_no_auth", args.allow_no_auth.then(|| true.into())),
     ];
     let flags = RawConfig {
         server: server.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect(),
@@ -88,7 +93,12 @@ fn models(args: &ServeArgs) -> Result<Vec<RawModel>> {
             .split_once('=')
             .filter(|(name, model)| !name.is_empty() && !model.is_empty())
             .ok_or_else(|| usage(format!("--name is `{assignment}`, expected NAME=MODEL")))?;
-        models.push(RawModel { name: Some(name.into()), model: Some(model.into()), ..RawModel::default() });
+        match models.iter_mut().find(|known: &&mut RawModel| known.model.as_deref() == Some(model)) {
+            Some(known) => known.aliases.push(name.into()),
+            None => {
+                models.push(RawModel { name: Some(name.into()), model: Some(model.into()), ..RawModel::default() });
+            }
+        }
     }
     for model in &args.models {
         // `serve M --name A=M` means one model, not two.
@@ -120,8 +130,22 @@ mod tests {
         let settings = parsed(&["a.gguf", "b", "--name", "first=a.gguf", "--name", "third=c"]).unwrap();
         let models: Vec<_> = settings.models.iter().map(|model| (&*model.name, &*model.model)).collect();
         assert_eq!(models, [("first", "a.gguf"), ("third", "c"), ("b", "b")]);
+        let settings = parsed(&["a", "--name", "x=a", "--name", "y=a", "--name", "z=a"]).unwrap();
+        assert_eq!((settings.models.len(), &*settings.models[0].name), (1, "x"), "one model is loaded once");
+        assert_eq!(settings.models[0].aliases, ["y", "z"]);
+        assert!(parsed(&["--name", "x=a", "--name", "x=a"]).unwrap_err().to_string().contains("given twice"));
+        assert!(parsed(&["--name", "x=a", "--name", "x=b"]).unwrap_err().to_string().contains("two models are named"));
         assert!(parsed(&["a", "--name", "wrong"]).unwrap_err().to_string().contains("NAME=MODEL"));
         assert!(parsed(&[]).unwrap_err().to_string().contains("no model to serve"));
+    }
+
+    #[test]
+    fn other_machines_need_keys_or_a_word() {
+        let error = parsed(&["a", "--host", "0.0.0.0"]).unwrap_err().to_string();
+        assert!(error.contains("without API keys") && error.contains("--allow-no-auth"), "{error}");
+        parsed(&["a", "--host", "0.0.0.0", "--api-key", "long-enough"]).unwrap();
+        parsed(&["a", "--host", "0.0.0.0", "--allow-no-auth"]).unwrap();
+        parsed(&["a", "--host", "::1"]).unwrap();
     }
 
     #[test]

@@ -9,8 +9,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
 };
-use yantra_engine::{EmbedderHandle, load::LoadedModel};
-use yantra_server::{Embed, Embedder, Generator, ModelFacts, ModelKind, Registry, ServedModel, Server, Shutdown};
+use yantra_engine::{SamplingParams, load::LoadedModel};
+use yantra_server::{
+    Embedder, Generator, ModelFacts, ModelKind, Registry, SamplingDefaults, ServedModel, Server, Shutdown,
+};
 
 /// Serves until Ctrl-C. The address is taken first, so that a port in use is known before anything is loaded, and
 /// clients that come early are told to wait.
@@ -29,7 +31,7 @@ pub(crate) fn run(settings: &Settings) -> Result<()> {
 async fn serve(settings: &Settings) -> Result<()> {
     let mut builder = Server::builder(settings.server.clone());
     for model in &settings.models {
-        builder = builder.announce(&model.name, &[]);
+        builder = builder.announce(&model.name, &model.aliases);
     }
     let server = builder.build()?;
     let listener = server.bind().await?;
@@ -62,34 +64,38 @@ impl Loader {
     /// Loads the models one after the other; they share one thread pool, because they share the processor.
     fn load_all(&self) -> Result<()> {
         let compute = backend::compute(&self.settings.engine);
+        let mut reserved = 0;
         for model in &self.settings.models {
             self.registry.progress(&model.name, 0.0, "loading");
             let options = backend::load_options(&model.engine);
-            let loaded = backend::load(&model.model, &compute, &options);
+            let loaded = backend::load_beside(&model.model, &compute, &options, &mut reserved);
             let loaded = loaded.inspect_err(|error| self.registry.failed(&model.name, format!("{error:#}")))?;
             let name = &model.name;
-            self.registry.ready(served(model, loaded)).with_context(|| format!("cannot serve `{name}`"))?;
+            let sampling = backend::default_sampling(&model.engine, &loaded);
+            self.registry.ready(served(model, loaded, &sampling)).with_context(|| format!("cannot serve `{name}`"))?;
         }
         Ok(())
     }
 }
 
-fn served(settings: &ModelSettings, loaded: LoadedModel) -> ServedModel {
-    let LoadedModel { kind, tokenizer, template, info } = loaded;
+fn served(settings: &ModelSettings, loaded: LoadedModel, sampling: &SamplingParams) -> ServedModel {
+    let LoadedModel { kind, tokenizer, template, info, .. } = loaded;
+    let defaults = SamplingDefaults {
+        temperature: sampling.temperature,
+        top_p: sampling.top_p,
+        top_k: sampling.top_k,
+        min_p: sampling.min_p,
+        repetition_penalty: sampling.repetition_penalty,
+    };
     let kind = match kind {
         yantra_engine::load::ModelKind::Generate(engine) => {
-            ModelKind::Generate(Generator { engine, tokenizer, template })
+            ModelKind::Generate(Generator { engine, tokenizer, template, defaults })
         }
-        yantra_engine::load::ModelKind::Embed(handle) => ModelKind::Embed(Embedder {
-            max_tokens: handle.context_length(),
-            dimensions: handle.dimensions(),
-            embed: Arc::new(Embedding(handle)),
-            tokenizer,
-        }),
+        yantra_engine::load::ModelKind::Embed(handle) => ModelKind::Embed(Embedder { handle, tokenizer }),
     };
     ServedModel {
         id: settings.name.clone(),
-        aliases: Vec::new(),
+        aliases: settings.aliases.clone(),
         created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
         owned_by: "yantra".to_owned(),
         facts: ModelFacts {
@@ -99,14 +105,5 @@ fn served(settings: &ModelSettings, loaded: LoadedModel) -> ServedModel {
             size_bytes: Some(info.size_bytes),
         },
         kind,
-    }
-}
-
-/// The engine's embedder as the server asks for it.
-struct Embedding(EmbedderHandle);
-
-impl Embed for Embedding {
-    fn embed(&self, inputs: Vec<Vec<u32>>) -> Result<Vec<Vec<f32>>, String> {
-        self.0.embed(inputs).map_err(|error| error.to_string())
     }
 }

@@ -11,6 +11,13 @@ fn wrong_flags_and_values() {
         ("serve_bad_name", &["serve", "m", "--name", "x"]),
         ("serve_short_key", &["serve", "m", "--api-key", "short"]),
         ("serve_bad_size", &["serve", "m", "--kv-memory", "lots"]),
+        ("serve_many_threads", &["serve", "m", "--threads", "100000"]),
+        ("serve_open", &["serve", "m", "--host", "0.0.0.0"]),
+        ("serve_name_twice", &["serve", "--name", "x=a", "--name", "x=b"]),
+        ("serve_budget", &["serve", "m", "--max-sequences", "1000"]),
+        ("serve_bad_generation_config", &["serve", "m", "--generation-config", "vllm"]),
+        ("complete_bad_bias", &["complete", "m", "text", "--logit-bias", "Paris=5"]),
+        ("chat_bad_bias", &["chat", "m", "--logit-bias", "7=500"]),
         ("complete_bad_kv", &["complete", "m", "text", "--kv-dtype", "f12"]),
         ("bench_remote", &["bench", "load", "--url", "http://192.0.2.1:80"]),
         ("bench_bad_url", &["bench", "load", "--url", "127.0.0.1:8080"]),
@@ -55,6 +62,17 @@ fn environment_variables_are_checked() {
     let output = command.env("YANTRA_THREADS", "many").output().unwrap();
     let text = crate::yantra::show(&output);
     assert!(text.starts_with("exit code: 2\n") && text.contains("YANTRA_THREADS is `many`"), "{text}");
+}
+
+#[test]
+fn a_server_that_can_not_load_its_model_says_only_why() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("model.gguf");
+    std::fs::write(&path, "<html>404</html>").unwrap();
+    let text = shown(&["serve", path.to_str().unwrap(), "--port", "0"]);
+    assert!(text.starts_with("exit code: 1\n") && text.contains("HTML page"), "{text}");
+    assert!(!text.contains("draining"), "nothing ran that could be drained: {text}");
+    assert!(!text.contains('\u{1b}'), "standard error is no terminal here: {text:?}");
 }
 
 #[test]
