@@ -9,7 +9,7 @@ use yantra_api::{
     ApiError, ChatMessage, DetokenizeRequest, DetokenizeResponse, ErrorBody, TokenizeRequest, TokenizeResponse,
     template_messages,
 };
-use yantra_text::{ChatInput, EncodeOptions, Tokenizer};
+use yantra_text::{ChatInput, EncodeOptions};
 
 use crate::app::App;
 use crate::body::JsonBody;
@@ -50,15 +50,14 @@ pub(crate) fn conversation_tokens(
         add_generation_prompt: chat.add_generation_prompt,
         extra: chat.template_variables.unwrap_or(&none),
     };
-    let prompt = template.render(&input).map_err(|error| failure::of_text(&error, "messages"))?;
-    check_length(&generator.tokenizer, &prompt, most, "messages")?;
-    let options = EncodeOptions { add_special: chat.add_special_tokens, parse_special: true };
-    generator.tokenizer.encode(&prompt, options).map_err(|error| failure::of_text(&error, "messages"))
+    let of_text = |error| failure::of_text(&error, "messages");
+    let prompt = template.prompt(&input, &generator.tokenizer).map_err(of_text)?;
+    check_length(prompt.min_tokens(&generator.tokenizer), most, "messages")?;
+    prompt.encode(&generator.tokenizer, chat.add_special_tokens).map_err(of_text)
 }
 
-/// Refuses a text that has more than `most` tokens however it is cut.
-fn check_length(tokenizer: &Tokenizer, text: &str, most: Option<usize>, param: &str) -> Result<(), ApiError> {
-    let least = tokenizer.min_tokens(text);
+/// Refuses a text that has `least` tokens or more if that is more than `most`.
+fn check_length(least: usize, most: Option<usize>, param: &str) -> Result<(), ApiError> {
     match most {
         Some(most) if least > most => Err(ApiError::context_length_certainly_exceeded(least, most).at(param)),
         _ => Ok(()),
@@ -73,7 +72,7 @@ pub(crate) fn text_tokens(
     most: Option<usize>,
     param: &str,
 ) -> Result<Vec<u32>, ApiError> {
-    check_length(model.tokenizer(), text, most, param)?;
+    check_length(model.tokenizer().min_tokens(text), most, param)?;
     let options = EncodeOptions { add_special: add_special_tokens, parse_special: false };
     model.tokenizer().encode(text, options).map_err(|error| failure::of_text(&error, param))
 }

@@ -28,15 +28,15 @@ async fn in_process() {
     let Some(model) = model() else { return };
     conformance::check(&model).await.unwrap();
 
-    let mut request = ChatRequest::user("What is the capital of France?");
+    let mut request = ChatRequest::user("What is the capital of Italy? Answer in one sentence.");
     request.params.temperature = Some(0.0);
     let reply = model.complete(request.clone()).await.unwrap();
-    assert!(reply.message.content.contains("Paris"), "{reply:?}");
+    assert!(reply.message.content.contains("Rome"), "{reply:?}");
     assert_eq!(reply.finish_reason, FinishReason::Stop);
 
-    request.params.stop = vec!["Paris".into()];
+    request.params.stop = vec!["Rome".into()];
     let reply = model.complete(request.clone()).await.unwrap();
-    assert!(!reply.message.content.contains("Paris"), "{reply:?}");
+    assert!(!reply.message.content.contains("Rome"), "{reply:?}");
 
     // What cannot be honoured is refused, not ignored.
     request.extra.insert("response_format".into(), "json".into());

@@ -234,8 +234,8 @@ impl<S: Simd, K: Stored, const R: usize, const V: usize> Kernel<S> for Tile<Valu
         let tile = self.0;
         let tokens = tile.operands.tokens.clone();
         // The first lane may begin, and the last may end, with a token that is not ours and may be anything.
-        let part_first = tokens.start % K::PER_LANE != 0;
-        let part_last = tokens.end % K::PER_LANE != 0;
+        let part_first = !tokens.start.is_multiple_of(K::PER_LANE);
+        let part_last = !tokens.end.is_multiple_of(K::PER_LANE);
         let (first, last) = (tokens.start / K::PER_LANE, tokens.end / K::PER_LANE);
         for column in (0..tile.operands.width).step_by(V * S::LANES) {
             let mut sums = [[simd.splat(0.0); V]; R];

@@ -69,6 +69,31 @@ impl fmt::Debug for ChatTemplate {
     }
 }
 
+/// A rendered conversation that remembers which of its text must not make a control token.
+pub struct Prompt {
+    text: String,
+    aliases: Option<Aliases>,
+}
+
+impl Prompt {
+    /// As [`Tokenizer::min_tokens`].
+    #[must_use]
+    pub fn min_tokens(&self, tokenizer: &Tokenizer) -> usize {
+        tokenizer.min_tokens(&self.text)
+    }
+
+    /// The token ids.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode(&self, tokenizer: &Tokenizer, add_special: bool) -> Result<Vec<u32>, TextError> {
+        match &self.aliases {
+            None => tokenizer.encode(&self.text, EncodeOptions { add_special, parse_special: true }),
+            Some(aliases) => tokenizer.encode_protected(&self.text, aliases, add_special),
+        }
+    }
+}
+
 impl ChatTemplate {
     /// Parses `source`; `bos_text` and `eos_text` are what the template knows as `bos_token` and `eos_token`.
     ///
@@ -124,10 +149,7 @@ impl ChatTemplate {
         self.inner.render(input)
     }
 
-    /// The prompt for a conversation as token ids. The template writes control tokens, the conversation can not: their
-    /// texts in messages, tools and variables are encoded as text. Without such texts this is [`ChatTemplate::render`]
-    /// and [`Tokenizer::encode`] with `parse_special`. Templates write the tokens that begin and end a sequence themselves,
-    /// so `add_special` is usually off.
+    /// The prompt for a conversation as token ids: [`ChatTemplate::prompt`], encoded.
     ///
     /// # Errors
     /// As [`ChatTemplate::render`] and [`Tokenizer::encode`].
@@ -137,9 +159,20 @@ impl ChatTemplate {
         tokenizer: &Tokenizer,
         add_special: bool,
     ) -> Result<Vec<u32>, TextError> {
+        self.prompt(input, tokenizer)?.encode(tokenizer, add_special)
+    }
+
+    /// The prompt for a conversation, for `tokenizer` to encode. The template writes control tokens, the conversation can
+    /// not: their texts in messages, tools and variables are encoded as text. Without such texts encoding it is
+    /// [`ChatTemplate::render`] and [`Tokenizer::encode`] with `parse_special`. Templates write the tokens that begin and
+    /// end a sequence themselves, so `add_special` is usually off.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::render`].
+    pub fn prompt(&self, input: &ChatInput<'_>, tokenizer: &Tokenizer) -> Result<Prompt, TextError> {
         let ChatInput { messages, tools, extra, .. } = *input;
         let Some(protected) = protect::protect(tokenizer.guard()?, self.source(), messages, tools, extra) else {
-            return tokenizer.encode(&self.render(input)?, EncodeOptions { add_special, parse_special: true });
+            return Ok(Prompt { text: self.render(input)?, aliases: None });
         };
         let input = ChatInput {
             messages: &protected.messages,
@@ -148,7 +181,7 @@ impl ChatTemplate {
             ..*input
         };
         let text = protected.aliases.unescape(self.render(&input)?);
-        tokenizer.encode_protected(&text, &protected.aliases, add_special)
+        Ok(Prompt { text, aliases: Some(protected.aliases) })
     }
 
     /// Whether tools given to [`ChatTemplate::render`] reach the prompt.
