@@ -2,7 +2,7 @@
 
 use crate::harness::{Runner, log_probability, model, shared};
 use yantra_formats::Checkpoint;
-use yantra_kernels::{KvFormat, argmax};
+use yantra_kernels::{CpuLevel, KvFormat, argmax};
 use yantra_text::{EncodeOptions, Tokenizer};
 
 /// Positions whose best token leads by more than this must agree.
@@ -24,7 +24,7 @@ fn reals(value: &serde_json::Value) -> Vec<f64> {
 /// Feeds the reference's own tokens and compares what the model says of each.
 fn check_teacher_forced(name: &str, file: &str) {
     let (Some(reference), Some(path)) = (reference(name), model(file)) else { return };
-    let mut runner = Runner::load(&path, KvFormat::F16, 2048);
+    let mut runner = Runner::load(&path, KvFormat::preferred(CpuLevel::detect()), 2048);
     let vocab_size = runner.decoder.spec().vocab_size;
     let (mut clear, mut agreed, mut positions, mut difference) = (0, 0, 0, 0.0);
     for item in reference["items"].as_array().unwrap() {
@@ -60,7 +60,7 @@ fn check_perplexity(name: &str, file: &str) {
     let tokenizer = Tokenizer::from_checkpoint(&Checkpoint::open(&path).unwrap()).unwrap();
     let options = EncodeOptions { add_special: false, parse_special: false };
     let tokens = tokenizer.encode(&std::fs::read_to_string(text).unwrap(), options).unwrap();
-    let mut runner = Runner::load(&path, KvFormat::F16, 512);
+    let mut runner = Runner::load(&path, KvFormat::preferred(CpuLevel::detect()), 512);
     let vocab_size = runner.decoder.spec().vocab_size;
     let (mut sum, mut count) = (0.0, 0);
     for window in tokens.chunks_exact(512).take(scored.div_ceil(511)) {
