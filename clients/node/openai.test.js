@@ -18,7 +18,7 @@ const client = new OpenAI({ baseURL, apiKey: needed("YANTRA_API_KEY"), maxRetrie
 
 const question = {
   model,
-  messages: [{ role: "user", content: "Which city is the capital of France?" }],
+  messages: [{ role: "user", content: "What is the capital of Italy? Answer in one sentence." }],
   temperature: 0,
   max_tokens: 16,
 };
@@ -32,7 +32,7 @@ test("models", async () => {
 test("chat, whole and streamed, says the same", async () => {
   const reply = await client.chat.completions.create(question);
   const text = reply.choices[0].message.content;
-  assert.match(text, /Paris/);
+  assert.match(text, /Rome/);
   assert.equal(reply.usage.total_tokens, reply.usage.prompt_tokens + reply.usage.completion_tokens);
 
   const stream = await client.chat.completions.create({
@@ -56,7 +56,7 @@ test("chat, whole and streamed, says the same", async () => {
 test("the stream helper gathers a message", async () => {
   const runner = client.chat.completions.stream(question);
   const message = await runner.finalMessage();
-  assert.match(message.content, /Paris/);
+  assert.match(message.content, /Rome/);
 });
 
 test("an aborted stream leaves the server well", async () => {

@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 use std::process::Command;
 
 const MODEL: &str = "smollm2-135m";
-const QUESTION: &str = "Which city is the capital of France?";
+const QUESTION: &str = "What is the capital of Italy? Answer in one sentence.";
 const PORT: u16 = 8080;
 
 /// What to do after the answer.

@@ -20,7 +20,7 @@ Examples:
   yantra chat smollm2-135m
   yantra chat smollm2-135m --system \"Answer in one sentence.\" --temperature 0.2
   yantra chat http://127.0.0.1:8080 --model smollm2-135m
-  echo \"Which city is the capital of France?\" | yantra chat smollm2-135m
+  echo \"What is the capital of Italy? Answer in one sentence.\" | yantra chat smollm2-135m
 
 While chatting: end a line with \\ to continue it, or put several lines between \"\"\" and \"\"\". Ctrl-C stops the reply,
 Ctrl-D leaves. /help lists the commands.";
