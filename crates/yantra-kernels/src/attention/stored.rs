@@ -52,18 +52,6 @@ pub(super) struct F32;
 pub(super) struct F16;
 pub(super) struct Bf16;
 
-/// Factors of one value: its bits.
-#[inline(always)]
-fn single_factors<S: Simd>(simd: S, values: &[f32], factors: &mut [u32]) {
-    for (values, factors) in values.chunks_exact(S::LANES).zip(factors.chunks_exact_mut(S::LANES)) {
-        // SAFETY: both are a vector long; a float's bits are its factor.
-        #[expect(unsafe_code, reason = "lengths by `chunks_exact`")]
-        unsafe {
-            simd.store(factors.as_mut_ptr().cast(), simd.load(values.as_ptr()));
-        }
-    }
-}
-
 /// Rounds `src` to 16-bit values with a vector store; `out` is as long.
 #[inline(always)]
 fn round_to<S: Simd>(simd: S, src: &[f32], out: &mut [u16], store: impl StoreHalf<S>) {
@@ -141,8 +129,8 @@ impl Stored for F32 {
     }
 
     #[inline(always)]
-    fn factors<S: Simd>(simd: S, values: &[f32], factors: &mut [u32]) {
-        single_factors(simd, values, factors);
+    fn factors<S: Simd>(_simd: S, values: &[f32], factors: &mut [u32]) {
+        factors.copy_from_slice(bytemuck::cast_slice(values));
     }
 
     #[inline(always)]
@@ -183,17 +171,17 @@ impl Stored for F16 {
 
     #[inline(always)]
     fn madd<S: Simd>(simd: S, factor: S::Vector, stored: S::Vector, sum: S::Vector) -> S::Vector {
-        simd.fma(factor, stored, sum)
+        F32::madd(simd, factor, stored, sum)
     }
 
     #[inline(always)]
-    fn without<S: Simd>(_simd: S, register: S::Vector, _which: Half) -> S::Vector {
-        register
+    fn without<S: Simd>(simd: S, register: S::Vector, which: Half) -> S::Vector {
+        F32::without(simd, register, which)
     }
 
     #[inline(always)]
     fn factors<S: Simd>(simd: S, values: &[f32], factors: &mut [u32]) {
-        single_factors(simd, values, factors);
+        F32::factors(simd, values, factors);
     }
 
     #[inline(always)]

@@ -4,8 +4,10 @@ use crate::harness::model;
 use yantra_formats::Checkpoint;
 use yantra_kernels::Compute;
 use yantra_model::{Encoder, LoadOptions};
+use yantra_text::{EncodeOptions, Tokenizer};
 
-fn reference() -> Vec<(Vec<u32>, Vec<f32>)> {
+/// Sentences with the tokens and the vectors that sentence-transformers made of them.
+fn reference() -> Vec<(String, Vec<u32>, Vec<f32>)> {
     let json: serde_json::Value = serde_json::from_str(include_str!("../data/minilm_reference.json")).unwrap();
     let numbers = |value: &serde_json::Value| -> Vec<f64> {
         value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
@@ -13,7 +15,8 @@ fn reference() -> Vec<(Vec<u32>, Vec<f32>)> {
     let items = json["items"].as_array().unwrap().iter();
     let tokens = |item| numbers(item).into_iter().map(|id| id as u32).collect();
     let vector = |item| numbers(item).into_iter().map(|x| x as f32).collect();
-    items.map(|item| (tokens(&item["tokens"]), vector(&item["embedding"]))).collect()
+    let text = |item: &serde_json::Value| item.as_str().unwrap().to_owned();
+    items.map(|item| (text(&item["text"]), tokens(&item["tokens"]), vector(&item["embedding"]))).collect()
 }
 
 fn cosine(a: &[f32], b: &[f32]) -> f64 {
@@ -25,12 +28,19 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
 fn minilm_equals_sentence_transformers() {
     let Some(path) = model("minilm-l6") else { return };
     let compute = Compute::new(2);
-    let encoder = Encoder::load(&Checkpoint::open(&path).unwrap(), &compute, LoadOptions::default()).unwrap();
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    let encoder = Encoder::load(&checkpoint, &compute, LoadOptions::default()).unwrap();
+    let tokenizer = Tokenizer::from_checkpoint(&checkpoint).unwrap();
+    let options = EncodeOptions { add_special: true, parse_special: false };
     let reference = reference();
     assert_eq!(reference.len(), 50);
-    let texts: Vec<&[u32]> = reference.iter().map(|(tokens, _)| &tokens[..]).collect();
+    let tokens: Vec<_> = reference.iter().map(|(text, ..)| tokenizer.encode(text, options).unwrap()).collect();
+    for (tokens, (text, expected, _)) in tokens.iter().zip(&reference) {
+        assert_eq!(tokens, expected, "{text}");
+    }
+    let texts: Vec<&[u32]> = tokens.iter().map(Vec::as_slice).collect();
     let found = encoder.embed(&compute, &texts).unwrap();
-    let worst = found.iter().zip(&reference).map(|(found, (_, expected))| cosine(found, expected)).fold(1.0, f64::min);
+    let worst = found.iter().zip(&reference).map(|(found, (.., expected))| cosine(found, expected)).fold(1.0, f64::min);
     eprintln!("MiniLM: smallest cosine with sentence-transformers over 50 sentences {worst:.7}");
     assert!(worst >= 0.9999, "cosine {worst}");
 
