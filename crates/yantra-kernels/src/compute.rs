@@ -2,7 +2,8 @@
 //!
 //! The pool exists because a decoded token forks and joins some 150 times: a fork must cost a cache line, not a futex.
 //! Workers spin for a while after each task set, then park. The caller takes part, and at the end waits only for
-//! workers that have entered the task set: one that the operating system has not scheduled yet delays nobody.
+//! workers that have entered the task set: one that the operating system has not scheduled yet delays nobody. Threads
+//! begin with neighbouring tasks of their own, whose data the processor fetches ahead, and then take what others left.
 
 use crate::{CpuLevel, KernelError};
 use std::{
@@ -11,7 +12,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -23,10 +24,17 @@ const SPIN: Duration = Duration::from_micros(200);
 /// Spins of the joining caller before it offers its processor to the thread it may be waiting for.
 const SPINS_BEFORE_YIELD: u32 = 20_000;
 
+/// Most ranges that tasks are shared out in; threads beyond share a range.
+const MAX_RANGES: usize = 8;
+
 /// `Shared::state`: number of the task set, whether it can be entered, how many workers are inside.
-const EPOCH: u64 = 1 << 32;
-const OPEN: u64 = 1 << 31;
+const EPOCH: u64 = 1 << 16;
+const OPEN: u64 = 1 << 15;
 const INSIDE: u64 = OPEN - 1;
+
+/// `Next`: number of the task set, next task.
+const MAX_TASKS: usize = 1 << 24;
+const SET: u64 = MAX_TASKS as u64;
 
 thread_local! {
     /// Whether this thread is running a task: a nested `run` is then done by this thread alone.
@@ -38,12 +46,39 @@ thread_local! {
 struct Job {
     task: *const (dyn Fn(usize) + Sync),
     num_tasks: usize,
+    num_ranges: usize,
+    epoch: u64,
+}
+
+/// The next task of a range and the set it is one of. On a cache line of its own, and the next one, which comes along.
+#[repr(align(128))]
+struct Next(AtomicU64);
+
+impl Next {
+    /// Claims a task of the range `index` of the set.
+    fn claim(&self, job: &Job, index: usize) -> Option<usize> {
+        let bound = |index: usize| index * job.num_tasks / job.num_ranges;
+        let set = job.epoch.wrapping_mul(SET);
+        let mut seen = self.0.load(Ordering::Relaxed);
+        loop {
+            // What an earlier set left means that nobody has claimed a task of this one.
+            let task = if seen / SET == set / SET { (seen % SET) as usize } else { bound(index) };
+            if task >= bound(index + 1) {
+                return None;
+            }
+            let next = set + task as u64 + 1;
+            match self.0.compare_exchange_weak(seen, next, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return Some(task),
+                Err(changed) => seen = changed,
+            }
+        }
+    }
 }
 
 struct Shared {
     state: AtomicU64,
     job: UnsafeCell<Option<Job>>,
-    next_task: AtomicUsize,
+    ranges: [Next; MAX_RANGES],
     stop: AtomicBool,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
@@ -57,29 +92,30 @@ unsafe impl Sync for Shared {}
 unsafe impl Send for Shared {}
 
 impl Shared {
-    fn work(&self, job: Job) {
+    /// Runs tasks of the thread's own range, then of the others, until none is left.
+    fn work(&self, job: Job, thread: usize) {
         let result = catch_unwind(AssertUnwindSafe(|| {
-            loop {
-                let index = self.next_task.fetch_add(1, Ordering::Relaxed);
-                if index >= job.num_tasks {
-                    break;
-                }
-                // SAFETY: `Compute::run` does not return before everybody has left this function.
-                #[expect(unsafe_code, reason = "lifetime erased by `Compute::run`")]
-                unsafe {
-                    (*job.task)(index);
+            for range in (thread..thread + job.num_ranges).map(|range| range % job.num_ranges) {
+                while let Some(index) = self.ranges[range].claim(&job, range) {
+                    // SAFETY: `Compute::run` does not return before everybody has left this function.
+                    #[expect(unsafe_code, reason = "lifetime erased by `Compute::run`")]
+                    unsafe {
+                        (*job.task)(index);
+                    }
                 }
             }
         }));
         if let Err(payload) = result {
-            self.next_task.store(job.num_tasks, Ordering::Relaxed);
+            for range in &self.ranges {
+                range.0.store(job.epoch.wrapping_mul(SET) + job.num_tasks as u64, Ordering::Relaxed);
+            }
             if let Ok(mut slot) = self.panic.lock() {
                 slot.get_or_insert(payload);
             }
         }
     }
 
-    fn worker(&self) {
+    fn worker(&self, thread: usize) {
         IN_TASK.set(true);
         let mut seen = 0;
         while let Some(epoch) = self.enter(seen) {
@@ -88,7 +124,7 @@ impl Shared {
             #[expect(unsafe_code, reason = "guarded by `state`")]
             let job = unsafe { *self.job.get() };
             if let Some(job) = job {
-                self.work(job);
+                self.work(job, thread);
             }
             self.state.fetch_sub(1, Ordering::Release);
         }
@@ -166,13 +202,13 @@ impl Compute {
         let shared = Arc::new(Shared {
             state: AtomicU64::new(0),
             job: UnsafeCell::new(None),
-            next_task: AtomicUsize::new(0),
+            ranges: [const { Next(AtomicU64::new(0)) }; MAX_RANGES],
             stop: AtomicBool::new(false),
             panic: Mutex::new(None),
         });
         let spawn_worker = |index: usize| {
             let shared = Arc::clone(&shared);
-            thread::Builder::new().name(format!("compute-{index}")).spawn(move || shared.worker()).ok()
+            thread::Builder::new().name(format!("compute-{index}")).spawn(move || shared.worker(index)).ok()
         };
         let workers = (1..num_threads).map_while(spawn_worker).collect();
         Self { level, shared, workers, turn: Mutex::new(()) }
@@ -192,11 +228,15 @@ impl Compute {
     ///
     /// A panic in a task is raised again here after all threads have stopped; tasks not yet claimed are then skipped.
     /// Called from inside a task, it runs the nested tasks on that thread, one after another.
+    ///
+    /// # Panics
+    /// If there are 2^24 tasks or more.
     pub fn run(&self, num_tasks: usize, task: &(dyn Fn(usize) + Sync)) {
         if num_tasks <= 1 || self.workers.is_empty() || IN_TASK.get() {
             (0..num_tasks).for_each(task);
             return;
         }
+        assert!(num_tasks < MAX_TASKS, "{num_tasks} tasks, more than can be counted");
         // A poisoned turn guards nothing: the pool is consistent after a panic.
         let turn = self.turn.lock();
         let shared = &*self.shared;
@@ -205,18 +245,18 @@ impl Compute {
         let task = unsafe {
             std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), *const (dyn Fn(usize) + Sync + 'static)>(task)
         };
-        let job = Job { task, num_tasks };
+        let epoch = (shared.state.load(Ordering::Relaxed) / EPOCH).wrapping_add(1);
+        let num_ranges = num_tasks.min(self.num_threads()).min(MAX_RANGES);
+        let job = Job { task, num_tasks, num_ranges, epoch };
         // SAFETY: the set is closed and nobody is inside (the join of the previous run saw to it).
         #[expect(unsafe_code, reason = "exclusive between join and fork")]
         unsafe {
             *shared.job.get() = Some(job);
         }
-        shared.next_task.store(0, Ordering::Relaxed);
-        let epoch = shared.state.load(Ordering::Relaxed) / EPOCH;
-        shared.state.store(epoch.wrapping_add(1).wrapping_mul(EPOCH) | OPEN, Ordering::Release);
+        shared.state.store(epoch.wrapping_mul(EPOCH) | OPEN, Ordering::Release);
         self.workers.iter().take(num_tasks - 1).for_each(|worker| worker.thread().unpark());
         IN_TASK.set(true);
-        shared.work(job);
+        shared.work(job, 0);
         IN_TASK.set(false);
         shared.join();
         let panic = shared.panic.lock().ok().and_then(|mut slot| slot.take());

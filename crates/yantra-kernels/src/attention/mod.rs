@@ -88,10 +88,10 @@ pub fn attention(
     plan.fill(cx.num_threads(), params, shape, layout.num_kv_heads, heads_per_group, sequences);
     let Plan { tasks, groups, partials, .. } = &mut plan;
     let (out, partials) = (SharedSlice::new(out), SharedSlice::new(partials));
-    let call = Call { params, shape, heads_per_group, q, kv, sequences, groups, out, partials };
+    let call = Call { params, shape, heads_per_group, q, kv, sequences, tasks, groups, out, partials };
     cx.run(tasks.len(), &|index| {
         let mut rows = ROWS.take();
-        run_task(cx.level(), &call, &tasks[index], &mut rows);
+        run_task(cx.level(), &call, index, &mut rows);
         ROWS.set(rows);
     });
     PLAN.set(plan);
@@ -235,17 +235,18 @@ struct Call<'a> {
     q: &'a [f32],
     kv: &'a KvPages,
     sequences: &'a [AttentionSequence<'a>],
+    tasks: &'a [Task],
     groups: &'a [Group],
     out: SharedSlice<'a, f32>,
     partials: SharedSlice<'a, f32>,
 }
 
 simd_dispatch! {
-    fn run_task(call: &Call<'_>, task: &Task, rows: &mut Rows) = run_task_body;
+    fn run_task(call: &Call<'_>, task: usize, rows: &mut Rows) = run_task_body;
 }
 
 #[inline(always)]
-fn run_task_body<S: Simd>(simd: S, call: &Call<'_>, task: &Task, rows: &mut Rows) {
+fn run_task_body<S: Simd>(simd: S, call: &Call<'_>, task: usize, rows: &mut Rows) {
     match call.kv.layout().format {
         KvFormat::F32 => call.run::<S, F32>(simd, task, rows),
         KvFormat::F16 => call.run::<S, F16>(simd, task, rows),
@@ -255,16 +256,32 @@ fn run_task_body<S: Simd>(simd: S, call: &Call<'_>, task: &Task, rows: &mut Rows
 
 impl Call<'_> {
     #[inline(always)]
-    fn run<S: Simd, K: Stored>(&self, simd: S, task: &Task, rows: &mut Rows) {
+    fn run<S: Simd, K: Stored>(&self, simd: S, index: usize, rows: &mut Rows) {
+        let task = &self.tasks[index];
         self.gather::<S, K>(simd, task, rows);
         let seen = rows.any_visible();
         let split_tokens = split_tokens(self.shape.page_tokens);
         let pages = self.sequences[task.sequence].pages;
+        let split_pages = split_tokens / self.shape.page_tokens;
         for split in task.splits.clone() {
             let context = seen.start.max(split * split_tokens)..seen.end.min((split + 1) * split_tokens);
-            rows.attend_split::<S, K>(simd, self.params, context, |index| {
-                self.kv.head::<K>(pages[index], task.kv_head)
-            });
+            // Tasks are taken one after another, mostly.
+            let next = if split + 1 < task.splits.end {
+                Some((task, split + 1))
+            } else {
+                self.tasks.get(index + 1).map(|task| (task, task.splits.start))
+            };
+            rows.attend_split::<S, K>(
+                simd,
+                self.params,
+                context,
+                |index| self.kv.head::<K>(pages[index], task.kv_head),
+                |index| {
+                    next.and_then(|(task, next)| {
+                        self.page_of::<K>(task, index + next * split_pages - split * split_pages)
+                    })
+                },
+            );
             match task.group {
                 None => rows.merge_split(simd),
                 Some(group) => self.save(&self.groups[group], split, rows, task.queries.len() * self.heads_per_group),
@@ -283,6 +300,14 @@ impl Call<'_> {
         if finished {
             self.scatter(task, rows);
         }
+    }
+
+    /// Where keys and values of a task's head begin in the page at a place in its context, if it has that many.
+    fn page_of<K: Stored>(&self, task: &Task, index: usize) -> Option<(*const u8, *const u8)> {
+        let sequence = &self.sequences[task.sequence];
+        let page = *sequence.pages.get(index).filter(|_| index * self.shape.page_tokens < sequence.context_len)?;
+        let (keys, values) = self.kv.head::<K>(page, task.kv_head);
+        Some((keys.as_ptr().cast(), values.as_ptr().cast()))
     }
 
     /// Where query `index` of the task's sequence has its `heads_per_group` rows in `q` and `out`.

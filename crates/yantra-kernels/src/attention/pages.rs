@@ -9,11 +9,14 @@
 use super::stored::{Bf16, F16, F32, Stored};
 use crate::{
     Compute, CpuLevel, KernelError,
-    parallel::{FORK_THRESHOLD, SharedSlice},
+    parallel::SharedSlice,
     simd::{MAX_LANES, Simd, simd_dispatch},
 };
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
+
+/// Tokens whose keys and values are worth waking other threads for.
+const FORK_TOKENS: usize = 4;
 
 /// Head dimensions are at most this.
 pub(super) const MAX_HEAD_DIM: usize = 1024;
@@ -130,9 +133,10 @@ impl KvPages {
         assert!(slots.iter().all(|&slot| (slot as usize) < num_slots), "slots within the pages");
         let tokens = Tokens { layout, k, v, slots };
         let (keys, values) = (SharedSlice::new(self.keys.as_mut_slice()), SharedSlice::new(self.values.as_mut_slice()));
-        // Heads go to different tasks, so that a slot given twice is no race.
+        // Heads go to different tasks, so that a slot given twice is no race. A token's key has a value on each of many
+        // cache lines: what takes time is to get them.
         let store_head = |head: usize| store_head(cx.level(), &tokens, head, &keys, &values);
-        if k.len() < FORK_THRESHOLD {
+        if slots.len() < FORK_TOKENS {
             (0..layout.num_kv_heads).for_each(store_head);
         } else {
             cx.run(layout.num_kv_heads, &store_head);

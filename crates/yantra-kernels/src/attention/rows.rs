@@ -122,7 +122,7 @@ impl Rows {
     }
 
     /// Attends to the pages of one split. `page(index)` gives the lanes of keys and values of the page at that place in the
-    /// context.
+    /// context; `next(index)` where those begin that are read next and may still be in memory.
     #[inline(always)]
     pub(super) fn attend_split<'p, S: Simd, K: Stored>(
         &mut self,
@@ -130,6 +130,7 @@ impl Rows {
         params: &AttentionParams,
         context: Range<usize>,
         page: impl Fn(usize) -> (&'p [K::Lane], &'p [K::Lane]),
+        next: impl Fn(usize) -> Option<(*const u8, *const u8)>,
     ) {
         let RowShape { head_dim, page_tokens } = self.shape;
         self.split.reset(self.num_rows, self.shape.stride());
@@ -140,7 +141,9 @@ impl Rows {
         if as_stored && head_dim % S::LANES == 0 {
             for index in pages {
                 let (keys, values) = page(index);
-                self.pages.push(PagePointers { keys: keys.as_ptr().cast(), values: values.as_ptr().cast() });
+                // A block of many rows takes long, and what it reads is mostly in the cache.
+                let next = if self.num_rows <= MAX_TILE_ROWS { next(index) } else { None };
+                self.pages.push(PagePointers { keys: keys.as_ptr().cast(), values: values.as_ptr().cast(), next });
             }
             self.attend_tiles::<S, K>(simd, params, start, context, head_dim, head_dim);
         } else {
@@ -181,7 +184,7 @@ impl Rows {
                 row[head_dim..].fill(<K::Working as Stored>::ZERO);
             }
             let (keys, values) = (working_keys.as_ptr().cast(), working_values.as_ptr().cast());
-            self.pages.push(PagePointers { keys, values });
+            self.pages.push(PagePointers { keys, values, next: None });
         }
     }
 

@@ -15,6 +15,16 @@ use std::ops::Range;
 pub(super) struct PagePointers {
     pub(super) keys: *const u8,
     pub(super) values: *const u8,
+    /// Where those that are read after the split start: they are fetched from memory while this page is worked on.
+    pub(super) next: Option<(*const u8, *const u8)>,
+}
+
+/// Fetches the keys or values of a head in a page into the second-level cache.
+#[inline(always)]
+fn fetch<S: Simd, K: Stored>(simd: S, start: *const u8, lanes: usize) {
+    for line in (0..lanes * size_of::<K::Lane>()).step_by(64) {
+        simd.prefetch(start.wrapping_add(line));
+    }
 }
 
 /// Rows a tile has at most: with four vectors beside them they fill sixteen registers or thirty-two.
@@ -112,6 +122,9 @@ impl<S: Simd, K: Stored, const R: usize, const V: usize> Kernel<S> for Tile<Scor
         let ScoresTile { queries, pages, head_lanes, page_tokens, out, .. } = self.0;
         let stride = pages.len() * page_tokens;
         for (index, page) in pages.iter().enumerate() {
+            if let Some((keys, _)) = page.next {
+                fetch::<S, K>(simd, keys, head_lanes * page_tokens);
+            }
             for first in (0..page_tokens).step_by(V * S::LANES) {
                 let keys = page.keys.cast::<K::Lane>().wrapping_add(first);
                 let mut sums = [[simd.splat(0.0); V]; R];
@@ -249,6 +262,9 @@ impl<S: Simd, K: Stored, const R: usize, const V: usize> Kernel<S> for Tile<Valu
                 while at < last {
                     let page = page_of(at);
                     let end = last.min((page + 1) * tile.page_lanes);
+                    if let (Some((_, values)), 0) = (tile.operands.pages[page].next, column) {
+                        fetch::<S, K>(simd, values, tile.page_lanes * tile.operands.value_stride);
+                    }
                     tile.add(simd, page, at..end, column, None, &mut sums);
                     at = end;
                 }

@@ -255,8 +255,10 @@ impl Split {
     fn new(num_threads: usize, num_tokens: usize, cols: usize, num_units: usize, work_per_token: usize) -> Self {
         /// Activation bytes of a chunk: half of a second-level cache.
         const CHUNK_BYTES: usize = 256 << 10;
-        /// Multiply-adds worth a task: about two microseconds.
-        const TASK_WORK: usize = 64 << 10;
+        /// Multiply-adds worth a task: about half a microsecond.
+        const TASK_WORK: usize = 16 << 10;
+        /// Multiply-adds worth waking other threads for.
+        const FORK_WORK: usize = 128 << 10;
         let most = (CHUNK_BYTES / cols.max(1)).clamp(64, 256);
         let mut num_chunks = num_tokens.div_ceil(most);
         // Many threads and few rows: smaller chunks of tokens.
@@ -268,7 +270,7 @@ impl Split {
         // A few tokens cost as much as one: the weights have to be read.
         let work = work_per_token * num_tokens.min(2 + num_tokens / 2);
         let wanted = (work / TASK_WORK).min(num_threads * 8).div_ceil(num_chunks);
-        let num_ranges = if num_threads == 1 { 1 } else { wanted.clamp(1, num_units.max(1)) };
+        let num_ranges = if num_threads == 1 || work < FORK_WORK { 1 } else { wanted.clamp(1, num_units.max(1)) };
         Self { tokens_per_chunk, num_chunks, num_units, num_ranges }
     }
 }

@@ -75,6 +75,18 @@ pub(crate) trait Simd: Copy {
     /// `sum + a.first * b.first + a.second * b.second`; how often it rounds depends on the level.
     fn dot_pairs(self, a: Self::Pairs, b: Self::Pairs, sum: Self::Vector) -> Self::Vector;
 
+    /// Hints that the cache line at `at`, which need not be readable, will be read before long.
+    #[inline(always)]
+    fn prefetch(self, at: *const u8) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: every x86-64 processor has the instruction, and it never faults.
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(at.cast());
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = at;
+    }
+
     fn add(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
     fn sub(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
     fn mul(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
