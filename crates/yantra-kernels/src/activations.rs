@@ -6,13 +6,13 @@
 
 use crate::simd::{Simd as _, gelu_erf, gelu_tanh, silu};
 use crate::{
-    ActivationFn, ActivationKind, Compute,
+    ActivationFn, ActivationKind, Compute, CpuLevel,
     linear::{
         GROUP, Tokens,
         simd::{Isa, Operation, Simd},
     },
 };
-use std::ops::Range;
+use std::{marker::PhantomData, ops::Range};
 
 /// Which forms of activations a buffer keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ impl ActivationFn {
 #[repr(C, align(16))]
 pub(crate) struct GroupStats {
     pub(crate) scale: f32,
-    pub(crate) sums: [f32; 3],
+    pub(crate) sums: [i32; 3],
 }
 
 /// A reusable buffer of activations `[num_tokens, cols]`; it grows and never shrinks.
@@ -150,20 +150,6 @@ impl Activations {
         self.fill(Isa::of(cx.level()), cx, Rows::All(num_tokens), cols, &source);
     }
 
-    /// Takes `function(gate) * up`, both `[num_tokens, cols]`.
-    pub fn set_gated(
-        &mut self,
-        cx: &Compute,
-        function: ActivationFn,
-        gate: &[f32],
-        up: &[f32],
-        num_tokens: usize,
-        cols: usize,
-    ) {
-        let source = Source { x: gate, other: Row::Own(up), map: Map::Gated(function) };
-        self.fill(Isa::of(cx.level()), cx, Rows::All(num_tokens), cols, &source);
-    }
-
     /// Takes `function(x)` of each value: the MLP without a gate.
     pub fn set_activated(&mut self, cx: &Compute, function: ActivationFn, x: &[f32], num_tokens: usize, cols: usize) {
         let source = Source { x, other: Row::None, map: Map::Activated(function) };
@@ -184,6 +170,26 @@ impl Activations {
         }
     }
 
+    /// Makes room for `function(gate) * up`, `[num_tokens, cols]`, to be filled part by part.
+    pub(crate) fn start_gated(
+        &mut self,
+        level: CpuLevel,
+        num_tokens: usize,
+        cols: usize,
+        function: ActivationFn,
+    ) -> GatedParts<'_> {
+        self.reserve(num_tokens, cols);
+        GatedParts { isa: Isa::of(level), function, out: self.out(), filled: PhantomData }
+    }
+
+    fn out(&mut self) -> Out {
+        Out {
+            float: self.kinds.float.then_some(self.float.as_mut_ptr()),
+            int8: self.kinds.int8.then_some((self.quants.as_mut_ptr(), self.stats.as_mut_ptr())),
+            cols: self.cols,
+        }
+    }
+
     fn fill(&mut self, isa: Isa, cx: &Compute, rows: Rows<'_>, cols: usize, source: &Source<'_>) {
         /// Values worth a task.
         const TASK_VALUES: usize = 4 << 10;
@@ -194,11 +200,7 @@ impl Activations {
             return;
         }
         let groups = cols.div_ceil(GROUP);
-        let out = Out {
-            float: self.kinds.float.then_some(self.float.as_mut_ptr()),
-            int8: self.kinds.int8.then_some((self.quants.as_mut_ptr(), self.stats.as_mut_ptr())),
-            cols,
-        };
+        let out = self.out();
         let num_tasks = (num_tokens * groups * GROUP / TASK_VALUES).clamp(1, num_tokens.min(cx.num_threads() * 4));
         cx.run(num_tasks, &|task| {
             let bound = |task: usize| task * num_tokens / num_tasks;
@@ -238,15 +240,12 @@ enum Row<'a> {
     Shared(&'a [f32]),
     /// The same two `[cols]` for each token.
     Pair(&'a [f32], &'a [f32]),
-    /// `[num_tokens, cols]`
-    Own(&'a [f32]),
 }
 
 enum Map {
     Copy,
     RmsNorm { eps: f32 },
     LayerNorm { eps: f32 },
-    Gated(ActivationFn),
     Activated(ActivationFn),
 }
 
@@ -272,21 +271,66 @@ impl Source<'_> {
                 assert_eq!(weight.len(), cols, "values of a norm's weight");
                 assert_eq!(bias.len(), cols, "values of a norm's bias");
             }
-            Row::Own(other) => assert_eq!(other.len(), self.x.len(), "values of a gated MLP"),
         }
     }
 }
 
-/// Where tokens go; tasks write tokens of their own.
+/// Where tokens go; tasks write tokens, or groups of them, of their own.
 struct Out {
     float: Option<*mut f32>,
     int8: Option<(*mut i8, *mut GroupStats)>,
     cols: usize,
 }
 
-// SAFETY: tasks write disjoint tokens.
+// SAFETY: tasks write disjoint tokens, or disjoint groups of them.
 #[expect(unsafe_code, reason = "see above")]
 unsafe impl Sync for Out {}
+
+/// Gated activations being made by several threads.
+pub(crate) struct GatedParts<'a> {
+    isa: Isa,
+    function: ActivationFn,
+    out: Out,
+    filled: PhantomData<&'a mut Activations>,
+}
+
+impl GatedParts<'_> {
+    /// Fills groups `groups` of tokens `tokens` from products `[tokens, groups * GROUP]`. Values past the last column may be
+    /// anything.
+    ///
+    /// # Safety
+    /// Tokens and groups are of the activations; no other thread fills any of them.
+    #[expect(unsafe_code, reason = "threads write disjoint parts of the activations")]
+    pub(crate) unsafe fn fill(&self, tokens: Range<usize>, groups: Range<usize>, gate: &[f32], up: &[f32]) {
+        assert_eq!(gate.len(), tokens.len() * groups.len() * GROUP, "values of a gate");
+        assert_eq!(gate.len(), up.len(), "values of a gated MLP");
+        self.isa.dispatch(FillGated { parts: self, tokens, groups, gate, up });
+    }
+}
+
+struct FillGated<'a> {
+    parts: &'a GatedParts<'a>,
+    tokens: Range<usize>,
+    groups: Range<usize>,
+    gate: &'a [f32],
+    up: &'a [f32],
+}
+
+impl Operation for FillGated<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let GatedParts { function, out, .. } = self.parts;
+        let mut values = self.gate.chunks_exact(GROUP).zip(self.up.chunks_exact(GROUP));
+        for token in self.tokens {
+            for (group, (gate, up)) in self.groups.clone().zip(&mut values) {
+                let inputs = [gate.as_ptr(), up.as_ptr(), gate.as_ptr()];
+                out.write_group(s, &Gated(*function), token, group, GROUP.min(out.cols - group * GROUP), inputs);
+            }
+        }
+    }
+}
 
 struct Fill<'a> {
     source: &'a Source<'a>,
@@ -308,7 +352,6 @@ impl Operation for Fill<'_> {
                 Row::None => (x, x),
                 Row::Shared(weight) => (weight, x),
                 Row::Pair(weight, bias) => (weight, bias),
-                Row::Own(other) => (&other[start..start + cols], x),
             };
             let inputs = [x, second, third];
             let token = Token { out: self.out, index: token, inputs };
@@ -324,7 +367,6 @@ impl Operation for Fill<'_> {
                     let factor = s.float().splat(1.0 / (variance + eps).sqrt());
                     token.write(s, Normal { mean: s.float().splat(mean), factor });
                 }
-                Map::Gated(function) => token.write(s, Gated(function)),
                 Map::Activated(function) => token.write(s, Activated(function)),
             }
         }
@@ -446,7 +488,7 @@ impl Token<'_> {
         let whole = cols / GROUP;
         for group in 0..whole {
             let inputs = [0, 1, 2].map(|i| self.inputs[i][group * GROUP..].as_ptr());
-            self.write_group(s, &map, group, GROUP, inputs);
+            self.out.write_group(s, &map, self.index, group, GROUP, inputs);
         }
         let rest = cols - whole * GROUP;
         if rest > 0 {
@@ -454,15 +496,26 @@ impl Token<'_> {
             for (padded, input) in padded.iter_mut().zip(self.inputs) {
                 padded[..rest].copy_from_slice(&input[whole * GROUP..cols]);
             }
-            self.write_group(s, &map, whole, rest, [padded[0].as_ptr(), padded[1].as_ptr(), padded[2].as_ptr()]);
+            let inputs = [padded[0].as_ptr(), padded[1].as_ptr(), padded[2].as_ptr()];
+            self.out.write_group(s, &map, self.index, whole, rest, inputs);
         }
     }
+}
 
-    /// Writes the first `len` values of a group; each of `inputs` points to a whole one.
+impl Out {
+    /// Writes the first `len` values of a group of a token; each of `inputs` points to a whole one.
     #[inline(always)]
-    #[expect(unsafe_code, reason = "loads and stores within a group; tasks write disjoint tokens of shared buffers")]
-    fn write_group<S: Simd, M: MapVector<S>>(&self, s: S, map: &M, group: usize, len: usize, inputs: [*const f32; 3]) {
-        let cols = self.out.cols;
+    #[expect(unsafe_code, reason = "loads and stores within a group; tasks write disjoint groups of shared buffers")]
+    fn write_group<S: Simd, M: MapVector<S>>(
+        &self,
+        s: S,
+        map: &M,
+        token: usize,
+        group: usize,
+        len: usize,
+        inputs: [*const f32; 3],
+    ) {
+        let cols = self.cols;
         let groups = cols.div_ceil(GROUP);
         let mut values = [0.0; GROUP];
         for lane in (0..GROUP).step_by(S::LANES) {
@@ -479,12 +532,12 @@ impl Token<'_> {
         values[len..].fill(0.0);
         // SAFETY: the buffers were sized for the token and the group.
         unsafe {
-            if let Some(float) = self.out.float {
-                let to = float.add(self.index * cols + group * GROUP);
+            if let Some(float) = self.float {
+                let to = float.add(token * cols + group * GROUP);
                 std::ptr::copy_nonoverlapping(values.as_ptr(), to, len);
             }
-            if let Some((quants, stats)) = self.out.int8 {
-                let at = self.index * groups + group;
+            if let Some((quants, stats)) = self.int8 {
+                let at = token * groups + group;
                 *stats.add(at) = quantize(s, &values, quants.add(at * GROUP));
             }
         }
@@ -520,7 +573,7 @@ unsafe fn quantize<S: Simd>(s: S, values: &[f32; GROUP], out: *mut i8) -> GroupS
             s.store_as_i8(out.add(lane), rounded);
         }
     }
-    let (first, second) = (s.float().reduce_add(halves[0]), s.float().reduce_add(halves[1]));
+    let (first, second) = (s.float().reduce_add(halves[0]) as i32, s.float().reduce_add(halves[1]) as i32);
     GroupStats { scale: amax / 127.0, sums: [first + second, first, second] }
 }
 
@@ -633,7 +686,19 @@ mod tests {
             };
             let activated: Vec<f64> = gate.iter().map(|x| apply(f64::from(*x))).collect();
             let gated: Vec<f64> = activated.iter().zip(&up).map(|(a, up)| a * f64::from(*up)).collect();
-            check(num_tokens, cols, &gated, &|a, cx| a.set_gated(cx, function, &gate, &up, num_tokens, cols));
+            check(num_tokens, cols, &gated, &|a, cx| {
+                let groups = cols.div_ceil(GROUP);
+                let padded = |rows: &[f32]| -> Vec<f32> {
+                    let padded = |row: &[f32]| [row, &vec![f32::NAN; groups * GROUP - cols]].concat();
+                    rows.chunks_exact(cols).flat_map(padded).collect()
+                };
+                let parts = a.start_gated(cx.level(), num_tokens, cols, function);
+                // SAFETY: one call for all there is.
+                #[expect(unsafe_code, reason = "no other thread fills")]
+                unsafe {
+                    parts.fill(0..num_tokens, 0..groups, &padded(&gate), &padded(&up));
+                }
+            });
             check(num_tokens, cols, &activated, &|a, cx| a.set_activated(cx, function, &gate, num_tokens, cols));
         }
     }
@@ -644,7 +709,7 @@ mod tests {
         let mut x = Activations::new(BOTH);
         x.set(&cx, &test_support::random(7, 3 * 96), 3, 96);
         for (group, stats) in x.quants.chunks_exact(GROUP).zip(&x.stats) {
-            let sum = |bytes: &[i8]| bytes.iter().map(|byte| f32::from(*byte)).sum::<f32>();
+            let sum = |bytes: &[i8]| bytes.iter().map(|byte| i32::from(*byte)).sum::<i32>();
             assert_eq!(stats.sums, [sum(group), sum(&group[..16]), sum(&group[16..])]);
         }
     }

@@ -10,8 +10,8 @@ use crate::{
 };
 use yantra_formats::Checkpoint;
 use yantra_kernels::{
-    ActivationKind, ActivationKinds, Activations, AttentionParams, Compute, LinearJob, PackedLinear, RopeTable,
-    WeightFormat, add_assign, attention, embed_rows, linear, rms_norm_in_place, rope, softcap,
+    ActivationKind, ActivationKinds, Activations, AttentionParams, Compute, GatedJob, LinearJob, PackedLinear,
+    RopeTable, WeightFormat, add_assign, attention, embed_rows, linear, linear_gated, rms_norm_in_place, rope, softcap,
 };
 
 /// A decoder-only transformer ready to run.
@@ -58,8 +58,7 @@ pub struct Scratch {
     key: Vec<f32>,
     value: Vec<f32>,
     attended: Vec<f32>,
-    gate: Vec<f32>,
-    up: Vec<f32>,
+    gated: Activations,
     block: Vec<f32>,
 }
 
@@ -122,8 +121,7 @@ impl Decoder {
             key: Vec::new(),
             value: Vec::new(),
             attended: Vec::new(),
-            gate: Vec::new(),
-            up: Vec::new(),
+            gated: Activations::new(kinds),
             block: Vec::new(),
         }
     }
@@ -199,12 +197,18 @@ impl Decoder {
 
     fn feed_forward(&self, cx: &Compute, layer: &Layer, num_tokens: usize, scratch: &mut Scratch) {
         let spec = &self.spec;
-        let MlpSpec::Gated { intermediate_size, activation } = spec.mlp;
-        let Scratch { hidden, input, gate, up, block, .. } = scratch;
+        let MlpSpec::Gated { activation, .. } = spec.mlp;
+        let Scratch { hidden, input, gated, block, .. } = scratch;
         input.set_rms_norm(cx, hidden, &layer.mlp_norm, spec.norm.eps, num_tokens, spec.hidden_size);
-        linear(cx, input, &mut [layer.gate.job(gate), layer.up.job(up)]);
-        input.set_gated(cx, activation, gate, up, num_tokens, intermediate_size);
-        self.join(cx, &layer.down, layer.post_mlp_norm.as_deref(), input, block, hidden);
+        let job = GatedJob {
+            gate: &layer.gate.weight,
+            gate_bias: layer.gate.bias.as_deref(),
+            up: &layer.up.weight,
+            up_bias: layer.up.bias.as_deref(),
+            function: activation,
+        };
+        linear_gated(cx, input, job, gated);
+        self.join(cx, &layer.down, layer.post_mlp_norm.as_deref(), gated, block, hidden);
     }
 
     /// Adds a block's output projection to the residual stream, normalised first where the family asks for it.
@@ -317,14 +321,11 @@ fn norm_weights(source: &WeightSource<'_>, spec: &ModelSpec, name: &str) -> Resu
 
 impl Scratch {
     fn resize(&mut self, spec: &ModelSpec, num_tokens: usize) {
-        let MlpSpec::Gated { intermediate_size, .. } = spec.mlp;
         self.hidden.resize(num_tokens * spec.hidden_size, 0.0);
         self.query.resize(num_tokens * spec.query_size(), 0.0);
         self.key.resize(num_tokens * spec.kv_size(), 0.0);
         self.value.resize(num_tokens * spec.kv_size(), 0.0);
         self.attended.resize(num_tokens * spec.query_size(), 0.0);
-        self.gate.resize(num_tokens * intermediate_size, 0.0);
-        self.up.resize(num_tokens * intermediate_size, 0.0);
         self.block.resize(num_tokens * spec.hidden_size, 0.0);
     }
 }

@@ -218,11 +218,12 @@ fn sixteen_lanes_agree_with_the_definition() {
             q: &built.q,
             kv: &built.kv,
             sequences: &sequences,
+            tasks: &plan.tasks,
             groups: &plan.groups,
             out: SharedSlice::new(&mut out),
             partials: SharedSlice::new(&mut plan.partials),
         };
-        plan.tasks.iter().for_each(|task| call.run::<_, F16>(Portable::<16>, task, &mut rows));
+        (0..plan.tasks.len()).for_each(|task| call.run::<_, F16>(Portable::<16>, task, &mut rows));
         assert_close(&out, &case.reference(&built), 3e-6);
     }
 }

@@ -7,8 +7,9 @@ use crate::simd::Simd as _;
 /// The output of a job for a range of tokens.
 #[derive(Clone, Copy)]
 pub(super) struct Epilogue<'a> {
-    /// `[num_tokens, rows]`, at the first token of the range.
+    /// `[num_tokens, stride]`: where row 0 of the first token of the range is or, if it is no row of the task, would be.
     pub(super) out: *mut f32,
+    pub(super) stride: usize,
     pub(super) rows: usize,
     pub(super) bias: Option<&'a [f32]>,
     pub(super) accumulate: bool,
@@ -18,14 +19,14 @@ impl Epilogue<'_> {
     /// Without the first `tokens` tokens.
     #[inline(always)]
     pub(super) fn skip(self, tokens: usize) -> Self {
-        Self { out: self.out.wrapping_add(tokens * self.rows), ..self }
+        Self { out: self.out.wrapping_add(tokens * self.stride), ..self }
     }
 
     /// Stores `LANES` results of a token, less those past the last row: `value + bias + out`.
     #[inline(always)]
     pub(super) fn store<S: Simd>(&self, s: S, tile: usize, token: usize, value: S::Vector) {
         let row = tile * S::LANES;
-        let out = self.out.wrapping_add(token * self.rows + row);
+        let out = self.out.wrapping_add(token * self.stride + row);
         if row + S::LANES <= self.rows {
             // SAFETY: rows `row..row + LANES` of the token's output exist and are this task's own.
             unsafe {

@@ -12,6 +12,7 @@ mod buffer;
 mod epilogue;
 mod extract;
 mod float;
+mod gated;
 mod layout;
 mod pack;
 mod quantized;
@@ -24,6 +25,7 @@ use crate::{Activations, Compute, KernelError, WeightFormat};
 use buffer::Buffer;
 use epilogue::Epilogue;
 use float::FloatUnits;
+pub use gated::{GatedJob, linear_gated};
 pub(crate) use layout::GROUP;
 use layout::with_layout;
 pub(crate) use quantized::Tokens;
@@ -244,6 +246,7 @@ pub fn linear(cx: &Compute, x: &Activations, jobs: &mut [LinearJob<'_>]) {
 
 /// How a fork is cut into tasks: chunks of tokens times ranges of units (pairs of tiles, numbered through all jobs).
 struct Split {
+    num_tokens: usize,
     tokens_per_chunk: usize,
     num_chunks: usize,
     num_units: usize,
@@ -252,14 +255,15 @@ struct Split {
 
 impl Split {
     /// Chosen for speed only: results do not depend on it.
-    fn new(num_threads: usize, num_tokens: usize, cols: usize, num_units: usize, work_per_token: usize) -> Self {
+    fn new(num_threads: usize, x: &Activations, num_units: usize, work_per_token: usize) -> Self {
         /// Activation bytes of a chunk: half of a second-level cache.
         const CHUNK_BYTES: usize = 256 << 10;
         /// Multiply-adds worth a task: about half a microsecond.
         const TASK_WORK: usize = 16 << 10;
         /// Multiply-adds worth waking other threads for.
         const FORK_WORK: usize = 128 << 10;
-        let most = (CHUNK_BYTES / cols.max(1)).clamp(64, 256);
+        let num_tokens = x.num_tokens();
+        let most = (CHUNK_BYTES / x.cols().max(1)).clamp(64, 256);
         let mut num_chunks = num_tokens.div_ceil(most);
         // Many threads and few rows: smaller chunks of tokens.
         while num_chunks * num_units < 4 * num_threads && num_tokens.div_ceil(num_chunks) > 32 {
@@ -271,7 +275,18 @@ impl Split {
         let work = work_per_token * num_tokens.min(2 + num_tokens / 2);
         let wanted = (work / TASK_WORK).min(num_threads * 8).div_ceil(num_chunks);
         let num_ranges = if num_threads == 1 || work < FORK_WORK { 1 } else { wanted.clamp(1, num_units.max(1)) };
-        Self { tokens_per_chunk, num_chunks, num_units, num_ranges }
+        Self { num_tokens, tokens_per_chunk, num_chunks, num_units, num_ranges }
+    }
+
+    /// Runs `task(tokens, units)` for every chunk of tokens and range of units, in parallel.
+    fn run(&self, cx: &Compute, task: &(dyn Fn(Range<usize>, Range<usize>) + Sync)) {
+        cx.run(self.num_chunks * self.num_ranges, &|index| {
+            let (chunk, range) = (index / self.num_ranges, index % self.num_ranges);
+            let first = chunk * self.tokens_per_chunk;
+            let tokens = first..(first + self.tokens_per_chunk).min(self.num_tokens);
+            let bound = |range: usize| range * self.num_units / self.num_ranges;
+            task(tokens, bound(range)..bound(range + 1));
+        });
     }
 }
 
@@ -279,13 +294,9 @@ fn fork(cx: &Compute, x: &Activations, jobs: &[Option<SharedJob<'_>>; JOBS_PER_F
     let jobs = || jobs.iter().flatten();
     let num_units = jobs().map(|job| job.weight.num_units()).sum();
     let work = jobs().map(|job| job.weight.num_units() * job.weight.unit_work()).sum();
-    let split = Split::new(cx.num_threads(), x.num_tokens(), x.cols(), num_units, work);
-    cx.run(split.num_chunks * split.num_ranges, &|task| {
-        let (chunk, range) = (task / split.num_ranges, task % split.num_ranges);
-        let first = chunk * split.tokens_per_chunk;
-        let tokens = first..(first + split.tokens_per_chunk).min(x.num_tokens());
-        let bound = |range: usize| range * split.num_units / split.num_ranges;
-        let (start, end) = (bound(range), bound(range + 1));
+    let split = Split::new(cx.num_threads(), x, num_units, work);
+    split.run(cx, &|tokens, units| {
+        let Range { start, end } = units;
         let mut job_start = 0;
         for job in jobs() {
             let job_units = job.weight.num_units();
@@ -296,7 +307,7 @@ fn fork(cx: &Compute, x: &Activations, jobs: &[Option<SharedJob<'_>>; JOBS_PER_F
             }
             let rows = job.weight.rows;
             let out = job.out.wrapping_add(tokens.start * rows);
-            let epilogue = Epilogue { out, rows, bias: job.bias, accumulate: job.accumulate };
+            let epilogue = Epilogue { out, stride: rows, rows, bias: job.bias, accumulate: job.accumulate };
             job.weight.multiply(x, tokens.clone(), units, epilogue);
         }
     });

@@ -1,7 +1,7 @@
 //! Products of block-quantised weights with int8 activations.
 //!
 //! Per group: integer dot products, then `acc += (scale * dot + min * sum) * activation_scale` in f32, group after group
-//! along k. The integers are exact and the order of the floats is fixed, so an element's bits do not depend on how tokens
+//! along k; formats without mins take the offset of their quants off the integers. These are exact and the order of the floats is fixed, so an element's bits do not depend on how tokens
 //! were blocked. A group is unpacked into registers and meets a block of tokens there; that it is unpacked again for the
 //! next block costs less than storing and loading it would: the floats of a group, not its bytes, take the time.
 #![expect(unsafe_code, reason = "streams packed tiles through pointers whose extents `linear` checked")]
@@ -53,11 +53,6 @@ pub(super) struct Tiles {
     pub(super) tile_bytes: usize,
 }
 
-/// Whether weights have a min: all but signed bytes do.
-const fn has_min<S: Simd>(run: usize) -> bool {
-    run != 0 || S::WIDE_DOT
-}
-
 /// A group in registers.
 struct Group<S: Simd> {
     quads: [S::Int; 8],
@@ -72,15 +67,10 @@ impl<S: Simd> Group<S> {
     #[inline(always)]
     unsafe fn read<Q: Quants, C: Scales>(s: S, record: *const u8, group: usize) -> Self {
         // SAFETY: within the record by the contract.
-        let (quads, mut scales) = unsafe {
+        unsafe {
             let quants = record.add(scale_bytes::<C>(S::LANES) + group * Q::LANE_BYTES * S::LANES);
-            (Q::unpack(s, quants), C::unpack(s, record, group))
-        };
-        if !C::AFFINE {
-            let offset = s.float().splat(-f32::from(Q::OFFSET));
-            scales.min = [s.float().mul(scales.scale[0], offset), s.float().mul(scales.scale[1], offset)];
+            Self { quads: Q::unpack(s, quants), scales: C::unpack(s, record, group) }
         }
-        Self { quads, scales }
     }
 
     /// Integer dot products of part `PART` of the group with each token.
@@ -124,12 +114,47 @@ impl<S: Simd> Group<S> {
         sums
     }
 
-    /// Adds the contribution of one part of the group to the accumulators.
+    /// Adds the weighted sums of part `PART` of the group to the values of each token.
     ///
     /// # Safety
-    /// `group` is below the number of groups; there are `N` tokens; `PART` is below `PARTS`.
+    /// `quants[n]` and `stats[n]` point to the activations of the group; `PART` is below `PARTS`.
     #[inline(always)]
-    unsafe fn accumulate<const RUN: usize, const PARTS: usize, const PART: usize, const N: usize>(
+    unsafe fn weigh<Q: Quants, C: Scales, const RUN: usize, const PARTS: usize, const PART: usize, const N: usize>(
+        &self,
+        s: S,
+        quants: &[*const i8; N],
+        stats: &[*const GroupStats; N],
+        values: &mut [S::Vector; N],
+    ) {
+        // SAFETY: passed on.
+        let dots = unsafe { self.dot::<RUN, PARTS, PART, N>(s, quants) };
+        for n in 0..N {
+            // SAFETY: the sum of the part is readable.
+            let sum =
+                unsafe { s.load_quad((&raw const (*stats[n]).sums[if PARTS == 1 { 0 } else { 1 + PART }]).cast()) };
+            let mut dot = dots[n];
+            // Signed bytes have an offset only if the instruction asks for unsigned ones.
+            if !C::AFFINE && (RUN != 0 || S::WIDE_DOT) {
+                dot = s.sub_shifted(dot, sum, Q::OFFSET.trailing_zeros());
+            }
+            let dot = s.to_float(dot);
+            values[n] = if PART == 0 {
+                s.float().mul(dot, self.scales.scale[PART])
+            } else {
+                s.float().fma(dot, self.scales.scale[PART], values[n])
+            };
+            if C::AFFINE {
+                values[n] = s.float().fma(self.scales.min[PART], s.to_float(sum), values[n]);
+            }
+        }
+    }
+
+    /// Adds the contribution of the group to the accumulators.
+    ///
+    /// # Safety
+    /// `group` is below the number of groups; there are `N` tokens.
+    #[inline(always)]
+    unsafe fn accumulate<Q: Quants, C: Scales, const RUN: usize, const PARTS: usize, const N: usize>(
         &self,
         s: S,
         tokens: &Tokens,
@@ -137,22 +162,26 @@ impl<S: Simd> Group<S> {
         acc: &mut [S::Vector; N],
     ) {
         let mut quants = [tokens.quants; N];
-        for (n, quants) in quants.iter_mut().enumerate() {
-            // SAFETY: within the activations by the contract.
-            *quants = unsafe { tokens.quants.add((n * tokens.groups + group) * GROUP) };
-        }
-        // SAFETY: each of `quants` points to a group.
-        let sums = unsafe { self.dot::<RUN, PARTS, PART, N>(s, &quants) };
+        let mut stats = [tokens.stats; N];
         for n in 0..N {
             // SAFETY: within the activations by the contract.
-            let stats = unsafe { &*tokens.stats.add(n * tokens.groups + group) };
-            let activation_scale = s.float().splat(stats.scale);
-            let activation_sum = s.float().splat(stats.sums[if PARTS == 1 { 0 } else { 1 + PART }]);
-            let mut value = s.float().mul(s.to_float(sums[n]), self.scales.scale[PART]);
-            if has_min::<S>(RUN) {
-                value = s.float().fma(self.scales.min[PART], activation_sum, value);
+            (quants[n], stats[n]) = unsafe {
+                let at = n * tokens.groups + group;
+                (tokens.quants.add(at * GROUP), tokens.stats.add(at))
+            };
+        }
+        let mut values = [s.float().splat(0.0); N];
+        // SAFETY: each of `quants` and `stats` points to a group.
+        unsafe {
+            self.weigh::<Q, C, RUN, PARTS, 0, N>(s, &quants, &stats, &mut values);
+            if PARTS == 2 {
+                self.weigh::<Q, C, RUN, PARTS, 1, N>(s, &quants, &stats, &mut values);
             }
-            acc[n] = s.float().fma(value, activation_scale, acc[n]);
+        }
+        for n in 0..N {
+            // SAFETY: within the activations by the contract.
+            let scale = s.float().splat(unsafe { (*stats[n]).scale });
+            acc[n] = s.float().fma(values[n], scale, acc[n]);
         }
     }
 }
@@ -226,10 +255,7 @@ impl<Q: Quants, C: Scales, const RUN: usize, const PARTS: usize, const N: usize>
                             }
                         }
                         let unpacked = Group::read::<Q, C>(s, record, group);
-                        unpacked.accumulate::<RUN, PARTS, 0, N>(s, &tokens, first + group, &mut acc);
-                        if PARTS == 2 {
-                            unpacked.accumulate::<RUN, PARTS, 1, N>(s, &tokens, first + group, &mut acc);
-                        }
+                        unpacked.accumulate::<Q, C, RUN, PARTS, N>(s, &tokens, first + group, &mut acc);
                     }
                     record = record.add(record_bytes);
                 }

@@ -13,6 +13,7 @@ const LINE_BYTES: usize = size_of::<Line>();
 
 thread_local! {
     static SCRATCH: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
+    static VALUES: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Scratch of unspecified content.
@@ -34,6 +35,17 @@ pub(super) fn with<R>(panel_bytes: usize, acc_len: usize, body: impl FnOnce(Scra
         }
         let (panel, rest) = lines.split_at_mut(panel_lines);
         body(Scratch { panel: as_bytes(panel), acc: as_floats(rest) })
+    })
+}
+
+/// Calls `body` with that many floats of unspecified content, which products may be computed into.
+pub(super) fn with_values<R>(len: usize, body: impl FnOnce(&mut [f32]) -> R) -> R {
+    VALUES.with_borrow_mut(|lines| {
+        let needed = len.div_ceil(LINE_BYTES / 4);
+        if lines.len() < needed {
+            lines.resize(needed, Line([0.0; 16]));
+        }
+        body(&mut as_floats(lines)[..len])
     })
 }
 

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::{ActivationKinds, CpuLevel, dequantize_row};
+use crate::{ActivationFn, ActivationKinds, CpuLevel, dequantize_row};
 use half::{bf16, f16};
 
 /// Reproducible numbers (splitmix64).
@@ -258,4 +258,44 @@ fn wrong_shapes_are_refused() {
     let shape = KernelError::Shape { what: "bytes of a weight matrix", given: 17, expected: 18 };
     assert_eq!(pack(WeightFormat::Q4_0, 1, 32, 17), Some(shape));
     assert!(pack(WeightFormat::F32, usize::MAX / 2, 8, 0).is_some());
+}
+
+#[test]
+fn a_gated_fork_is_two_products_and_the_function() {
+    let both = ActivationKinds { float: true, int8: true };
+    for (format, cols) in [(WeightFormat::Q4_1, 96), (WeightFormat::Q6_K, 256), (WeightFormat::F16, 40)] {
+        for (rows, num_tokens) in [(32, 1), (100, 7), (328, 70), (24, 600)] {
+            let (gate, up) = (Case::new(format, rows, cols, num_tokens), Case::new(format, rows, cols, num_tokens + 1));
+            for level in CpuLevel::supported() {
+                for threads in [1, 3] {
+                    let cx = Compute::with_level(threads, level).unwrap();
+                    let x = gate.activations(&cx);
+                    let pack = |case: &Case| PackedLinear::pack(&cx, format, rows, cols, &case.data).unwrap();
+                    let (gate_weight, up_weight) = (pack(&gate), pack(&up));
+                    let product = |weight: &PackedLinear, bias: Option<&[f32]>| {
+                        let mut out = vec![0.0; num_tokens * rows];
+                        linear(&cx, &x, &mut [LinearJob { weight, bias, out: &mut out, accumulate: false }]);
+                        out
+                    };
+                    let (gate_out, up_out) = (product(&gate_weight, Some(&gate.bias)), product(&up_weight, None));
+                    let mut expected = Activations::new(both);
+                    expected.set_activated(&cx, ActivationFn::Silu, &gate_out, num_tokens, rows);
+                    let gated: Vec<f32> = expected.float().iter().zip(&up_out).map(|(gate, up)| gate * up).collect();
+                    expected.set(&cx, &gated, num_tokens, rows);
+                    let job = GatedJob {
+                        gate: &gate_weight,
+                        gate_bias: Some(&gate.bias),
+                        up: &up_weight,
+                        up_bias: None,
+                        function: ActivationFn::Silu,
+                    };
+                    let mut given = Activations::new(both);
+                    linear_gated(&cx, &x, job, &mut given);
+                    let what = format!("{format} {level} [{rows}, {cols}] x {num_tokens}, {threads} threads");
+                    assert!(given.float() == expected.float(), "{what}");
+                    assert!(given.dequantized() == expected.dequantized(), "{what}");
+                }
+            }
+        }
+    }
 }

@@ -71,7 +71,7 @@ fn rope_bytes(spec: &ModelSpec, max_context: usize) -> usize {
 /// As [`super::Scratch`] has them.
 fn step_bytes_per_token(spec: &ModelSpec, sizes: &Sizes<'_>) -> usize {
     let MlpSpec::Gated { intermediate_size, .. } = spec.mlp;
-    let values = 2 * spec.hidden_size + 2 * spec.query_size() + 2 * spec.kv_size() + 2 * intermediate_size;
-    let widest = spec.hidden_size.max(spec.query_size()).max(intermediate_size);
-    values * size_of::<f32>() + sizes.activation_bytes(widest)
+    let values = 2 * spec.hidden_size + 2 * spec.query_size() + 2 * spec.kv_size();
+    let widest = spec.hidden_size.max(spec.query_size());
+    values * size_of::<f32>() + sizes.activation_bytes(widest) + sizes.activation_bytes(intermediate_size)
 }

@@ -82,6 +82,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     }
     /// Adds 32-bit elements.
     fn add_i32(self, a: Self::Int, b: Self::Int) -> Self::Int;
+    /// `a - (b << bits)` of 32-bit elements; `bits` is a constant where the kernel is compiled.
+    fn sub_shifted(self, a: Self::Int, b: Self::Int, bits: u32) -> Self::Int;
     /// Converts 32-bit integers to floats.
     fn to_float(self, value: Self::Int) -> Self::Vector;
 

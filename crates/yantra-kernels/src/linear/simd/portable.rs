@@ -128,6 +128,10 @@ impl<const L: usize, const WIDE: bool> Simd for Portable<L, WIDE> {
         from_fn(|l| i32::from_le_bytes(a[l]).wrapping_add(i32::from_le_bytes(b[l])).to_le_bytes())
     }
     #[inline(always)]
+    fn sub_shifted(self, a: Self::Int, b: Self::Int, bits: u32) -> Self::Int {
+        from_fn(|l| (i32::from_le_bytes(a[l]) - (i32::from_le_bytes(b[l]) << bits)).to_le_bytes())
+    }
+    #[inline(always)]
     fn to_float(self, value: Self::Int) -> Self::Vector {
         value.map(|lane| i32::from_le_bytes(lane) as f32)
     }

@@ -127,6 +127,9 @@ impl Simd for Avx2 {
             pin(value)
         }
         fn add_i32(a: __m256i, b: __m256i) -> __m256i { _mm256_add_epi32(a, b) }
+        fn sub_shifted(a: __m256i, b: __m256i, bits: u32) -> __m256i {
+            _mm256_sub_epi32(a, _mm256_sll_epi32(b, _mm_cvtsi32_si128(bits.cast_signed())))
+        }
         fn to_float(value: __m256i) -> __m256 { _mm256_cvtepi32_ps(value) }
         fn prefetch(at: *const u8) -> () { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
     }
@@ -222,6 +225,9 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
             if VNNI { value } else { pin(value) }
         }
         fn add_i32(a: __m512i, b: __m512i) -> __m512i { _mm512_add_epi32(a, b) }
+        fn sub_shifted(a: __m512i, b: __m512i, bits: u32) -> __m512i {
+            _mm512_sub_epi32(a, _mm512_sll_epi32(b, _mm_cvtsi32_si128(bits.cast_signed())))
+        }
         fn to_float(value: __m512i) -> __m512 { _mm512_cvtepi32_ps(value) }
         fn prefetch(at: *const u8) -> () { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
     }
