@@ -167,7 +167,8 @@ struct Compared {
 impl Compared {
     /// Per cent above the budget.
     fn excess(&self) -> Option<f64> {
-        Some((self.count? as f64 / self.budget? as f64 - 1.0) * 100.0)
+        let (count, budget) = (self.count? as f64, self.budget? as f64);
+        Some((count - budget) * 100.0 / budget)
     }
 
     fn line(&self) -> String {

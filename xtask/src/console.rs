@@ -50,7 +50,8 @@ fn chromium() -> Result<PathBuf> {
     if let Some(path) = installed() {
         return Ok(path);
     }
-    apt_install(&["chromium"])
-        .context("there is no Chromium: install one (as `apt-get install chromium`), or leave it out with --skip browser")?;
+    apt_install(&["chromium"]).context(
+        "there is no Chromium: install one (as `apt-get install chromium`), or leave it out with --skip browser",
+    )?;
     installed().context("apt-get installed chromium, but it is not on the path")
 }

@@ -14,9 +14,8 @@ use yantra_kernels::{
 };
 
 /// One format of each layout, and of each way of unpacking it.
-const FORMATS: [&str; 13] = [
-    "f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl",
-];
+const FORMATS: [&str; 13] =
+    ["f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl"];
 
 /// A decoded token, and more than a block of a prompt.
 const TOKENS: [usize; 2] = [1, 48];
@@ -94,7 +93,8 @@ fn attention_cases(counts: &Counts, cx: &Compute) {
             let pages: Vec<u32> = (0..num_pages as u32).collect();
             let q = values(queries * heads * head_dim);
             let mut out = vec![0.0; q.len()];
-            let sequence = AttentionSequence { query_start: 0, query_len: queries, context_len: context, pages: &pages };
+            let sequence =
+                AttentionSequence { query_start: 0, query_len: queries, context_len: context, pages: &pages };
             let name = format!("{format:?}").to_lowercase();
             counts.run(&format!("attention {name} {queries}@{context}"), || {
                 attention(cx, &params, &q, &kv, &[sequence], &mut out);

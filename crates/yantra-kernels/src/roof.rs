@@ -196,8 +196,18 @@ mod tests {
         for level in CpuLevel::supported() {
             // The fixed point of x -> x * f + 0.5 is 0.5 / (1 - f), reached after many rounds; f = 0.5 + i / 64.
             let (_, value) = singles(level, 1000);
-            let sums = if level == CpuLevel::Scalar || !cfg!(target_arch = "x86_64") || level == CpuLevel::Avx2 { 6 } else { 12 };
-            let lanes = if level == CpuLevel::Scalar { 1.0 } else if sums == 6 { 8.0 } else { 16.0 };
+            let sums = if level == CpuLevel::Scalar || !cfg!(target_arch = "x86_64") || level == CpuLevel::Avx2 {
+                6
+            } else {
+                12
+            };
+            let lanes = if level == CpuLevel::Scalar {
+                1.0
+            } else if sums == 6 {
+                8.0
+            } else {
+                16.0
+            };
             let expected: f32 = (0..sums).map(|i| 0.5 / (0.5 - i as f32 / 64.0)).sum::<f32>() * lanes;
             assert!((value - expected).abs() < expected * 1e-5, "{level}: {value}, expected {expected}");
             let values: Vec<f32> = (0..1003).map(|i| (i % 7) as f32).collect();
