@@ -31,6 +31,6 @@ pub use error::KernelError;
 pub use format::WeightFormat;
 pub use linear::{ActivationKind, LinearJob, PackedLinear, linear};
 pub use norm::{l2_normalize, layer_norm, rms_norm, rms_norm_in_place};
-pub use roof::{Arithmetic, multiply_adds, read_memory};
+pub use roof::{Arithmetic, ReadBuffer, multiply_adds};
 pub use rope::{RopeStyle, RopeTable, rope};
 pub use sample::{argmax, log_softmax, log_softmax_in_place, log_sum_exp, softmax_in_place, top_k};

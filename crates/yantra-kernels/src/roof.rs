@@ -4,8 +4,11 @@
 //! its level, and only do the work: the caller takes the time.
 
 use crate::{
-    Compute, CpuLevel,
-    linear::simd::{Isa, Operation, Simd},
+    Compute, CpuLevel, KernelError,
+    linear::{
+        buffer::Buffer,
+        simd::{Isa, Operation, Simd},
+    },
     simd::{Simd as FloatSimd, simd_dispatch},
 };
 use std::hint::black_box;
@@ -51,13 +54,67 @@ pub fn multiply_adds(cx: &Compute, arithmetic: Arithmetic, rounds: usize) -> Opt
     Some((tasks * rounds * per_round) as u64)
 }
 
-/// Reads every value once, each thread a part of its own at a time, and does next to nothing with it.
-pub fn read_memory(cx: &Compute, values: &[f32]) {
-    let part = values.len().div_ceil(cx.num_threads() * TASKS_PER_THREAD).max(1);
-    let parts: Vec<&[f32]> = values.chunks(part).collect();
-    cx.run(parts.len(), &|index| {
-        black_box(sum(cx.level(), parts[index]));
-    });
+/// Memory to read, laid out as packed weights are: huge pages, all of them written to.
+pub struct ReadBuffer(Buffer);
+
+impl ReadBuffer {
+    /// Memory of `bytes` bytes.
+    ///
+    /// # Errors
+    /// If there is not that much.
+    pub fn new(bytes: usize) -> Result<Self, KernelError> {
+        let mut buffer = Buffer::zeroed(bytes, "a buffer to read")?;
+        buffer.as_mut_slice().fill(1);
+        Ok(Self(buffer))
+    }
+
+    /// Its size.
+    pub fn bytes(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Reads all of it once, each thread a part at a time, and does next to nothing with it.
+    pub fn read(&self, cx: &Compute) {
+        let (bytes, isa) = (self.0.as_slice(), Isa::of(cx.level()));
+        let part = bytes.len().div_ceil(cx.num_threads() * TASKS_PER_THREAD).next_multiple_of(CACHE_LINE);
+        cx.run(bytes.len().div_ceil(part.max(1)), &|index| {
+            let end = ((index + 1) * part).min(bytes.len());
+            black_box(isa.dispatch(Read { bytes: &bytes[index * part..end] }));
+        });
+    }
+}
+
+const CACHE_LINE: usize = 64;
+/// How far ahead memory is fetched, in bytes: what the hardware fetches by itself ends with a page.
+const AHEAD: usize = 2048;
+
+/// Bytes that are read; gives the bits that any of them has, four bytes to a lane, in the first lanes' sum.
+struct Read<'a> {
+    bytes: &'a [u8],
+}
+
+impl Operation for Read<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    #[expect(unsafe_code, reason = "loads of whole registers")]
+    fn run<S: Simd>(self, s: S) -> f32 {
+        const AT_ONCE: usize = 4;
+        let step = AT_ONCE * 4 * S::LANES;
+        let mut seen = [s.zero(); AT_ONCE];
+        for chunk in self.bytes.chunks_exact(step) {
+            let from = chunk.as_ptr();
+            for line in 0..step.div_ceil(CACHE_LINE) {
+                s.prefetch(from.wrapping_add(AHEAD + line * CACHE_LINE));
+            }
+            for (i, seen) in seen.iter_mut().enumerate() {
+                // SAFETY: the chunk has `AT_ONCE` registers of bytes.
+                *seen = s.or(*seen, unsafe { s.load_int(from.add(i * 4 * S::LANES)) });
+            }
+        }
+        let all = s.or(s.or(seen[0], seen[1]), s.or(seen[2], seen[3]));
+        s.float().reduce_add(s.to_float(all))
+    }
 }
 
 /// Operations of a round, and a value that depends on all of them.
@@ -103,7 +160,6 @@ fn bytes<S: Simd, const SUMS: usize>(s: S, rounds: usize) -> Done {
 simd_dispatch! {
     fn pairs(rounds: usize) -> Done = pairs_body;
     fn singles(rounds: usize) -> Done = singles_body;
-    fn sum(values: &[f32]) -> f32 = sum_body;
 }
 
 #[inline(always)]
@@ -154,19 +210,6 @@ fn total<S: FloatSimd, const SUMS: usize>(s: S, sums: [S::Vector; SUMS]) -> f32 
     s.reduce_add(total)
 }
 
-#[inline(always)]
-fn sum_body<S: FloatSimd>(s: S, values: &[f32]) -> f32 {
-    const AT_ONCE: usize = 4;
-    let mut sums = [s.splat(0.0); AT_ONCE];
-    let mut chunks = values.chunks_exact(AT_ONCE * S::LANES);
-    for chunk in &mut chunks {
-        for i in 0..AT_ONCE {
-            sums[i] = s.add(sums[i], s.load_slice(&chunk[i * S::LANES..]));
-        }
-    }
-    chunks.remainder().iter().fold(total(s, sums), |sum, value| sum + value)
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -210,8 +253,6 @@ mod tests {
             };
             let expected: f32 = (0..sums).map(|i| 0.5 / (0.5 - i as f32 / 64.0)).sum::<f32>() * lanes;
             assert!((value - expected).abs() < expected * 1e-5, "{level}: {value}, expected {expected}");
-            let values: Vec<f32> = (0..1003).map(|i| (i % 7) as f32).collect();
-            assert_eq!(sum(level, &values), values.iter().sum::<f32>(), "{level}");
             // Each of three rounds adds four products 3 * i in every lane.
             let (_, bytes) = Isa::of(level).dispatch(Bytes { rounds: 3 });
             let (sums, lanes) = if sums == 12 { (12, 16) } else { (6, 8) };
@@ -221,8 +262,24 @@ mod tests {
     }
 
     #[test]
-    fn reading_nothing_is_fine() {
-        read_memory(&Compute::new(2), &[]);
-        read_memory(&Compute::new(2), &[1.0; 3]);
+    fn all_of_the_memory_is_read() {
+        for level in CpuLevel::supported() {
+            let isa = Isa::of(level);
+            let mut bytes = vec![0_u8; 4096];
+            assert_eq!(isa.dispatch(Read { bytes: &bytes }), 0.0, "{level}");
+            // A set bit counts once, wherever it is.
+            for place in [0, 1023, 2040, 4095] {
+                bytes[place] = 1;
+                let lane_value = 1 << (8 * (place % 4));
+                assert_eq!(isa.dispatch(Read { bytes: &bytes }), lane_value as f32, "{level}, {place}");
+                bytes[place] = 0;
+            }
+        }
+        let cx = Compute::new(2);
+        for size in [0, 1, 63, 100_000] {
+            let buffer = ReadBuffer::new(size).unwrap();
+            assert_eq!(buffer.bytes(), size);
+            buffer.read(&cx);
+        }
     }
 }

@@ -8,7 +8,7 @@ use crate::{failure::usage, output};
 use anyhow::{Context, Result};
 use serde::Serialize;
 use std::time::{Duration, Instant};
-use yantra_kernels::{Arithmetic, Compute, multiply_adds, read_memory};
+use yantra_kernels::{Arithmetic, Compute, ReadBuffer, multiply_adds};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -89,11 +89,11 @@ pub(crate) fn run(args: &HardwareArgs) -> Result<()> {
     let bar = output::progress((args.memory.len() + ARITHMETIC.len()) as u64, "measuring");
     let mut memory_read = Vec::new();
     for &mebibytes in &args.memory {
-        let values = buffer(mebibytes)?;
+        let buffer = buffer(mebibytes)?;
         memory_read.push(Memory {
             mebibytes,
-            one_thread: bandwidth(&one, &values),
-            all_threads: bandwidth(&all, &values),
+            one_thread: bandwidth(&one, &buffer),
+            all_threads: bandwidth(&all, &buffer),
         });
         bar.inc(1);
     }
@@ -117,21 +117,16 @@ pub(crate) fn run(args: &HardwareArgs) -> Result<()> {
     if args.json { output::print_json(&report) } else { print(&report) }
 }
 
-/// Memory that is really there: every page is written.
-fn buffer(mebibytes: usize) -> Result<Vec<f32>> {
-    let count = (mebibytes << 20) / size_of::<f32>();
-    let mut values = Vec::new();
-    values.try_reserve_exact(count).with_context(|| format!("no memory for a buffer of {mebibytes} MiB"))?;
-    values.resize(count, 1.0);
-    Ok(values)
+fn buffer(mebibytes: usize) -> Result<ReadBuffer> {
+    ReadBuffer::new(mebibytes << 20).with_context(|| format!("no memory for a buffer of {mebibytes} MiB"))
 }
 
-fn bandwidth(cx: &Compute, values: &[f32]) -> Bandwidth {
+fn bandwidth(cx: &Compute, buffer: &ReadBuffer) -> Bandwidth {
     // A pass over little memory is too short for the clock.
-    let passes = ((8 << 20) / size_of_val(values)).max(1);
-    let bytes = (passes * size_of_val(values)) as f64;
+    let passes = ((8 << 20) / buffer.bytes()).max(1);
+    let bytes = (passes * buffer.bytes()) as f64;
     let speeds = measure(|| {
-        (0..passes).for_each(|_| read_memory(cx, values));
+        (0..passes).for_each(|_| buffer.read(cx));
         bytes
     });
     Bandwidth { median_gb_per_second: median_and_spread(&speeds).0, best_gb_per_second: best(&speeds) }
