@@ -83,7 +83,8 @@ impl Bench<'_> {
         if let (Engine::IkLlamaCpp, Some(library)) = (engine, &self.peers.ik_library) {
             command.env("IK_LLAMA_CPP_LIB_PATH", library);
         }
-        Ok(command.env("PYTHONDONTWRITEBYTECODE", "1").take())
+        command.env("PYTHONDONTWRITEBYTECODE", "1");
+        Ok(command)
     }
 
     fn llama(&self, case: &Case, engine: Engine, work: Work) -> Result<Measured> {
@@ -178,17 +179,6 @@ impl Bench<'_> {
         };
         let level = report["cpu_level"].as_str().unwrap_or_default();
         Ok((roofs, format!("{} ({level})", report["processor"].as_str().unwrap_or_default())))
-    }
-}
-
-/// A command whose parts were added by reference.
-trait Take {
-    fn take(&mut self) -> Command;
-}
-
-impl Take for Command {
-    fn take(&mut self) -> Command {
-        std::mem::replace(self, Self::new(""))
     }
 }
 

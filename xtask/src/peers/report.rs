@@ -179,9 +179,10 @@ fn notes(results: &Results, rows: &[Row], text: &mut String) {
     );
     _ = writeln!(
         text,
-        "\nIn brackets: the share of what the processor and its memory gave in the same rounds (in the middle {} Gop/s int8, \
-         {} GFLOP/s of floats (bf16 where it has it), {} GB/s). Reading a prompt multiplies every weight twice a token; writing reads every weight once \
-         a step. Attention is not counted, so after 2,048 tokens the share is less than the work done.",
+        "\nIn brackets: the share of what the processor and its memory gave in the same rounds (in the middle {} Gop/s of \
+         int8, {} GFLOP/s of floats, which are bf16 where it has that, and {} GB/s). Reading a prompt multiplies \
+         every weight once a token; writing reads every weight once a step. Attention is not counted, so after 2,048 \
+         tokens the share is less than the work done.",
         of(|roofs| roofs.int8),
         of(|roofs| roofs.float),
         of(|roofs| roofs.memory),

