@@ -96,8 +96,8 @@ fn compiler() -> Result<String> {
 
 /// Why instructions cannot be counted on this machine; installs Callgrind where that may be done.
 fn cannot_count() -> Option<String> {
-    if !cfg!(all(target_arch = "x86_64", target_os = "linux")) {
-        return Some("the budgets are of x86-64 Linux".to_owned());
+    if !cfg!(target_os = "linux") || !has_avx2() {
+        return Some("the budgets are of Linux on x86-64 with AVX2".to_owned());
     }
     if find("valgrind").is_none()
         && let Err(error) = apt_install(&["valgrind"])
@@ -105,6 +105,14 @@ fn cannot_count() -> Option<String> {
         return Some(format!("valgrind is not installed (as `apt-get install valgrind`): {error:#}"));
     }
     None
+}
+
+fn has_avx2() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    let found = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+    #[cfg(not(target_arch = "x86_64"))]
+    let found = false;
+    found
 }
 
 /// Instructions by level and kernel.

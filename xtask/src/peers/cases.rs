@@ -130,12 +130,12 @@ pub(crate) const CASES: &[Case] = &[
     case("smollm2-batch-8", "write 64, 8 sequences", &SMOLLM2, generate(64, 128, 8), false),
     case("smollm2-batch-16", "write 64, 16 sequences", &SMOLLM2, generate(64, 128, 16), true),
     case("smollm2-batch-32", "write 64, 32 sequences", &SMOLLM2, generate(64, 128, 32), false),
+    case("smollm2-serve-16", "serve 16 clients", &SMOLLM2, Work::Serve { clients: 16, requests: 64 }, true),
+    case("smollm2-serve-64", "serve 64 clients", &SMOLLM2, Work::Serve { clients: 64, requests: 128 }, true),
     case("gemma3-prompt-512", "read 512", &GEMMA, prompt(512, 0), true),
     case("gemma3-generate-64", "write 64", &GEMMA, generate(64, 0, 1), true),
     case("qwen-prompt-256", "read 256", &QWEN, prompt(256, 0), true),
     case("qwen-generate-32", "write 32", &QWEN, generate(32, 0, 1), true),
-    case("smollm2-serve-16", "serve 16 clients", &SMOLLM2, Work::Serve { clients: 16, requests: 64 }, true),
-    case("smollm2-serve-64", "serve 64 clients", &SMOLLM2, Work::Serve { clients: 64, requests: 128 }, true),
     case("minilm-embed-256", "embed 256 × 64 tokens", &MINILM, Work::Embed { texts: 256, tokens: 64 }, true),
 ];
 

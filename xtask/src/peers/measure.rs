@@ -160,8 +160,8 @@ impl Bench<'_> {
         sizes(&self.inspect(model)?["tensors"]).with_context(|| format!("`yantra inspect {model}` lists no weights"))
     }
 
-    /// What the hardware can do in these minutes.
-    pub(crate) fn roofs(&self, round: usize) -> Result<(Roofs, String)> {
+    /// What the hardware can do now, for a case; and its name.
+    pub(crate) fn roofs(&self, case: &str, round: usize) -> Result<(Roofs, String)> {
         let mut command = Command::new(self.yantra);
         command.args(["bench", "hardware", "--json", "--memory", ROOF_MEBIBYTES]);
         let report = json(command.args(["--threads", &self.threads.to_string()]))?;
@@ -172,6 +172,7 @@ impl Bench<'_> {
         let memory = report.pointer("/memory_read/0/all_threads/median_gb_per_second").and_then(Value::as_f64);
         let missing = "`yantra bench hardware` gave no figures";
         let roofs = Roofs {
+            case: case.to_owned(),
             round,
             memory: memory.context(missing)? * 1e9,
             int8: peak("int8").context(missing)?,

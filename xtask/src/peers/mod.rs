@@ -3,7 +3,7 @@
 //! Peers come from package registries and are built for this processor ([`setup`]). In each round every engine is measured
 //! once at every case, one process at a time, the first of a case another one each round: what else happens on a machine
 //! then meets all of them. Every measurement is kept ([`state`]), so a run that was stopped goes on. The processor's and
-//! the memory's own speeds are measured in each round too, and each figure's share of them is told.
+//! the memory's own speeds are measured beside each case, and each figure's share of them is told.
 
 mod cases;
 mod chart;
@@ -108,7 +108,7 @@ pub(crate) fn run(args: &PeersArgs) -> Result<()> {
         repeat: if args.quick { 1 } else { REPEAT },
     };
     eprintln!("measuring what the hardware can do");
-    let (_, processor) = bench.roofs(0)?;
+    let (_, processor) = bench.roofs("", 0)?;
     let setting = Setting { processor, threads: bench.threads, repeat: bench.repeat, yantra: identity(&ours)? };
     let mut state = State::open(path, setting, args.fresh)?;
     measure_all(&bench, &cases, rounds, &mut state)?;
@@ -187,8 +187,9 @@ fn measure_all(bench: &Bench<'_>, cases: &[&Case], rounds: usize, state: &mut St
     eprintln!("{} measurements, {} of them done before", before, before - steps.len());
     let mut progress = Progress::new(steps.len());
     for (round, case, engine) in steps {
-        if !state.results.roofs.iter().any(|roofs| roofs.round == round) {
-            state.results.roofs.push(bench.roofs(round)?.0);
+        let has_roof = !matches!(case.work, Work::Serve { .. });
+        if has_roof && state.results.roofs_of(case.name, round).is_none() {
+            state.results.roofs.push(bench.roofs(case.name, round)?.0);
             state.save()?;
         }
         progress.begin(&format!("round {} of {rounds}, {}, {}", round + 1, case.name, engine.name()));

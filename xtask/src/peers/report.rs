@@ -54,7 +54,7 @@ fn figure(results: &Results, case: &Case, engine: Engine) -> Option<Figure> {
     let shares: Vec<f64> = results
         .of(case.name, engine)
         .filter_map(|run| {
-            let roofs = results.roofs.iter().find(|roofs| roofs.round == run.round)?;
+            let roofs = results.roofs_of(case.name, run.round)?;
             Some(run.value / roof(case.work, sizes?, roofs)?)
         })
         .collect();
@@ -179,7 +179,7 @@ fn notes(results: &Results, rows: &[Row], text: &mut String) {
     );
     _ = writeln!(
         text,
-        "\nIn brackets: the share of what the processor and its memory gave in the same rounds (in the middle {} Gop/s of \
+        "\nIn brackets: the share of what the processor and its memory gave in the same minute (in the middle {} Gop/s of \
          int8, {} GFLOP/s of floats, which are bf16 where it has that, and {} GB/s). Reading a prompt multiplies \
          every weight once a token; writing reads every weight once a step. Attention is not counted, so after 2,048 \
          tokens the share is less than the work done.",
@@ -230,7 +230,12 @@ pub(crate) mod tests {
         add("smollm2-generate-128", Engine::Yantra, [300.0, 310.0, 320.0]);
         add("smollm2-generate-128", Engine::IkLlamaCpp, [200.0, 155.0, 160.0]);
         add("smollm2-serve-16", Engine::Yantra, [900.0, 905.0, 910.0]);
-        let roofs = |round| Roofs { round, memory: 50e9, int8: 1_680e9, float: 800e9 };
+        let mut roofs = Vec::new();
+        for case in ["smollm2-prompt-512", "smollm2-generate-128"] {
+            for round in 0..3 {
+                roofs.push(Roofs { case: case.into(), round, memory: 50e9, int8: 1_680e9, float: 800e9 });
+            }
+        }
         let smollm2 = Sizes { body: 105e6, head: 28e6, bytes: 100e6 };
         let wrong = Check { batched_nll: 5.08, single_nll: 3.15 };
         Results {
@@ -238,7 +243,7 @@ pub(crate) mod tests {
             versions: BTreeMap::from([(Engine::IkLlamaCpp, "0.1.5".into()), (Engine::LlamaCpp, "0.3.36".into())]),
             sizes: BTreeMap::from([("smollm2-135m".into(), smollm2)]),
             checks: BTreeMap::from([(Engine::IkLlamaCpp, BTreeMap::from([("smollm2-135m".into(), wrong)]))]),
-            roofs: (0..3).map(roofs).collect(),
+            roofs,
             runs,
         }
     }

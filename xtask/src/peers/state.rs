@@ -16,9 +16,10 @@ pub(crate) struct Setting {
     pub(crate) yantra: String,
 }
 
-/// The roofs of a round: what the hardware could do in those minutes.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+/// What the hardware could do in the minute in which a case was measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Roofs {
+    pub(crate) case: String,
     pub(crate) round: usize,
     /// Bytes per second, all threads.
     pub(crate) memory: f64,
@@ -103,6 +104,11 @@ impl Results {
 
     pub(crate) fn has(&self, case: &str, engine: Engine, round: usize) -> bool {
         self.runs.iter().any(|run| run.case == case && run.engine == engine && run.round == round)
+    }
+
+    /// The roofs of a case in a round.
+    pub(crate) fn roofs_of(&self, case: &str, round: usize) -> Option<&Roofs> {
+        self.roofs.iter().find(|roofs| roofs.case == case && roofs.round == round)
     }
 
     /// An engine's runs of a case.
