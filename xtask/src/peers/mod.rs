@@ -31,7 +31,7 @@ Examples:
   cargo xtask peers --quick --only qwen   one round of the cases whose name contains `qwen`
   cargo xtask peers --only prompt --rounds 9
   cargo xtask peers --report              the table of what is measured so far
-  cargo xtask peers --publish             the same, and the table and chart into docs/
+  cargo xtask peers --report --publish    the same, and the table and chart into docs/
 
 Stopped (Ctrl-C), the same command goes on where it was.";
 

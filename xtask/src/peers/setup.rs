@@ -84,9 +84,9 @@ impl Peers {
             pip_install(&self.python, &place.join(format!("installed-{}", engine.name())), file)?;
         }
         let module = engine.module().context("not a peer")?;
-        let import = format!("import importlib.util, sys; sys.exit(importlib.util.find_spec('{module}') is None)");
-        run(&mut program(&self.python, &["-c", &import], &sources()))
-            .with_context(|| format!("the Python module `{module}` is not in {}", self.python.display()))?;
+        if !has_module(&self.python, module)? {
+            bail!("the Python module `{module}` is not in {}", self.python.display());
+        }
         if engine == Engine::IkLlamaCpp && self.ik_library.is_none() {
             match build_ik(place, &self.python) {
                 Ok(path) => self.ik_library = Some(path),
@@ -98,6 +98,13 @@ impl Peers {
         self.engines.push(engine);
         Ok(())
     }
+}
+
+/// Whether Python finds a module; it is not loaded.
+fn has_module(python: &Path, module: &str) -> Result<bool> {
+    let find = format!("import importlib.util, sys; sys.exit(importlib.util.find_spec('{module}') is None)");
+    let status = program(python, &["-c", &find], &sources()).status();
+    Ok(status.with_context(|| format!("cannot start {}", python.display()))?.success())
 }
 
 fn new_venv(venv: &Path) -> Result<PathBuf> {

@@ -16,8 +16,9 @@ Examples:
   yantra bench hardware --threads 8 --json
   yantra bench hardware --memory 16,1024
 
-A multiply-add counts as two operations. Decoding reads every weight once a token: memory bandwidth divided by the size of
-the weights is the most tokens per second. Reading a prompt does two operations for each weight and token.";
+A multiply-add counts as two operations. Decoding reads every weight once a token: memory bandwidth divided
+by the size of the weights is the most tokens per second. Reading a prompt does two operations for each
+weight and token.";
 
 /// Measure what the processor and its memory can do
 #[derive(Debug, Clone, clap::Args)]
