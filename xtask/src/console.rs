@@ -1,8 +1,8 @@
 //! The console: TypeScript built, unit-tested, and driven in a real browser.
 
-use crate::tools::{find, is_root, need, once, program, root, run};
-use anyhow::{Context, Result, bail};
-use std::{fs, path::PathBuf, process::Command};
+use crate::tools::{apt_install, find, need, once, program, root, run};
+use anyhow::{Context, Result};
+use std::{fs, path::PathBuf};
 
 const NODE: &str = "install Node.js 20 or newer";
 
@@ -50,15 +50,8 @@ fn chromium() -> Result<PathBuf> {
     if let Some(path) = installed() {
         return Ok(path);
     }
-    if !is_root() || find("apt-get").is_none() {
-        bail!("there is no Chromium: install one (as `apt-get install chromium`), or leave it out with --skip browser");
-    }
-    let apt = |args: &[&str]| {
-        let mut command = Command::new("apt-get");
-        command.args(args).env("DEBIAN_FRONTEND", "noninteractive");
-        run(&mut command)
-    };
-    apt(&["update", "-q"])?;
-    apt(&["install", "-y", "-q", "--no-install-recommends", "chromium"])?;
+    apt_install(&["chromium"]).context(
+        "there is no Chromium: install one (as `apt-get install chromium`), or leave it out with --skip browser",
+    )?;
     installed().context("apt-get installed chromium, but it is not on the path")
 }

@@ -1,15 +1,17 @@
 //! `cargo xtask`: what a fresh machine needs, in one command each.
 //!
-//! `demo` builds everything, fetches a model and serves it; `test` runs everything CI runs; `layering` checks which
-//! crate depends on which. Nothing is installed globally: Python and Node packages live in the user's cache directory.
+//! `demo` builds everything, fetches a model and serves it; `test` runs everything CI runs; `budgets` counts what kernels
+//! cost; `peers` measures other engines beside ours; `layering` checks which crate depends on which. Nothing is installed globally: Python and Node packages live in the user's cache directory.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program speaks through them")]
 
+mod budgets;
 mod clients;
 mod console;
 mod demo;
 mod http;
 mod layering;
+mod peers;
 mod server;
 mod test;
 mod tools;
@@ -34,6 +36,13 @@ enum Command {
     #[command(after_help = "Examples:\n  cargo xtask test\n  cargo xtask test --only fmt --only clippy\n  \
                             cargo xtask test --skip browser")]
     Test(test::TestArgs),
+    /// Compare the instructions of the main kernels with their budgets
+    #[command(after_help = "Examples:\n  cargo xtask budgets\n  cargo xtask budgets --all\n  \
+                            cargo xtask budgets --update    (after a change that is meant to cost or save some)")]
+    Budgets(budgets::BudgetsArgs),
+    /// Measure Yantra beside other engines: one table, one chart
+    #[command(after_help = peers::EXAMPLES)]
+    Peers(peers::PeersArgs),
     /// Check that crates depend on each other downwards only
     Layering,
 }
@@ -42,6 +51,8 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Budgets(args) => budgets::run(&args),
+        Command::Peers(args) => peers::run(&args),
         Command::Layering => layering::check().map(|()| println!("the layers hold")),
     };
     match result {

@@ -1,4 +1,4 @@
-//! A `yantra serve` of our own: started, waited for, stopped.
+//! A server of our own, mostly `yantra serve`: started, waited for, stopped.
 
 use crate::{http, tools};
 use anyhow::{Context, Result, bail};
@@ -17,30 +17,30 @@ const READY_WITHIN: Duration = Duration::from_secs(180);
 pub(crate) struct Server {
     child: Child,
     port: u16,
+    /// Answers 200 when the server is ready.
+    ready_path: &'static str,
     log: PathBuf,
 }
 
 impl Server {
     /// Starts `binary serve ARGS` on `port` and waits until it is ready. Its log goes to a file named after `name`.
     pub(crate) fn start(binary: &Path, port: u16, args: &[&str], name: &str) -> Result<Self> {
+        let mut command = Command::new(binary);
+        command.arg("serve").args(args).args(["--host", "127.0.0.1", "--port", &port.to_string()]);
+        command.env_remove("YANTRA_API_KEY").env_remove("YANTRA_CONFIG");
+        Self::spawn(command, port, "/ready", name)
+    }
+
+    /// Starts any server that listens on `port` and says at `ready_path` when it is ready.
+    pub(crate) fn spawn(mut command: Command, port: u16, ready_path: &'static str, name: &str) -> Result<Self> {
         let directory = tools::target_directory()?.join("xtask");
         fs::create_dir_all(&directory)?;
         let log = directory.join(format!("{name}.log"));
         let file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
-        let port_text = port.to_string();
-        let child = Command::new(binary)
-            .arg("serve")
-            .args(args)
-            .args(["--host", "127.0.0.1", "--port", &port_text])
-            .env_remove("YANTRA_API_KEY")
-            .env_remove("YANTRA_CONFIG")
-            .current_dir(tools::root())
-            .stdin(Stdio::null())
-            .stdout(file.try_clone()?)
-            .stderr(file)
-            .spawn()
-            .with_context(|| format!("cannot start {}", binary.display()))?;
-        let mut server = Self { child, port, log };
+        let binary = PathBuf::from(command.get_program());
+        command.current_dir(tools::root()).stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+        let child = command.spawn().with_context(|| format!("cannot start {}", binary.display()))?;
+        let mut server = Self { child, port, ready_path, log };
         server.wait_until_ready()?;
         Ok(server)
     }
@@ -51,7 +51,7 @@ impl Server {
             if let Some(status) = self.child.try_wait()? {
                 bail!("the server ended ({status}):\n{}", self.log_tail());
             }
-            let ready = http::request(self.port, "GET", "/ready", "", Duration::from_secs(5));
+            let ready = http::request(self.port, "GET", self.ready_path, "", Duration::from_secs(5));
             if matches!(ready, Ok((200, _))) {
                 return Ok(());
             }

@@ -8,7 +8,7 @@
 //! artefacts with the tests, and its kernels are optimised all the same.
 
 use crate::{
-    clients, console, http, layering,
+    budgets, clients, console, http, layering,
     server::Server,
     tools::{cargo, find, program, root, run as run_command, yantra},
 };
@@ -70,6 +70,7 @@ const STEPS: &[Step] = &[
     Step { name: "build", what: "the binary", needs: &[], run: |_| whole(build()) },
     Step { name: "models", what: "small models", needs: &["build"], run: |_| whole(pull_models()) },
     Step { name: "rust", what: "unit and integration tests", needs: &[], run: rust_tests },
+    Step { name: "budgets", what: "instructions of the kernels", needs: &[], run: |_| kernel_budgets() },
     Step { name: "doc", what: "examples in the documentation", needs: &[], run: |_| whole(doc_tests()) },
     Step {
         name: "browser",
@@ -259,6 +260,13 @@ fn deny() -> Result<Ran> {
 /// The package that installs a tool.
 fn package(tool: &str) -> &str {
     if tool == "typos" { "typos-cli" } else { tool }
+}
+
+fn kernel_budgets() -> Result<Ran> {
+    Ok(budgets::check(false)?.map_or(Ran::Whole, |why| {
+        println!("{why}");
+        Ran::Without(why)
+    }))
 }
 
 fn doc_tests() -> Result<()> {

@@ -80,8 +80,22 @@ fn describe(command: &Command) -> String {
 }
 
 /// Whether we may install system packages.
-pub(crate) fn is_root() -> bool {
+fn is_root() -> bool {
     output(Command::new("id").arg("-u").current_dir(root())).is_ok_and(|id| id.trim() == "0")
+}
+
+/// Installs packages of a Debian-like system, where we may.
+pub(crate) fn apt_install(packages: &[&str]) -> Result<()> {
+    if !is_root() || find("apt-get").is_none() {
+        bail!("installing it needs root and apt-get");
+    }
+    let apt = |args: &[&str]| {
+        let mut command = Command::new("apt-get");
+        command.args(args).env("DEBIAN_FRONTEND", "noninteractive");
+        run(&mut command)
+    };
+    apt(&["update", "-q"])?;
+    apt(&[&["install", "-y", "-q", "--no-install-recommends"], packages].concat())
 }
 
 /// Where cargo puts what it builds.

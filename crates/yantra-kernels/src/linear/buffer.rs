@@ -19,7 +19,7 @@ const HUGE_PAGE: usize = 2 << 20;
 const CHUNK: usize = 32 * HUGE_PAGE;
 
 /// A fixed-size byte buffer that starts on a cache line.
-pub(super) struct Buffer {
+pub(crate) struct Buffer {
     chunk: Arc<Chunk>,
     start: usize,
     len: usize,
@@ -30,7 +30,7 @@ static CURRENT: Mutex<(Weak<Chunk>, usize)> = Mutex::new((Weak::new(), 0));
 
 impl Buffer {
     /// Zeroed memory. It is zeroed by the kernel when first touched, so touch it from many threads.
-    pub(super) fn zeroed(len: usize, what: &'static str) -> Result<Self, KernelError> {
+    pub(crate) fn zeroed(len: usize, what: &'static str) -> Result<Self, KernelError> {
         let error = KernelError::OutOfMemory { bytes: len, what };
         let taken = len.checked_next_multiple_of(CACHE_LINE).ok_or(error.clone())?;
         // A panic leaves the pair as consistent as it was.
@@ -47,15 +47,20 @@ impl Buffer {
         Ok(Self { chunk, start: 0, len })
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    pub(super) fn as_ptr(&self) -> *const u8 {
+    pub(crate) fn as_ptr(&self) -> *const u8 {
         self.chunk.start.as_ptr().wrapping_add(self.start)
     }
 
-    pub(super) fn as_mut_slice(&mut self) -> &mut [u8] {
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        // SAFETY: this part of the chunk is this buffer's alone, and zeroed at allocation.
+        unsafe { std::slice::from_raw_parts(self.as_ptr(), self.len) }
+    }
+
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
         // SAFETY: this part of the chunk is this buffer's alone, and zeroed at allocation.
         unsafe { std::slice::from_raw_parts_mut(self.chunk.start.as_ptr().add(self.start), self.len) }
     }

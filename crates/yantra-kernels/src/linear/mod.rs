@@ -8,7 +8,7 @@
 //! Every output element is computed in the same order, whatever the number of tokens, threads or the place in the
 //! batch: its bits depend on the weights, its own activations and the CPU level only.
 
-mod buffer;
+pub(crate) mod buffer;
 mod epilogue;
 mod extract;
 mod float;

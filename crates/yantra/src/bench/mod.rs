@@ -1,5 +1,7 @@
-//! `yantra bench`: how fast the engine computes, and how a server holds up under load.
+//! `yantra bench`: how fast models compute, how a server holds up under load, and what the hardware would allow.
 
+pub(crate) mod embeddings;
 pub(crate) mod engine;
+pub(crate) mod hardware;
 pub(crate) mod load;
 pub(crate) mod statistics;

@@ -1,0 +1,153 @@
+//! Runs every main kernel once, on one thread and fixed inputs, for a tool that counts instructions.
+//!
+//! `cargo run -p yantra-kernels --example kernel_counts -- avx2` prints the names of the cases in the order they ran; with a
+//! second argument, only those whose name contains it. Under `valgrind --tool=callgrind
+//! --toggle-collect='*counted_kernel*' --dump-after='*case_is_over*'` each case leaves a file with its instructions.
+//! `cargo xtask budgets` does that and compares.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measuring program")]
+
+use std::hint::black_box;
+use yantra_kernels::{
+    ActivationFn, ActivationKinds, Activations, AttentionParams, AttentionSequence, Compute, CpuLevel, KvFormat,
+    KvLayout, KvPages, LinearJob, PackedLinear, RopeStyle, RopeTable, WeightFormat, argmax, attention, linear,
+    log_softmax_in_place, rope, softmax_in_place, top_k,
+};
+
+/// One format of each layout, and of each way of unpacking it.
+const FORMATS: [&str; 13] =
+    ["f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl"];
+
+/// A decoded token, and more than a block of a prompt.
+const TOKENS: [usize; 2] = [1, 48];
+
+/// What is counted is what happens in here; nothing else may have this in its name.
+#[inline(never)]
+fn counted_kernel(kernel: &mut dyn FnMut()) {
+    kernel();
+}
+
+/// Called after each case, for a counter that waits for it.
+#[inline(never)]
+fn case_is_over(name: &str) {
+    println!("{name}");
+}
+
+struct Counts {
+    only: Option<String>,
+}
+
+impl Counts {
+    /// Runs a case twice: buffers are grown before the run that counts.
+    fn run(&self, name: &str, mut kernel: impl FnMut()) {
+        if self.only.as_ref().is_some_and(|only| !name.contains(only.as_str())) {
+            return;
+        }
+        kernel();
+        counted_kernel(&mut kernel);
+        case_is_over(name);
+    }
+}
+
+fn values(len: usize) -> Vec<f32> {
+    let mut state = 1_u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+/// Bytes that are no infinite half float in any place.
+fn weights(len: usize) -> Vec<u8> {
+    values(len).iter().map(|value| (value.to_bits() >> 7) as u8 & 0x3b).collect()
+}
+
+fn linear_cases(counts: &Counts, cx: &Compute) {
+    let (rows, cols) = (128, 512);
+    for name in FORMATS {
+        let format: WeightFormat = name.parse().unwrap();
+        let data = weights(rows * format.row_bytes(cols).unwrap());
+        let weight = PackedLinear::pack(cx, format, rows, cols, &data).unwrap();
+        for tokens in TOKENS {
+            let mut x = Activations::new(ActivationKinds { float: format.is_float(), int8: !format.is_float() });
+            x.set(cx, &values(tokens * cols), tokens, cols);
+            let mut out = vec![0.0; tokens * rows];
+            counts.run(&format!("linear {name} x{tokens}"), || {
+                linear(cx, &x, &mut [LinearJob { weight: &weight, bias: None, out: &mut out, accumulate: false }]);
+            });
+        }
+    }
+}
+
+fn attention_cases(counts: &Counts, cx: &Compute) {
+    let (heads, kv_heads, head_dim, page_tokens): (usize, usize, usize, usize) = (6, 2, 64, 32);
+    let params = AttentionParams { num_heads: heads, scale: 0.125, window: None, softcap: None, causal: true };
+    for format in [KvFormat::F32, KvFormat::F16, KvFormat::BF16] {
+        for (queries, context) in [(64_usize, 64_usize), (1, 256)] {
+            let layout = KvLayout { num_kv_heads: kv_heads, head_dim, page_tokens, format };
+            let num_pages = context.div_ceil(page_tokens);
+            let mut kv = KvPages::new(layout, num_pages).unwrap();
+            let stored = values(context * kv_heads * head_dim);
+            let slots: Vec<u32> = (0..context as u32).collect();
+            kv.store(cx, &stored, &stored, &slots);
+            let pages: Vec<u32> = (0..num_pages as u32).collect();
+            let q = values(queries * heads * head_dim);
+            let mut out = vec![0.0; q.len()];
+            let sequence =
+                AttentionSequence { query_start: 0, query_len: queries, context_len: context, pages: &pages };
+            let name = format!("{format:?}").to_lowercase();
+            counts.run(&format!("attention {name} {queries}@{context}"), || {
+                attention(cx, &params, &q, &kv, &[sequence], &mut out);
+            });
+            if queries > 1 {
+                counts.run(&format!("store {name} x{context}"), || kv.store(cx, &stored, &stored, &slots));
+            }
+        }
+    }
+}
+
+fn row_cases(counts: &Counts, cx: &Compute) {
+    let (tokens, cols) = (8, 576);
+    let (x, up, weight) = (values(tokens * cols), values(tokens * cols), values(cols));
+    let mut int8 = Activations::new(ActivationKinds { float: false, int8: true });
+    counts.run("rms-norm and quantise", || int8.set_rms_norm(cx, &x, &weight, 1e-5, tokens, cols));
+    for function in [ActivationFn::Silu, ActivationFn::GeluTanh] {
+        let name = format!("gated {function:?} and quantise").to_lowercase();
+        counts.run(&name, || int8.set_gated(cx, function, &x, &up, tokens, cols));
+    }
+    let mut float = Activations::new(ActivationKinds { float: true, int8: false });
+    counts.run("rms-norm", || float.set_rms_norm(cx, &x, &weight, 1e-5, tokens, cols));
+    let inv_freq: Vec<f32> = (0..32).map(|i| 1e5_f32.powf(-(i as f32) / 32.0)).collect();
+    let table = RopeTable::new(64, &inv_freq, 1.0, 64);
+    let positions: Vec<u32> = (0..tokens as u32).collect();
+    let mut rotated = x.clone();
+    for (name, style) in [("halves", RopeStyle::HalfSplit), ("pairs", RopeStyle::Interleaved)] {
+        counts.run(&format!("rope of {name}"), || rope(cx, &table, style, &mut rotated, cols / 64, 64, &positions));
+    }
+}
+
+fn sampling_cases(counts: &Counts) {
+    let mut logits = values(16_384);
+    counts.run("argmax", || {
+        black_box(argmax(&logits));
+    });
+    counts.run("top-k 40", || {
+        black_box(top_k(&logits, 40));
+    });
+    counts.run("softmax", || softmax_in_place(&mut logits));
+    counts.run("log-softmax", || log_softmax_in_place(&mut logits));
+}
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let level: CpuLevel = arguments.next().unwrap_or_else(|| "scalar".to_owned()).parse().unwrap();
+    let counts = Counts { only: arguments.next() };
+    let cx = Compute::with_level(1, level).unwrap();
+    linear_cases(&counts, &cx);
+    attention_cases(&counts, &cx);
+    row_cases(&counts, &cx);
+    // Sampling takes the level of the processor, not of `cx`: counted once.
+    if level != CpuLevel::Scalar {
+        sampling_cases(&counts);
+    }
+}
