@@ -15,6 +15,8 @@ fn wrong_flags_and_values() {
         ("serve_open", &["serve", "m", "--host", "0.0.0.0"]),
         ("serve_name_twice", &["serve", "--name", "x=a", "--name", "x=b"]),
         ("serve_budget", &["serve", "m", "--max-sequences", "1000"]),
+        ("serve_spill_limit_zero", &["serve", "m", "--kv-spill", "d", "--kv-spill-limit", "0"]),
+        ("serve_spill_limit_alone", &["serve", "m", "--kv-spill-limit", "1GiB"]),
         ("serve_bad_generation_config", &["serve", "m", "--generation-config", "vllm"]),
         ("complete_bad_bias", &["complete", "m", "text", "--logit-bias", "Paris=5"]),
         ("chat_bad_bias", &["chat", "m", "--logit-bias", "7=500"]),
