@@ -112,7 +112,7 @@ pub struct ModelStats {
     pub kv_pages_cached: usize,
     /// KV pages there are.
     pub kv_pages_total: usize,
-    /// Prompt tokens found in the prefix cache.
+    /// Prompt tokens found in the prefix cache, those loaded into it from disk included.
     pub prefix_hit_tokens: u64,
     /// Prompt tokens looked for in the prefix cache.
     pub prefix_query_tokens: u64,

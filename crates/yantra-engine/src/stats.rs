@@ -213,7 +213,7 @@ pub struct EngineStats {
     pub pages_cached: usize,
     /// KV pages there are.
     pub pages_total: usize,
-    /// Prompt tokens found in the prefix cache (counter).
+    /// Prompt tokens found in the prefix cache, those loaded into it from disk included (counter).
     pub prefix_hit_tokens: u64,
     /// Prompt tokens looked for in the prefix cache (counter).
     pub prefix_query_tokens: u64,

@@ -5,7 +5,7 @@
 //! the machine makes of it the checksum finds.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, OpenOptions},
     io::{Error, ErrorKind, Read, Result, Write},
     path::Path,
 };
@@ -40,10 +40,19 @@ fn checksum(head: &[u8], bytes: &[u8]) -> u32 {
     hasher.finalize()
 }
 
+/// A new file that only its owner reads: it holds what people wrote.
+fn create(path: &Path) -> Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
 /// Writes a page to `path` by way of `temporary`.
 pub(super) fn write(path: &Path, temporary: &Path, page: &PageIdentity, bytes: &[u8]) -> Result<()> {
     let head = head(page, bytes.len());
-    let written = File::create(temporary).and_then(|mut file| {
+    let written = create(temporary).and_then(|mut file| {
         file.write_all(&head)?;
         file.write_all(bytes)?;
         file.write_all(&checksum(&head, bytes).to_le_bytes())

@@ -1,7 +1,7 @@
 //! The directory and the thread that reads and writes it.
 
 use std::{
-    fs::{self, File, TryLockError},
+    fs::{self, DirBuilder, File, TryLockError},
     io::{self, ErrorKind},
     path::{Path, PathBuf},
     sync::{
@@ -112,7 +112,12 @@ impl SpillStore {
     /// The directory can not be made, read or written, or another process has it.
     pub fn open(directory: &Path, limit_bytes: u64) -> Result<Self, SpillError> {
         let failed = |error| SpillError::Directory { directory: directory.to_owned(), error };
-        fs::create_dir_all(directory).map_err(failed)?;
+        let mut builder = DirBuilder::new();
+        builder.recursive(true);
+        // Pages hold what people wrote: nobody else may read them.
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.create(directory).map_err(failed)?;
         let lock = File::create(directory.join("lock")).map_err(failed)?;
         match lock.try_lock() {
             Ok(()) => {}

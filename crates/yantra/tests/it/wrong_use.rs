@@ -85,3 +85,23 @@ fn broken_files_are_explained() {
     let text = shown(&["inspect", path.to_str().unwrap()]);
     assert!(text.starts_with("exit code: 1\n") && text.contains("HTML page"), "{text}");
 }
+
+#[test]
+fn directories_for_spilled_pages_are_checked_before_anything_is_loaded() {
+    let directory = tempfile::tempdir().unwrap();
+    let model = directory.path().join("m.gguf");
+    std::fs::write(&model, "").unwrap();
+    let serve = |spill: &std::path::Path| {
+        let text = shown(&["serve", model.to_str().unwrap(), "--port", "0", "--kv-spill", spill.to_str().unwrap()]);
+        assert!(text.starts_with("exit code: 1\n"), "{text}");
+        text
+    };
+    let text = serve(&model.join("below"));
+    assert!(text.contains("can not use the directory") && text.contains("m.gguf/below"), "{text}");
+    let taken = directory.path().join("taken");
+    std::fs::create_dir(&taken).unwrap();
+    let lock = std::fs::File::create(taken.join("lock")).unwrap();
+    lock.lock().unwrap();
+    let text = serve(&taken);
+    assert!(text.contains("in use by another process"), "{text}");
+}

@@ -166,6 +166,18 @@ fn one_process_at_a_time_has_the_directory() {
 }
 
 #[test]
+#[cfg(unix)]
+fn only_the_owner_can_read_what_people_wrote() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    let inner = directory.path().join("spill");
+    let store = SpillStore::open(&inner, 1 << 20).unwrap();
+    put(&store, 0);
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&inner), mode(&index::page_path(&inner, &page(0).key))), (0o700, 0o600));
+}
+
+#[test]
 fn a_disk_that_takes_nothing_is_counted_and_no_error() {
     let directory = tempfile::tempdir().unwrap();
     let store = SpillStore::open(directory.path(), 1 << 20).unwrap();
