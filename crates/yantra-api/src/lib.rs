@@ -32,7 +32,8 @@ pub use error::{ApiError, ErrorBody, ErrorDetail};
 pub use generation::{GenerationParams, SamplingDefaults};
 pub use model::{ModelCard, ModelDetails, ModelList};
 pub use stats::{
-    EmbedderStats, EngineStatsResponse, Health, LatencySummary, LoadState, ModelLoad, ModelStats, Readiness,
+    EmbedderStats, EngineStatsResponse, Health, KvSpillStats, LatencySummary, LoadState, ModelLoad, ModelStats,
+    Readiness,
 };
 pub use tokenize::{DetokenizeRequest, DetokenizeResponse, TokenizeRequest, TokenizeResponse};
 pub use usage::{FinishReason, PromptTokensDetails, Usage};

@@ -112,7 +112,7 @@ pub struct ModelStats {
     pub kv_pages_cached: usize,
     /// KV pages there are.
     pub kv_pages_total: usize,
-    /// Prompt tokens found in the prefix cache.
+    /// Prompt tokens found in the prefix cache, those loaded into it from disk included.
     pub prefix_hit_tokens: u64,
     /// Prompt tokens looked for in the prefix cache.
     pub prefix_query_tokens: u64,
@@ -136,6 +136,9 @@ pub struct ModelStats {
     pub steps_total: u64,
     /// Seconds spent in steps.
     pub busy_seconds_total: f64,
+    /// Pages that went to disk and came back; absent without `--kv-spill`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kv_spill: Option<KvSpillStats>,
     /// From submission to the first step.
     pub queue_ms: LatencySummary,
     /// From submission to the first token.
@@ -144,6 +147,39 @@ pub struct ModelStats {
     pub inter_token_ms: LatencySummary,
     /// From submission to the end.
     pub end_to_end_ms: LatencySummary,
+}
+
+/// What went to disk and came back. What ends in `_total` counts from the start and never falls.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct KvSpillStats {
+    /// Pages queued to be written.
+    pub pages_spilled_total: u64,
+    /// Pages not written because too many waited.
+    pub pages_dropped_total: u64,
+    /// Pages loaded instead of computed.
+    pub pages_loaded_total: u64,
+    /// Sequences whose pages were found on disk and read.
+    pub sequences_restored_total: u64,
+    /// Sequences whose pages were on disk, but faster to compute.
+    pub sequences_declined_total: u64,
+    /// Sequences that the disk let wait too long.
+    pub sequences_abandoned_total: u64,
+    /// What loading a page takes, a running mean; null before it was measured.
+    pub load_page_ms: Option<f64>,
+    /// What computing the tokens of a page takes, a running mean; null before it was measured.
+    pub compute_page_ms: Option<f64>,
+    /// Pages on disk, of all models.
+    pub disk_pages: u64,
+    /// Their bytes.
+    pub disk_bytes: u64,
+    /// Most bytes there may be.
+    pub disk_limit_bytes: u64,
+    /// Pages deleted to keep the limit.
+    pub pages_deleted_total: u64,
+    /// Pages that could not be written.
+    pub write_failures_total: u64,
+    /// Pages that could not be read, or did not hold what they should.
+    pub read_failures_total: u64,
 }
 
 /// A distribution of times since the start, in milliseconds; null without values. Percentiles are interpolated within a

@@ -6,6 +6,7 @@
 mod active;
 mod commit;
 mod intake;
+mod spilling;
 
 use std::{
     collections::HashMap,
@@ -19,6 +20,7 @@ use std::{
 };
 
 use active::{ActiveRequest, Choice};
+use spilling::Spilling;
 
 use crate::{
     AttentionSequence, Batch, EngineConfig, EngineError, EngineHandle, RequestId, Scheduler, StepModel, TextDecoder,
@@ -26,6 +28,7 @@ use crate::{
     request::ModelLimits,
     sampling::SamplingScratch,
     scheduler::{SchedulerConfig, StepPlan},
+    spill::Spill,
     stats::{self, Counters},
 };
 
@@ -47,7 +50,25 @@ impl Engine {
         tokenizer: Option<Arc<dyn TextDecoder>>,
         config: EngineConfig,
     ) -> Result<EngineHandle, EngineError> {
+        Self::spawn_with_spill(model, tokenizer, config, None)
+    }
+
+    /// As [`Self::spawn`]; pages that leave the prefix cache go to a spill store and are loaded from it when that is faster
+    /// than computing them.
+    ///
+    /// # Errors
+    /// As [`Self::spawn`], and if the model's pages can not be spilled or there is no prefix cache.
+    pub fn spawn_with_spill(
+        mut model: Box<dyn StepModel>,
+        tokenizer: Option<Arc<dyn TextDecoder>>,
+        config: EngineConfig,
+        spill: Option<Spill>,
+    ) -> Result<EngineHandle, EngineError> {
         config.validate()?;
+        if spill.is_some() && !config.prefix_cache {
+            let message = "spilling pages needs the prefix cache, which is off".to_owned();
+            return Err(EngineError::Config { field: "kv_spill", message });
+        }
         let (vocab_size, page_tokens, num_pages) = (model.vocab_size(), model.page_tokens(), model.num_pages());
         let context = model.max_context().min(page_tokens.saturating_mul(num_pages));
         if vocab_size == 0 || context < 2 || num_pages.saturating_mul(page_tokens) > u32::MAX as usize {
@@ -59,7 +80,7 @@ impl Engine {
             return Err(EngineError::Config { field: "model", message });
         }
         let limits = ModelLimits { vocab_size, context, has_text: tokenizer.is_some() };
-        let scheduler = Scheduler::new(SchedulerConfig {
+        let mut scheduler = Scheduler::new(SchedulerConfig {
             max_sequences: config.max_sequences,
             token_budget: config.token_budget,
             max_scored_rows: config.max_scored_rows,
@@ -67,9 +88,16 @@ impl Engine {
             num_pages,
             prefix_cache: config.prefix_cache,
         });
-        let shared = Arc::new(Shared::new(Counters::new(num_pages), limits, config));
+        let mut spilling = None;
+        if let Some(spill) = &spill {
+            spilling = Some(Spilling::new(spill, &mut *model)?);
+            scheduler.keep_evicted(spill.fingerprint);
+        }
+        let counters = Counters::new(num_pages, spill.map(|spill| spill.store));
+        let shared = Arc::new(Shared::new(counters, limits, config));
         let (sender, messages) = channel();
-        let core = Core::new(model, tokenizer, Arc::clone(&shared), messages, scheduler);
+        let mut core = Core::new(model, tokenizer, Arc::clone(&shared), messages, scheduler);
+        core.spilling = spilling;
         let thread = std::thread::Builder::new()
             .name("yantra-engine".to_owned())
             .spawn(move || core.run())
@@ -91,6 +119,7 @@ struct Core {
     shared: Arc<Shared>,
     messages: Receiver<Message>,
     scheduler: Scheduler,
+    spilling: Option<Spilling>,
     plan: StepPlan,
     /// Empty between steps; kept for its buffer.
     spans: Vec<AttentionSequence<'static>>,
@@ -126,6 +155,7 @@ impl Core {
             shared,
             messages,
             scheduler,
+            spilling: None,
             plan: StepPlan::default(),
             spans: Vec::new(),
             logits: Vec::new(),
@@ -159,10 +189,15 @@ impl Core {
     fn step(&mut self) {
         let start = Instant::now();
         let mut plan = std::mem::take(&mut self.plan);
+        self.restore_pages();
         self.scheduler.schedule(&mut plan);
+        self.spill_evicted();
         if plan.is_empty() {
             self.plan = plan;
-            return self.drop_stuck_requests();
+            if !self.wait_for_disk() {
+                self.drop_stuck_requests();
+            }
+            return;
         }
         let forward_start = Instant::now();
         let outcome = self.forward(&plan);
@@ -171,6 +206,7 @@ impl Core {
         match outcome {
             Ok(()) => {
                 self.note_success(&plan);
+                self.learn_speed(&plan, end - forward_start);
                 self.scheduler.advance(&plan);
                 self.commit(&plan, start, end);
             }

@@ -9,6 +9,8 @@ mod prefix;
 
 use std::sync::Arc;
 
+use crate::spill::{PageIdentity, PageKey};
+
 pub use pool::PagePool;
 pub use prefix::{CacheScope, Inserted, PrefixTree, hash_page};
 
@@ -17,12 +19,111 @@ pub use prefix::{CacheScope, Inserted, PrefixTree, hash_page};
 pub struct PageTable {
     pool: PagePool,
     tree: PrefixTree,
+    spilling: Option<Spilling>,
+}
+
+/// What is kept to know pages by outside of memory.
+#[derive(Debug)]
+struct Spilling {
+    fingerprint: PageKey,
+    /// By page; of remembered pages only.
+    keys: Vec<PageKey>,
+    /// By page: whether it was offered to the disk since it was computed.
+    offered: Vec<bool>,
+    evicted: Vec<SpilledPage>,
+}
+
+/// A page whose content may be wanted again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpilledPage {
+    /// Where its content is, until the next forward pass.
+    pub page: u32,
+    /// What it holds.
+    pub identity: PageIdentity,
 }
 
 impl PageTable {
     /// All `num_pages` pages of `page_tokens` tokens free.
     pub fn new(num_pages: usize, page_tokens: usize) -> Self {
-        Self { pool: PagePool::new(num_pages), tree: PrefixTree::new(num_pages, page_tokens) }
+        Self { pool: PagePool::new(num_pages), tree: PrefixTree::new(num_pages, page_tokens), spilling: None }
+    }
+
+    /// From now on keeps the names that pages have on disk, those of a model of this fingerprint, and a list of the
+    /// pages forgotten. Only for a table that remembers nothing yet.
+    pub fn keep_evicted(&mut self, fingerprint: PageKey) {
+        debug_assert_eq!(self.available(), self.pool.free_pages(), "no page is remembered yet");
+        let num_pages = self.pool.num_pages();
+        let (keys, offered) = (vec![fingerprint; num_pages], vec![false; num_pages]);
+        self.spilling = Some(Spilling { fingerprint, keys, offered, evicted: Vec::new() });
+    }
+
+    /// Adds to `evicted` the pages forgotten since the last call. Their content is there until the next forward pass.
+    pub fn take_evicted(&mut self, evicted: &mut Vec<SpilledPage>) {
+        if let Some(spilling) = &mut self.spilling {
+            evicted.append(&mut spilling.evicted);
+        }
+    }
+
+    /// At most `count` cached pages that were never offered to the disk, from the one to be forgotten first; they count as
+    /// offered from now on.
+    pub fn offer_cached(&mut self, count: usize, offered: &mut Vec<SpilledPage>) {
+        let Some(spilling) = &mut self.spilling else { return };
+        for page in self.tree.unused_pages() {
+            if offered.len() >= count {
+                return;
+            }
+            if !std::mem::replace(&mut spilling.offered[page as usize], true) {
+                offered.push(spilling.spilled(&self.tree, page));
+            }
+        }
+    }
+
+    /// The key on disk of what continues `last`, or of what begins a sequence.
+    pub fn key_before_next(&self, last: Option<u32>, scope: &CacheScope) -> Option<PageKey> {
+        let spilling = self.spilling.as_ref()?;
+        Some(spilling.key_before_next(last, scope))
+    }
+
+    /// Makes room in the tree for `count` pages from page `first` of a sequence on, whose content is had from elsewhere:
+    /// afterwards they are cached like others. Adds to `restored` the pages to be filled, with their place in the
+    /// sequence; the caller must fill them before anything else. Returns how many pages of the sequence are remembered now:
+    /// fewer than wanted when pages before `first` are gone or there is no room.
+    pub fn restore(
+        &mut self,
+        scope: &Arc<CacheScope>,
+        tokens: &[u32],
+        hashes: &[u64],
+        first: usize,
+        count: usize,
+        restored: &mut Vec<(usize, u32)>,
+    ) -> usize {
+        let mut chain = Vec::new();
+        self.find_prefix(scope, tokens, &hashes[..first + count], &mut chain);
+        if chain.len() < first {
+            return chain.len();
+        }
+        // Held while it grows: no page of it may be given up for another.
+        chain.iter().for_each(|&page| self.retain(page));
+        let page_tokens = self.tree.page_tokens();
+        for index in chain.len()..first + count {
+            let Some(page) = self.allocate() else { break };
+            let content = &tokens[index * page_tokens..(index + 1) * page_tokens];
+            match self.publish(chain.last().copied(), scope, hashes[index], content, page) {
+                Some(page) => {
+                    if let Some(spilling) = &mut self.spilling {
+                        spilling.offered[page as usize] = true;
+                    }
+                    chain.push(page);
+                    restored.push((index, page));
+                }
+                None => {
+                    self.release(page);
+                    break;
+                }
+            }
+        }
+        chain.iter().rev().for_each(|&page| self.release(page));
+        chain.len()
     }
 
     /// Pages that can be had now, cached ones included.
@@ -44,6 +145,11 @@ impl PageTable {
     pub fn allocate(&mut self) -> Option<u32> {
         if let Some(page) = self.pool.allocate() {
             return Some(page);
+        }
+        if let Some(spilling) = &mut self.spilling {
+            let oldest = self.tree.unused_pages().next()?;
+            let spilled = spilling.spilled(&self.tree, oldest);
+            spilling.evicted.push(spilled);
         }
         let page = self.tree.evict()?;
         self.pool.put_back(page);
@@ -104,7 +210,14 @@ impl PageTable {
         page: u32,
     ) -> Option<u32> {
         match self.tree.insert(parent, scope, hash, tokens, page) {
-            Inserted::New => Some(page),
+            Inserted::New => {
+                if let Some(spilling) = &mut self.spilling {
+                    let before = spilling.key_before_next(parent, scope);
+                    spilling.keys[page as usize] = before.of_next(tokens);
+                    spilling.offered[page as usize] = false;
+                }
+                Some(page)
+            }
             Inserted::Existing(other) => {
                 self.retain(other);
                 self.release(page);
@@ -141,5 +254,24 @@ impl PageTable {
             }
         }
         Ok(())
+    }
+}
+
+impl Spilling {
+    fn key_before_next(&self, last: Option<u32>, scope: &CacheScope) -> PageKey {
+        match last {
+            Some(page) => self.keys[page as usize],
+            None => self.fingerprint.of_scope(scope),
+        }
+    }
+
+    /// A remembered page.
+    fn spilled(&self, tree: &PrefixTree, page: u32) -> SpilledPage {
+        let parent = match (tree.parent(page), tree.scope(page)) {
+            (None, Some(scope)) => self.fingerprint.of_scope(scope),
+            (parent, _) => parent.map_or(self.fingerprint, |parent| self.keys[parent as usize]),
+        };
+        let identity = PageIdentity { key: self.keys[page as usize], parent, tokens: tree.page_content(page).into() };
+        SpilledPage { page, identity }
     }
 }

@@ -6,6 +6,7 @@ mod suggestion;
 use crate::{
     EmbedError, EmbedderHandle, EncoderRunner, Engine, EngineConfig, EngineError, EngineHandle, ModelRunner,
     SamplingParams,
+    spill::{self, Spill, SpillError, SpillStore},
 };
 use std::{fmt, path::Path, sync::Arc};
 use yantra_formats::Checkpoint;
@@ -26,6 +27,8 @@ pub struct LoadOptions {
     pub quantize: Option<WeightFormat>,
     /// Memory promised to other models of this process that they have not touched yet.
     pub reserved_bytes: u64,
+    /// Where pages go that leave the prefix cache; of models that generate text.
+    pub spill: Option<Arc<SpillStore>>,
     /// How requests are scheduled.
     pub engine: EngineConfig,
 }
@@ -38,6 +41,7 @@ impl Default for LoadOptions {
             kv_format: KvFormat::preferred(CpuLevel::detect()),
             quantize: None,
             reserved_bytes: 0,
+            spill: None,
             engine: EngineConfig::default(),
         }
     }
@@ -64,6 +68,9 @@ pub enum LoadError {
     /// The tokeniser's thread panicked.
     #[error("reading the tokeniser panicked")]
     TokenizerPanicked,
+    /// The spill store does not suit the model.
+    #[error(transparent)]
+    Spill(#[from] SpillError),
     /// The context asked for is longer than the model's.
     #[error("a context of {given} tokens was asked for, but the model was made for at most {limit}")]
     Context {
@@ -219,6 +226,9 @@ pub fn plan_memory(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Mem
     let footprint = Decoder::footprint(checkpoint, &cx, with_context(context))?;
     let step_bytes = step_bytes(&footprint, spec.vocab_size, options);
     let page_bytes = KvCache::bytes_per_page(&spec, options.kv_format) as u64;
+    if let Some(store) = &options.spill {
+        store.check_page(PAGE_TOKENS, page_bytes as usize)?;
+    }
     let free = available_bytes.map(|free| free.saturating_sub(footprint.weight_bytes as u64 + step_bytes));
     let kv_pages = plan_pages(options, context, page_bytes, free)?;
     Ok(MemoryPlan {
@@ -255,7 +265,8 @@ fn step_bytes(footprint: &Footprint, vocab_size: usize, options: &LoadOptions) -
     let EngineConfig { max_sequences, token_budget, max_scored_rows, .. } = options.engine;
     let rows = (max_sequences + max_scored_rows).min(token_budget) + 1 + 3;
     let logits = rows * vocab_size * size_of::<f32>();
-    (footprint.table_bytes + token_budget * footprint.step_bytes_per_token + logits) as u64
+    let spill = if options.spill.is_some() { SpillStore::BUFFER_BYTES } else { 0 };
+    (footprint.table_bytes + token_budget * footprint.step_bytes_per_token + logits + spill) as u64
 }
 
 /// Loads the model at `path` and starts it on `compute`, which several models may share.
@@ -284,8 +295,9 @@ pub fn load(
     });
     let tokenizer = tokenizer.map_err(|_| LoadError::TokenizerPanicked)??;
     let kind = match kind? {
-        Prepared::Generate(runner) => {
-            ModelKind::Generate(Engine::spawn(runner, Some(Arc::new(tokenizer.clone())), options.engine.clone())?)
+        Prepared::Generate(runner, spill) => {
+            let text = Arc::new(tokenizer.clone());
+            ModelKind::Generate(Engine::spawn_with_spill(runner, Some(text), options.engine.clone(), spill)?)
         }
         Prepared::Embed(embedder) => ModelKind::Embed(embedder),
     };
@@ -295,7 +307,7 @@ pub fn load(
 }
 
 enum Prepared {
-    Generate(Box<ModelRunner>),
+    Generate(Box<ModelRunner>, Option<Spill>),
     Embed(EmbedderHandle),
 }
 
@@ -313,7 +325,17 @@ fn start(
     }
     let decoder = Decoder::load(checkpoint, compute, load)?;
     let runner = ModelRunner::new(decoder, Arc::clone(compute), options.kv_format, plan.kv_pages)?;
-    Ok(Prepared::Generate(Box::new(runner)))
+    let spill = options.spill.as_ref().map(|store| Spill {
+        store: Arc::clone(store),
+        fingerprint: spill::fingerprint(
+            checkpoint,
+            runner.decoder().spec(),
+            compute,
+            options.kv_format,
+            options.quantize,
+        ),
+    });
+    Ok(Prepared::Generate(Box::new(runner), spill))
 }
 
 /// Facts about a checkpoint, for people.

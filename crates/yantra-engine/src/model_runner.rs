@@ -1,6 +1,6 @@
 //! The real decoder behind [`StepModel`]: weights, compute pool, KV cache and scratch buffers of one model.
 
-use crate::{EngineError, StepModel};
+use crate::{EngineError, PageBytes, StepModel};
 use std::sync::Arc;
 use yantra_kernels::{Compute, KvFormat};
 use yantra_model::{Batch, Decoder, KvCache, ModelError, PAGE_TOKENS, Scratch};
@@ -10,6 +10,7 @@ pub struct ModelRunner {
     decoder: Decoder,
     compute: Arc<Compute>,
     kv: KvCache,
+    bytes_per_page: usize,
     scratch: Scratch,
 }
 
@@ -25,8 +26,9 @@ impl ModelRunner {
         num_pages: usize,
     ) -> Result<Self, ModelError> {
         let kv = KvCache::new(decoder.spec(), kv_format, num_pages)?;
+        let bytes_per_page = KvCache::bytes_per_page(decoder.spec(), kv_format);
         let scratch = decoder.scratch();
-        Ok(Self { decoder, compute, kv, scratch })
+        Ok(Self { decoder, compute, kv, bytes_per_page, scratch })
     }
 
     /// The decoder being run.
@@ -56,9 +58,27 @@ impl StepModel for ModelRunner {
         self.kv.copy_page(from, to);
     }
 
+    fn page_bytes(&mut self) -> Option<&mut dyn PageBytes> {
+        Some(self)
+    }
+
     fn forward(&mut self, batch: &Batch<'_>, logits: &mut Vec<f32>) -> Result<(), EngineError> {
-        let Self { decoder, compute, kv, scratch } = self;
+        let Self { decoder, compute, kv, scratch, .. } = self;
         let result = decoder.forward(compute, batch, kv, scratch, logits);
         result.map_err(|error| EngineError::Forward { message: error.to_string() })
+    }
+}
+
+impl PageBytes for ModelRunner {
+    fn bytes_per_page(&self) -> usize {
+        self.bytes_per_page
+    }
+
+    fn export(&self, page: u32, bytes: &mut Vec<u8>) {
+        self.kv.export_page(page, bytes);
+    }
+
+    fn import(&mut self, page: u32, bytes: &[u8]) {
+        self.kv.import_page(page, bytes);
     }
 }

@@ -21,11 +21,13 @@
 
 mod admission;
 mod plan;
+mod restore;
 mod sequence;
 
 use std::{collections::BTreeSet, sync::Arc};
 
 pub use plan::{PlannedSequence, StepPlan};
+pub use restore::LookUp;
 use sequence::{Rank, Sequence, State};
 
 use crate::{
@@ -261,6 +263,7 @@ impl Scheduler {
         let rank = self.running.pop()?;
         self.release_pages(rank.key);
         self.sequences[rank.key as usize].state = State::Waiting;
+        self.sequences[rank.key as usize].looked_up = false;
         self.waiting.insert(rank);
         self.counts.preemptions += 1;
         Some(rank.key)

@@ -1,12 +1,16 @@
 //! The engine's figures: atomics that its thread writes and anybody reads.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+};
 
 use serde::Serialize;
 
 use crate::{
     HistogramSnapshot,
     histogram::{Histogram, REQUEST_SECONDS, STEP_TOKENS, TOKEN_SECONDS},
+    spill::{SpillStore, SpillStoreStats},
 };
 
 /// The live figures.
@@ -39,6 +43,86 @@ pub(crate) struct Counters {
     pub(crate) inter_token_seconds: Histogram,
     pub(crate) request_seconds: Histogram,
     pub(crate) step_tokens: Histogram,
+    /// Of an engine with a spill store.
+    pub(crate) spill: Option<SpillCounters>,
+}
+
+/// A counter that only one thread writes.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, count: usize) {
+        add(&self.0, count);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// A mean that may not be known.
+#[derive(Debug)]
+pub(crate) struct Mean(AtomicU64);
+
+impl Default for Mean {
+    fn default() -> Self {
+        Self(AtomicU64::new(f64::NAN.to_bits()))
+    }
+}
+
+impl Mean {
+    pub(crate) fn set(&self, value: Option<f64>) {
+        self.0.store(value.unwrap_or(f64::NAN).to_bits(), Relaxed);
+    }
+
+    fn get(&self) -> Option<f64> {
+        Some(f64::from_bits(self.0.load(Relaxed))).filter(|value| !value.is_nan())
+    }
+}
+
+/// The live figures of spilling.
+#[derive(Debug)]
+pub(crate) struct SpillCounters {
+    pub(crate) store: Arc<SpillStore>,
+    pub(crate) pages_spilled: Counter,
+    pub(crate) pages_dropped: Counter,
+    pub(crate) pages_loaded: Counter,
+    pub(crate) sequences_restored: Counter,
+    pub(crate) sequences_declined: Counter,
+    pub(crate) sequences_abandoned: Counter,
+    pub(crate) load_page_seconds: Mean,
+    pub(crate) compute_page_seconds: Mean,
+}
+
+impl SpillCounters {
+    fn new(store: Arc<SpillStore>) -> Self {
+        Self {
+            store,
+            pages_spilled: Counter::default(),
+            pages_dropped: Counter::default(),
+            pages_loaded: Counter::default(),
+            sequences_restored: Counter::default(),
+            sequences_declined: Counter::default(),
+            sequences_abandoned: Counter::default(),
+            load_page_seconds: Mean::default(),
+            compute_page_seconds: Mean::default(),
+        }
+    }
+
+    fn snapshot(&self) -> SpillStats {
+        SpillStats {
+            pages_spilled: self.pages_spilled.get(),
+            pages_dropped: self.pages_dropped.get(),
+            pages_loaded: self.pages_loaded.get(),
+            sequences_restored: self.sequences_restored.get(),
+            sequences_declined: self.sequences_declined.get(),
+            sequences_abandoned: self.sequences_abandoned.get(),
+            load_page_seconds: self.load_page_seconds.get(),
+            compute_page_seconds: self.compute_page_seconds.get(),
+            store: self.store.stats(),
+        }
+    }
 }
 
 /// Adds to a counter that only one thread writes or whose order does not matter.
@@ -47,7 +131,7 @@ pub(crate) fn add(counter: &AtomicU64, count: usize) {
 }
 
 impl Counters {
-    pub(crate) fn new(pages_total: usize) -> Self {
+    pub(crate) fn new(pages_total: usize, spill: Option<Arc<SpillStore>>) -> Self {
         Self {
             queued: AtomicUsize::new(0),
             running: AtomicUsize::new(0),
@@ -75,6 +159,7 @@ impl Counters {
             inter_token_seconds: Histogram::new(TOKEN_SECONDS),
             request_seconds: Histogram::new(REQUEST_SECONDS),
             step_tokens: Histogram::new(STEP_TOKENS),
+            spill: spill.map(SpillCounters::new),
         }
     }
 
@@ -106,6 +191,7 @@ impl Counters {
             inter_token_seconds: self.inter_token_seconds.snapshot(),
             request_seconds: self.request_seconds.snapshot(),
             step_tokens: self.step_tokens.snapshot(),
+            spill: self.spill.as_ref().map(SpillCounters::snapshot),
         }
     }
 }
@@ -127,7 +213,7 @@ pub struct EngineStats {
     pub pages_cached: usize,
     /// KV pages there are.
     pub pages_total: usize,
-    /// Prompt tokens found in the prefix cache (counter).
+    /// Prompt tokens found in the prefix cache, those loaded into it from disk included (counter).
     pub prefix_hit_tokens: u64,
     /// Prompt tokens looked for in the prefix cache (counter).
     pub prefix_query_tokens: u64,
@@ -165,4 +251,29 @@ pub struct EngineStats {
     pub request_seconds: HistogramSnapshot,
     /// Tokens computed per step.
     pub step_tokens: HistogramSnapshot,
+    /// Pages on disk; `None` without a spill store.
+    pub spill: Option<SpillStats>,
+}
+
+/// What went to disk and came back. Counters count from the engine's start.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct SpillStats {
+    /// Pages queued to be written (counter).
+    pub pages_spilled: u64,
+    /// Pages not written because too many waited (counter).
+    pub pages_dropped: u64,
+    /// Pages loaded instead of computed (counter).
+    pub pages_loaded: u64,
+    /// Sequences whose pages were looked for on disk, found, and read (counter).
+    pub sequences_restored: u64,
+    /// Sequences whose pages were on disk, but faster to compute (counter).
+    pub sequences_declined: u64,
+    /// Sequences that the disk let wait too long (counter).
+    pub sequences_abandoned: u64,
+    /// What loading a page takes, a running mean (gauge, seconds).
+    pub load_page_seconds: Option<f64>,
+    /// What computing the tokens of a page takes, a running mean (gauge, seconds).
+    pub compute_page_seconds: Option<f64>,
+    /// The directory's figures; all models of a process share it.
+    pub store: SpillStoreStats,
 }

@@ -50,6 +50,31 @@ impl KvCache {
         self.layers.iter_mut().for_each(|layer| layer.copy_page(from, to));
     }
 
+    /// Leaves a page's stored bytes in `bytes`, layer by layer, keys before values: [`Self::bytes_per_page`] of them.
+    ///
+    /// # Panics
+    /// If there is no such page.
+    pub fn export_page(&self, page: u32, bytes: &mut Vec<u8>) {
+        bytes.clear();
+        for layer in &self.layers {
+            layer.page_bytes(page).into_iter().for_each(|part| bytes.extend_from_slice(part));
+        }
+    }
+
+    /// Overwrites a page with what [`Self::export_page`] left of a page of the same model and format.
+    ///
+    /// # Panics
+    /// If there is no such page, or `bytes` has another length than a page.
+    pub fn import_page(&mut self, page: u32, bytes: &[u8]) {
+        let mut rest = bytes;
+        for part in self.layers.iter_mut().flat_map(|layer| layer.page_bytes_mut(page)) {
+            let (own, following) = rest.split_at(part.len());
+            part.copy_from_slice(own);
+            rest = following;
+        }
+        assert!(rest.is_empty(), "the bytes of one page");
+    }
+
     pub(crate) fn layer_mut(&mut self, index: usize) -> &mut KvPages {
         &mut self.layers[index]
     }

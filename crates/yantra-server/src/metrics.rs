@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use axum::extract::State;
 use axum::http::{HeaderName, header};
 use yantra_api::LoadState;
-use yantra_engine::{EmbedderStats, EngineStats, HistogramSnapshot};
+use yantra_engine::{EmbedderStats, EngineStats, HistogramSnapshot, SpillStats};
 
 use crate::app::App;
 use crate::registry::ModelKind;
@@ -45,6 +45,10 @@ fn render(app: &App) -> String {
         }
     }
     page.models(FIGURES, DISTRIBUTIONS, &engines);
+    let spilling: Vec<_> = engines.iter().filter_map(|(model, stats)| Some((*model, stats.spill?))).collect();
+    if !spilling.is_empty() {
+        page.models(SPILL_FIGURES, &[], &spilling);
+    }
     page.models(EMBEDDER_FIGURES, EMBEDDER_DISTRIBUTIONS, &embedders);
     page.text
 }
@@ -107,6 +111,48 @@ const DISTRIBUTIONS: &[Distribution<EngineStats>] = &[
     ("yantra_inter_token_latency_seconds", "Between consecutive tokens.", |s| &s.inter_token_seconds),
     ("yantra_e2e_request_latency_seconds", "From submission to the end.", |s| &s.request_seconds),
     ("yantra_iteration_tokens", "Tokens computed per step.", |s| &s.step_tokens),
+];
+
+const SPILL_FIGURES: &[Figure<SpillStats>] = &[
+    ("yantra_kv_spill_pages_spilled_total", "counter", "KV pages queued to be written to disk.", |s| {
+        s.pages_spilled as f64
+    }),
+    ("yantra_kv_spill_pages_dropped_total", "counter", "KV pages not written because too many waited.", |s| {
+        s.pages_dropped as f64
+    }),
+    ("yantra_kv_spill_pages_loaded_total", "counter", "KV pages loaded from disk instead of computed.", |s| {
+        s.pages_loaded as f64
+    }),
+    (
+        "yantra_kv_spill_sequences_restored_total",
+        "counter",
+        "Sequences whose pages were found on disk and read.",
+        |s| s.sequences_restored as f64,
+    ),
+    ("yantra_kv_spill_sequences_declined_total", "counter", "Sequences whose pages were faster to compute.", |s| {
+        s.sequences_declined as f64
+    }),
+    ("yantra_kv_spill_sequences_abandoned_total", "counter", "Sequences the disk let wait too long.", |s| {
+        s.sequences_abandoned as f64
+    }),
+    ("yantra_kv_spill_load_page_seconds", "gauge", "What loading a page takes, a running mean.", |s| {
+        s.load_page_seconds.unwrap_or(f64::NAN)
+    }),
+    ("yantra_kv_spill_compute_page_seconds", "gauge", "What computing a page takes, a running mean.", |s| {
+        s.compute_page_seconds.unwrap_or(f64::NAN)
+    }),
+    ("yantra_kv_spill_disk_pages", "gauge", "KV pages on disk, of all models.", |s| s.store.pages as f64),
+    ("yantra_kv_spill_disk_bytes", "gauge", "Bytes of the KV pages on disk.", |s| s.store.bytes as f64),
+    ("yantra_kv_spill_disk_limit_bytes", "gauge", "Most bytes there may be.", |s| s.store.limit_bytes as f64),
+    ("yantra_kv_spill_pages_deleted_total", "counter", "KV pages deleted to keep the limit.", |s| {
+        s.store.pages_deleted as f64
+    }),
+    ("yantra_kv_spill_write_failures_total", "counter", "KV pages that could not be written.", |s| {
+        s.store.write_failures as f64
+    }),
+    ("yantra_kv_spill_read_failures_total", "counter", "KV pages that could not be read or were not right.", |s| {
+        s.store.read_failures as f64
+    }),
 ];
 
 const EMBEDDER_FIGURES: &[Figure<EmbedderStats>] = &[

@@ -9,8 +9,8 @@ use axum::response::Sse;
 use axum::response::sse::Event;
 use futures_util::stream::{self, Stream};
 use tokio::time::{Interval, MissedTickBehavior, interval};
-use yantra_api::{EmbedderStats, EngineStatsResponse, LatencySummary, ModelStats};
-use yantra_engine::{EmbedderHandle, EngineHandle, HistogramSnapshot};
+use yantra_api::{EmbedderStats, EngineStatsResponse, KvSpillStats, LatencySummary, ModelStats};
+use yantra_engine::{EmbedderHandle, EngineHandle, HistogramSnapshot, SpillStats};
 
 use crate::app::App;
 use crate::registry::ModelKind;
@@ -86,10 +86,31 @@ fn model_stats(id: &str, engine: &EngineHandle) -> ModelStats {
         output_tokens_total: stats.generated_tokens,
         steps_total: stats.steps,
         busy_seconds_total: stats.busy_seconds,
+        kv_spill: stats.spill.map(spill_stats),
         queue_ms: summary(&stats.queue_seconds),
         time_to_first_token_ms: summary(&stats.time_to_first_token_seconds),
         inter_token_ms: summary(&stats.inter_token_seconds),
         end_to_end_ms: summary(&stats.request_seconds),
+    }
+}
+
+fn spill_stats(stats: SpillStats) -> KvSpillStats {
+    let milliseconds = |seconds: Option<f64>| seconds.map(|seconds| seconds * 1e3);
+    KvSpillStats {
+        pages_spilled_total: stats.pages_spilled,
+        pages_dropped_total: stats.pages_dropped,
+        pages_loaded_total: stats.pages_loaded,
+        sequences_restored_total: stats.sequences_restored,
+        sequences_declined_total: stats.sequences_declined,
+        sequences_abandoned_total: stats.sequences_abandoned,
+        load_page_ms: milliseconds(stats.load_page_seconds),
+        compute_page_ms: milliseconds(stats.compute_page_seconds),
+        disk_pages: stats.store.pages,
+        disk_bytes: stats.store.bytes,
+        disk_limit_bytes: stats.store.limit_bytes,
+        pages_deleted_total: stats.store.pages_deleted,
+        write_failures_total: stats.store.write_failures,
+        read_failures_total: stats.store.read_failures,
     }
 }
 

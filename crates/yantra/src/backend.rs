@@ -11,6 +11,7 @@ use std::{path::PathBuf, sync::Arc};
 use yantra_engine::{
     EngineConfig, EngineHandle, ModelRunner, SamplingParams,
     load::{self, LoadOptions, LoadedModel, MemoryPlan, ModelKind},
+    spill::SpillStore,
 };
 use yantra_formats::Checkpoint;
 use yantra_hub::{CatalogueSampling, Hub, HubError, Origin, Resolved};
@@ -66,8 +67,21 @@ pub(crate) fn load_options(settings: &EngineSettings) -> LoadOptions {
         kv_format: settings.kv_dtype.unwrap_or(default.kv_format),
         quantize: settings.quantize,
         reserved_bytes: 0,
+        spill: None,
         engine,
     }
+}
+
+/// The directory for spilled pages, if one is wanted.
+pub(crate) fn spill_store(settings: &EngineSettings) -> Result<Option<Arc<SpillStore>>> {
+    let Some(spill) = &settings.kv_spill else { return Ok(None) };
+    let store = SpillStore::open(&spill.directory, spill.limit_bytes)?;
+    let stats = store.stats();
+    if stats.pages > 0 {
+        let (directory, bytes) = (spill.directory.display(), output::bytes(stats.bytes));
+        eprintln!("{directory}: {} spilled pages, {bytes}", stats.pages);
+    }
+    Ok(Some(Arc::new(store)))
 }
 
 /// Loads a model and starts it; says on standard error what memory it will take.

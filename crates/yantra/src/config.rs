@@ -9,7 +9,7 @@ use crate::suggest::did_you_mean;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use yantra_kernels::{KvFormat, WeightFormat};
 use yantra_server::{RawServerConfig, ServerConfig};
 
@@ -70,6 +70,12 @@ pub(crate) struct RawEngine {
     /// Whether prompts that begin alike share what is computed [default: true]
     #[arg(long, value_name = "BOOL")]
     pub(crate) prefix_cache: Option<bool>,
+    /// Directory for pages that leave the prefix cache; flags of `serve`, which alone keeps them.
+    #[arg(skip)]
+    pub(crate) kv_spill: Option<PathBuf>,
+    /// Most that the directory may hold.
+    #[arg(skip)]
+    pub(crate) kv_spill_limit: Option<String>,
     /// Where temperature and the like come from when a request is silent: auto (the model's own suggestion) or none
     /// (OpenAI's defaults) [default: auto]
     #[arg(long, value_name = "SOURCE")]
@@ -108,7 +114,38 @@ pub(crate) struct EngineSettings {
     pub(crate) quantize: Option<WeightFormat>,
     pub(crate) max_queue: Option<usize>,
     pub(crate) prefix_cache: Option<bool>,
+    pub(crate) kv_spill: Option<KvSpill>,
     pub(crate) generation_config: GenerationConfig,
+}
+
+/// Where pages go that leave the prefix cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct KvSpill {
+    pub(crate) directory: PathBuf,
+    pub(crate) limit_bytes: u64,
+}
+
+impl KvSpill {
+    const DEFAULT_LIMIT_BYTES: u64 = 4 << 30;
+
+    /// From the directory and the limit as given.
+    fn validate(raw: &RawEngine) -> Result<Option<Self>> {
+        let limit = raw.kv_spill_limit.as_deref().map(|size| parse_size("kv-spill-limit", size)).transpose()?;
+        match (&raw.kv_spill, limit) {
+            (None, None) => Ok(None),
+            (None, Some(_)) => Err(usage("kv-spill-limit is given, but no directory to limit: expected kv-spill too")),
+            (Some(_), _) if raw.prefix_cache == Some(false) => {
+                Err(usage("kv-spill is given, but prefix-cache is false: only cached pages are spilled"))
+            }
+            (Some(directory), _) if directory.as_os_str().is_empty() => {
+                Err(usage("kv-spill is empty, expected a directory"))
+            }
+            (Some(directory), limit) => {
+                let limit_bytes = limit.unwrap_or(Self::DEFAULT_LIMIT_BYTES);
+                Ok(Some(Self { directory: directory.clone(), limit_bytes }))
+            }
+        }
+    }
 }
 
 /// Where sampling parameters come from that a request does not give.
@@ -169,6 +206,8 @@ impl RawConfig {
                 quantize: self.engine.quantize.or(below.engine.quantize),
                 max_queue: self.engine.max_queue.or(below.engine.max_queue),
                 prefix_cache: self.engine.prefix_cache.or(below.engine.prefix_cache),
+                kv_spill: self.engine.kv_spill.or(below.engine.kv_spill),
+                kv_spill_limit: self.engine.kv_spill_limit.or(below.engine.kv_spill_limit),
                 generation_config: self.engine.generation_config.or(below.engine.generation_config),
             },
             models,
@@ -232,6 +271,7 @@ impl RawEngine {
             quantize: self.quantize.as_deref().map(parse_format).transpose()?,
             max_queue: positive("max-queue", self.max_queue)?,
             prefix_cache: self.prefix_cache,
+            kv_spill: KvSpill::validate(self)?,
             generation_config,
         };
         // Before anything is loaded.
@@ -415,6 +455,10 @@ mod tests {
         check("[engine]\nkv_dtype = 'f12'", "expected auto, f32, f16 or bf16");
         check("[engine]\nkv_memory = 'much'", "expected a size");
         check("[engine]\nquantize = 'q4k'", "no weight format");
+        check("[engine]\nkv_spill = 'd'\nkv_spill_limit = '0'", "kv-spill-limit is `0`, expected a size");
+        check("[engine]\nkv_spill_limit = '1GiB'", "no directory to limit");
+        check("[engine]\nkv_spill = 'd'\nprefix_cache = false", "only cached pages are spilled");
+        check("[engine]\nkv_spill = ''", "expected a directory");
         check("[[models]]\nname = 'x'", "has no `model`");
         check("[[models]]\nmodel = 'x'\n[[models]]\nmodel = 'y/x.gguf'", "two models are named `x`");
         check("port = ", "expected");

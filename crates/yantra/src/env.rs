@@ -39,6 +39,8 @@ pub(crate) fn config() -> Result<RawConfig> {
     raw.engine.quantize = text("YANTRA_QUANTIZE");
     raw.engine.max_queue = parsed("YANTRA_MAX_QUEUE", "a number of requests")?;
     raw.engine.prefix_cache = parsed("YANTRA_PREFIX_CACHE", "true or false")?;
+    raw.engine.kv_spill = text("YANTRA_KV_SPILL").map(PathBuf::from);
+    raw.engine.kv_spill_limit = text("YANTRA_KV_SPILL_LIMIT");
     raw.engine.generation_config = text("YANTRA_GENERATION_CONFIG");
     Ok(raw)
 }

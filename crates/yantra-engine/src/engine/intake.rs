@@ -27,7 +27,7 @@ impl Core {
     pub(super) fn take_messages(&mut self) -> bool {
         self.answer_drains();
         if self.scheduler.is_empty() {
-            match self.messages.recv() {
+            match self.next_message_when_idle() {
                 Ok(message) => {
                     if !self.handle(message) {
                         return false;

@@ -115,9 +115,26 @@ impl PrefixTree {
         same_scope && self.page_content(page) == tokens
     }
 
-    fn page_content(&self, page: u32) -> &[u32] {
+    /// The tokens of a remembered page.
+    pub(super) fn page_content(&self, page: u32) -> &[u32] {
         let start = page as usize * self.page_tokens;
         &self.tokens[start..start + self.page_tokens]
+    }
+
+    /// The page that a remembered page continues.
+    pub(super) fn parent(&self, page: u32) -> Option<u32> {
+        Some(self.nodes[page as usize].parent).filter(|&parent| parent != NONE)
+    }
+
+    /// The scope of a remembered page without parent.
+    pub(super) fn scope(&self, page: u32) -> Option<&CacheScope> {
+        self.nodes[page as usize].scope.as_deref()
+    }
+
+    /// Remembered pages that nobody holds, from the one to be given up first.
+    pub(super) fn unused_pages(&self) -> impl Iterator<Item = u32> + '_ {
+        let page = |page: u32| (page != NONE).then_some(page);
+        std::iter::successors(page(self.oldest), move |&last| page(self.nodes[last as usize].next))
     }
 
     /// Remembers that `page`, which somebody holds, has `tokens` after `parent`, which is remembered and held too.

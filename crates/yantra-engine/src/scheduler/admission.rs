@@ -35,6 +35,9 @@ impl Scheduler {
     }
 
     fn admit(&mut self, rank: Rank, plan: &mut StepPlan) -> Admission {
+        if self.sequences[rank.key as usize].restoring {
+            return Admission::Deferred;
+        }
         self.find_prefix(rank.key);
         if self.next_page_is_being_computed(rank.key) {
             return Admission::Deferred;
@@ -104,7 +107,7 @@ impl Scheduler {
     }
 
     /// Leaves the remembered pages that begin the sequence in `self.found`.
-    fn find_prefix(&mut self, key: u32) {
+    pub(super) fn find_prefix(&mut self, key: u32) {
         let sequence = &mut self.sequences[key as usize];
         let pages = if self.config.prefix_cache {
             sequence.hash_pages(self.config.page_tokens);
@@ -116,16 +119,16 @@ impl Scheduler {
     }
 
     /// Pages the sequence needs besides those found.
-    fn new_pages(&self, key: u32) -> usize {
+    pub(super) fn new_pages(&self, key: u32) -> usize {
         self.pages_for(self.sequences[key as usize].tokens.len()) - self.found.len()
     }
 
-    fn available_besides_found(&self) -> usize {
+    pub(super) fn available_besides_found(&self) -> usize {
         self.pages.available() - self.pages.count_unused(&self.found)
     }
 
     /// Whether a running sequence is about to compute the page that comes after those found.
-    fn next_page_is_being_computed(&self, key: u32) -> bool {
+    pub(super) fn next_page_is_being_computed(&self, key: u32) -> bool {
         let page_tokens = self.config.page_tokens;
         let index = self.found.len();
         let sequence = &self.sequences[key as usize];
@@ -151,7 +154,7 @@ impl Scheduler {
     pub(super) fn make_room_for_priority(&mut self) {
         let Some(&first) = self.waiting.first() else { return };
         let is_lower = |rank: &Rank| rank.priority > first.priority;
-        if !self.running.last().is_some_and(is_lower) {
+        if !self.running.last().is_some_and(is_lower) || self.sequences[first.key as usize].restoring {
             return;
         }
         self.find_prefix(first.key);

@@ -47,6 +47,10 @@ pub(super) struct Sequence {
     pub(super) scored: usize,
     /// Whether it has been in the batch before.
     pub(super) started: bool,
+    /// Whether its pages have been looked for on disk since it last began to wait.
+    pub(super) looked_up: bool,
+    /// Whether it waits for pages from disk.
+    pub(super) restoring: bool,
 }
 
 impl Sequence {
@@ -65,6 +69,7 @@ impl Sequence {
         self.shareable = true;
         self.scored = if new.score_prompt { 0 } else { self.prompt_len - 1 };
         self.started = false;
+        (self.looked_up, self.restoring) = (false, false);
     }
 
     /// Known tokens that are not computed yet.

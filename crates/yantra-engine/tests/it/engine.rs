@@ -10,7 +10,7 @@ use yantra_engine::{EngineConfig, Event, FinishReason, Request, SamplingParams};
 
 use crate::fake::{FakeModel, Gate, Pending, Rng, assert_idle, expected_tokens, greedy};
 
-fn random_request(rng: &mut Rng, context: usize) -> Request {
+pub(crate) fn random_request(rng: &mut Rng, context: usize) -> Request {
     let prompt_len = 1 + rng.below(context / 2);
     let sampling = if rng.chance(50) {
         SamplingParams { temperature: 0.0, ..SamplingParams::default() }
@@ -41,7 +41,7 @@ fn random_request(rng: &mut Rng, context: usize) -> Request {
     }
 }
 
-fn check_answer(request: &Request, answer: &crate::fake::Answer, context: usize) {
+pub(crate) fn check_answer(request: &Request, answer: &crate::fake::Answer, context: usize) {
     assert_eq!((answer.ends, &answer.error), (1, &None), "{request:?}");
     let count = request.max_tokens.unwrap().min(context - request.prompt.len());
     for index in 0..request.n {

@@ -11,8 +11,8 @@ use std::{
 };
 
 use yantra_engine::{
-    Batch, Detokenizer, Engine, EngineConfig, EngineError, EngineHandle, Event, FinishReason, Request, RequestId,
-    SamplingParams, StepModel, TextDecoder, TokenLogprobs, Usage,
+    Batch, Detokenizer, Engine, EngineConfig, EngineError, EngineHandle, Event, FinishReason, PageBytes, Request,
+    RequestId, SamplingParams, StepModel, TextDecoder, TokenLogprobs, Usage,
     sampling::{Sampler, SamplingScratch},
 };
 
@@ -96,6 +96,8 @@ pub(crate) struct FakeModel {
     pub(crate) num_pages: usize,
     /// `(token, position)` per slot.
     pub(crate) kv: Vec<(u32, u32)>,
+    /// Bytes that a page has outside of memory besides its slots.
+    pub(crate) page_padding: usize,
     /// The answer to every prompt instead of the hash's.
     pub(crate) script: Option<Vec<u32>>,
     pub(crate) gate: Option<Arc<Gate>>,
@@ -111,6 +113,7 @@ impl FakeModel {
             page_tokens,
             num_pages,
             kv: vec![(u32::MAX, u32::MAX); page_tokens * num_pages],
+            page_padding: 0,
             script: None,
             gate: None,
             hook: None,
@@ -176,6 +179,10 @@ impl StepModel for FakeModel {
         self.kv.copy_within(from..from + self.page_tokens, to);
     }
 
+    fn page_bytes(&mut self) -> Option<&mut dyn PageBytes> {
+        Some(self)
+    }
+
     fn forward(&mut self, batch: &Batch<'_>, logits: &mut Vec<f32>) -> Result<(), EngineError> {
         if let Some(gate) = &self.gate {
             gate.wait();
@@ -200,6 +207,32 @@ impl StepModel for FakeModel {
             Some(Failure::NanLogits) => logits.fill(f32::NAN),
         }
         Ok(())
+    }
+}
+
+impl PageBytes for FakeModel {
+    fn bytes_per_page(&self) -> usize {
+        8 * self.page_tokens + self.page_padding
+    }
+
+    fn export(&self, page: u32, bytes: &mut Vec<u8>) {
+        bytes.clear();
+        let start = page as usize * self.page_tokens;
+        let slots = &self.kv[start..start + self.page_tokens];
+        slots.iter().for_each(|(token, position)| {
+            bytes.extend_from_slice(&token.to_le_bytes());
+            bytes.extend_from_slice(&position.to_le_bytes());
+        });
+        bytes.resize(bytes.len() + self.page_padding, 0);
+    }
+
+    fn import(&mut self, page: u32, bytes: &[u8]) {
+        assert_eq!(bytes.len(), self.bytes_per_page());
+        let start = page as usize * self.page_tokens;
+        let number = |bytes: &[u8]| u32::from_le_bytes(bytes.try_into().unwrap());
+        for (slot, pair) in self.kv[start..start + self.page_tokens].iter_mut().zip(bytes.chunks_exact(8)) {
+            *slot = (number(&pair[..4]), number(&pair[4..]));
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use std::{
 use yantra_engine::{
     EngineConfig, EngineHandle, Event, FinishReason, Request, SamplingParams,
     load::{LoadOptions, LoadedModel, ModelKind, load},
+    spill::SpillStore,
 };
 use yantra_kernels::Compute;
 
@@ -124,9 +125,13 @@ fn answer(events: &mpsc::Receiver<Event>) -> Answer {
 }
 
 fn load_engine(kv_memory_bytes: u64) -> Option<(LoadedModel, EngineHandle)> {
+    load_engine_with(kv_memory_bytes, None)
+}
+
+fn load_engine_with(kv_memory_bytes: u64, spill: Option<Arc<SpillStore>>) -> Option<(LoadedModel, EngineHandle)> {
     let engine = EngineConfig { max_sequences: 16, max_queue: REQUESTS, ..EngineConfig::default() };
-    let options =
-        LoadOptions { context: Some(256), kv_memory_bytes: Some(kv_memory_bytes), engine, ..LoadOptions::default() };
+    let kv_memory_bytes = Some(kv_memory_bytes);
+    let options = LoadOptions { context: Some(256), kv_memory_bytes, engine, spill, ..LoadOptions::default() };
     let loaded = load(&model()?, &Arc::new(Compute::new(2)), &options, |_| {}).unwrap();
     let ModelKind::Generate(engine) = &loaded.kind else { panic!("SmolLM2 generates") };
     let engine = engine.clone();
@@ -173,4 +178,40 @@ fn random_requests_leak_nothing_lose_nothing_and_answer_as_if_alone() {
         }
     }
     assert!(finished > REQUESTS / 3, "only {finished} requests were left to compare");
+}
+
+#[test]
+fn pages_from_disk_give_the_bits_of_pages_computed() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = || Arc::new(SpillStore::open(directory.path(), 1 << 30).unwrap());
+    let prompt: Vec<u32> = (0..230).map(|i| 300 + i * 7).collect();
+    let sampling = SamplingParams { temperature: 0.9, seed: Some(5), ..SamplingParams::default() };
+    let request =
+        Request { prompt, max_tokens: Some(12), ignore_eos: true, logprobs: Some(3), sampling, ..Request::default() };
+    let mut answers = Vec::new();
+    for start in 0..3 {
+        let spill = (start > 0).then(store);
+        let Some((_loaded, engine)) = load_engine_with(16 << 20, spill.clone()) else { return };
+        let (events, received) = mpsc::channel();
+        engine.submit(request.clone(), Box::new(move |event| events.send(event).is_ok())).unwrap();
+        let mut tokens = Vec::new();
+        let usage = loop {
+            match received.recv_timeout(Duration::from_secs(100)).unwrap() {
+                Event::Token { id, logprob, .. } => tokens.push((id, logprob.unwrap())),
+                Event::Done { usage, .. } => break usage,
+                Event::Error(error) => panic!("{error}"),
+                Event::Finished { .. } | Event::PromptLogprobs(_) => {}
+            }
+        };
+        assert_eq!(usage.cached_prompt_tokens, if start == 2 { 224 } else { 0 }, "start {start}");
+        answers.push(tokens);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while spill.as_ref().is_some_and(|store| store.stats().pages < 7) {
+            assert!(Instant::now() < deadline, "an idle engine writes its pages");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        engine.shutdown();
+    }
+    assert_eq!(answers[0], answers[1], "keeping pages changes nothing");
+    assert_eq!(answers[0], answers[2], "loading them neither");
 }

@@ -7,6 +7,7 @@ use yantra_engine::{
     Scheduler,
     kv::CacheScope,
     scheduler::{NewSequence, SchedulerConfig, SequenceKey, StepPlan},
+    spill::PageKey,
 };
 
 use crate::fake::Rng;
@@ -27,6 +28,9 @@ struct Simulation {
     kv: Vec<Option<(u32, u32)>>,
     live: HashMap<SequenceKey, Live>,
     arrivals: u64,
+    spills: bool,
+    /// Held back for pages from elsewhere.
+    restoring: Option<SequenceKey>,
 }
 
 impl Simulation {
@@ -41,13 +45,49 @@ impl Simulation {
             num_pages: 12 + rng.below(30),
             prefix_cache: !rng.chance(20),
         };
+        let mut scheduler = Scheduler::new(config.clone());
+        let spills = rng.chance(50);
+        if spills {
+            scheduler.keep_evicted(PageKey([1; 32]));
+        }
         Self {
             kv: vec![None; config.num_pages * config.page_tokens],
-            scheduler: Scheduler::new(config.clone()),
+            scheduler,
             rng,
             config,
             live: HashMap::new(),
             arrivals: 0,
+            spills,
+            restoring: None,
+        }
+    }
+
+    /// Brings back some pages of a waiting sequence, filled with what they must hold; whoever was held back goes on.
+    fn restore_some(&mut self) {
+        if let Some(key) = self.restoring.take() {
+            self.scheduler.end_restoring(key, self.rng.chance(20));
+        }
+        let Some(wanted) = self.scheduler.next_to_look_up() else { return };
+        let page_tokens = self.config.page_tokens;
+        let mut restored = Vec::new();
+        let count = self.rng.below(wanted.hashes.len() - wanted.first + 1);
+        let reached = self.scheduler.restore(&wanted, wanted.first, count, &mut restored);
+        assert!(reached <= wanted.first + count && restored.len() <= count);
+        for (index, page) in restored {
+            for offset in 0..page_tokens {
+                let position = index * page_tokens + offset;
+                self.kv[page as usize * page_tokens + offset] = Some((wanted.tokens[position], position as u32));
+            }
+        }
+        self.scheduler.audit().unwrap();
+        let mut evicted = Vec::new();
+        self.scheduler.take_evicted(&mut evicted);
+        let offered = self.scheduler.pages().cached();
+        self.scheduler.offer_cached(offered, &mut evicted);
+        // Held back only while others run, so that every step has something to do.
+        if self.rng.chance(50) && self.scheduler.num_running() > 0 {
+            self.scheduler.begin_restoring(wanted.key);
+            self.restoring = Some(wanted.key);
         }
     }
 
@@ -91,6 +131,9 @@ impl Simulation {
 
     fn step(&mut self, plan: &mut StepPlan) {
         let preemptions = self.scheduler.counts().preemptions;
+        if self.spills {
+            self.restore_some();
+        }
         self.scheduler.schedule(plan);
         self.scheduler.audit().unwrap();
         assert_eq!(plan.is_empty(), self.live.is_empty(), "there is always something to do");

@@ -13,6 +13,7 @@ use crate::{
     simd::{MAX_LANES, Simd, simd_dispatch},
 };
 use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::ops::Range;
 use std::ptr::NonNull;
 
 /// Tokens whose keys and values are worth waking other threads for.
@@ -148,10 +149,34 @@ impl KvPages {
     /// # Panics
     /// If a page is past the last.
     pub fn copy_page(&mut self, from: u32, to: u32) {
+        let (from, to) = (self.page_range(from), self.page_range(to).start);
+        self.keys.as_mut_slice().copy_within(from.clone(), to);
+        self.values.as_mut_slice().copy_within(from, to);
+    }
+
+    /// The stored bytes of a page, whatever its format: its keys and its values, [`Self::bytes_per_page`] together.
+    ///
+    /// # Panics
+    /// If the page is past the last.
+    pub fn page_bytes(&self, page: u32) -> [&[u8]; 2] {
+        let range = self.page_range(page);
+        [&self.keys.as_slice()[range.clone()], &self.values.as_slice()[range]]
+    }
+
+    /// As [`Self::page_bytes`], to be overwritten with those of a page of the same layout.
+    ///
+    /// # Panics
+    /// If the page is past the last.
+    pub fn page_bytes_mut(&mut self, page: u32) -> [&mut [u8]; 2] {
+        let range = self.page_range(page);
+        [&mut self.keys.as_mut_slice()[range.clone()], &mut self.values.as_mut_slice()[range]]
+    }
+
+    /// Where a page lies among the keys, and among the values.
+    fn page_range(&self, page: u32) -> Range<usize> {
+        assert!((page as usize) < self.num_pages, "a page there is");
         let bytes = Self::bytes_per_page(self.layout) / 2;
-        let (from, to) = (from as usize * bytes, to as usize * bytes);
-        self.keys.as_mut_slice().copy_within(from..from + bytes, to);
-        self.values.as_mut_slice().copy_within(from..from + bytes, to);
+        page as usize * bytes..(page as usize + 1) * bytes
     }
 
     /// Overwrites every page with bits that are NaN in every format: what a test must not see.
@@ -283,6 +308,12 @@ impl ZeroedBytes {
     fn start(&self) -> *mut u8 {
         // SAFETY: the allocation is a cache line longer than the buffer, and the offset is less than one.
         unsafe { self.allocation.as_ptr().add(self.offset) }
+    }
+
+    #[expect(unsafe_code, reason = "the buffer as a slice")]
+    fn as_slice(&self) -> &[u8] {
+        // SAFETY: the buffer is this long, initialised, and borrowed with `self`.
+        unsafe { std::slice::from_raw_parts(self.start(), self.len) }
     }
 
     #[expect(unsafe_code, reason = "the buffer as a slice")]

@@ -291,3 +291,23 @@ fn refuses_layouts_it_cannot_store() {
     assert!(matches!(too_many, Err(crate::KernelError::OutOfMemory { .. })));
     assert!(KvPages::new(layout, 0).is_ok());
 }
+
+#[test]
+fn a_pages_bytes_are_all_there_is_to_it() {
+    for format in [KvFormat::F32, KvFormat::F16, KvFormat::BF16] {
+        let layout = KvLayout { num_kv_heads: 3, head_dim: 10, page_tokens: 32, format };
+        let mut pages = KvPages::new(layout, 4).unwrap();
+        pages.fill_with_nan();
+        let slots: Vec<u32> = (64..96).collect();
+        pages.store(&Compute::new(1), &random(1, 32 * 30), &random(2, 32 * 30), &slots);
+        let stored = pages.page_bytes(2).map(<[u8]>::to_vec);
+        assert_eq!(stored.iter().map(Vec::len).sum::<usize>(), KvPages::bytes_per_page(layout), "{format:?}");
+        assert!(stored.iter().flatten().any(|&byte| byte != 0xff));
+        pages.page_bytes_mut(3).into_iter().zip(&stored).for_each(|(part, bytes)| part.copy_from_slice(bytes));
+        pages.copy_page(2, 0);
+        for page in [0, 2, 3] {
+            assert_eq!(pages.page_bytes(page).map(<[u8]>::to_vec), stored, "{format:?}, page {page}");
+        }
+        assert!(pages.page_bytes(1).iter().all(|part| part.iter().all(|&byte| byte == 0xff)), "others are left alone");
+    }
+}

@@ -13,6 +13,7 @@ Examples:
   yantra serve smollm2-135m
   yantra serve smollm2-135m minilm-l6 --name chat=smollm2-135m --name embed=minilm-l6
   yantra serve model.gguf --host 0.0.0.0 --port 9000 --api-key \"$KEY\"
+  yantra serve smollm2-135m --kv-spill ./spill --kv-spill-limit 8GiB
   yantra serve --config yantra.toml
 
 A configuration file:
@@ -54,6 +55,13 @@ pub(crate) struct ServeArgs {
     allow_no_auth: bool,
     #[command(flatten)]
     engine: RawEngine,
+    /// Keep pages that leave the prefix cache in this directory and load them where that is faster than computing them; a
+    /// restart finds them
+    #[arg(long, value_name = "DIR")]
+    kv_spill: Option<PathBuf>,
+    /// Most that the directory of --kv-spill may hold; what was used longest ago goes first [default: 4GiB]
+    #[arg(long, value_name = "SIZE")]
+    kv_spill_limit: Option<String>,
 }
 
 /// Runs the command.
@@ -76,7 +84,7 @@ fn settings(args: ServeArgs) -> Result<Settings> {
     let flags = RawConfig {
         server: server.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect(),
         models: models(&args)?,
-        engine: args.engine,
+        engine: RawEngine { kv_spill: args.kv_spill, kv_spill_limit: args.kv_spill_limit, ..args.engine },
     };
     let settings = flags.over(file).over(env::config()?).validate()?;
     if settings.models.is_empty() {
@@ -113,6 +121,7 @@ fn models(args: &ServeArgs) -> Result<Vec<RawModel>> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::config::KvSpill;
     use clap::Parser;
 
     #[derive(Parser)]
@@ -146,6 +155,22 @@ mod tests {
         parsed(&["a", "--host", "0.0.0.0", "--api-key", "long-enough"]).unwrap();
         parsed(&["a", "--host", "0.0.0.0", "--allow-no-auth"]).unwrap();
         parsed(&["a", "--host", "::1"]).unwrap();
+    }
+
+    #[test]
+    fn spilled_pages_have_a_directory_and_a_limit() {
+        let spill =
+            |line: &[&str]| parsed(&[&["a"], line].concat()).map(|settings| settings.models[0].engine.kv_spill.clone());
+        assert_eq!(spill(&[]).unwrap(), None);
+        let given = |limit_bytes| Some(KvSpill { directory: "d".into(), limit_bytes });
+        assert_eq!(spill(&["--kv-spill", "d"]).unwrap(), given(4 << 30));
+        assert_eq!(spill(&["--kv-spill", "d", "--kv-spill-limit", "512MiB"]).unwrap(), given(512 << 20));
+        for (wrong, part) in [("0", "`0`, expected a size"), ("much", "`much`, expected a size")] {
+            let error = spill(&["--kv-spill", "d", "--kv-spill-limit", wrong]).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+        let error = spill(&["--kv-spill-limit", "1GiB"]).unwrap_err().to_string();
+        assert!(error.contains("no directory to limit"), "{error}");
     }
 
     #[test]

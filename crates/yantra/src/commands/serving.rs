@@ -9,7 +9,11 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
 };
-use yantra_engine::{SamplingParams, load::LoadedModel};
+use yantra_engine::{
+    SamplingParams,
+    load::{LoadOptions, LoadedModel},
+    spill::SpillStore,
+};
 use yantra_server::{
     Embedder, Generator, ModelFacts, ModelKind, Registry, SamplingDefaults, ServedModel, Server, Shutdown,
 };
@@ -21,14 +25,15 @@ pub(crate) fn run(settings: &Settings) -> Result<()> {
     for model in &settings.models {
         backend::resolve(&model.model)?;
     }
+    let spill = backend::spill_store(&settings.engine)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let result = runtime.block_on(serve(settings));
+    let result = runtime.block_on(serve(settings, spill));
     // Requests that were cut off may still hold a blocking thread; leaving does not wait for them.
     runtime.shutdown_background();
     result
 }
 
-async fn serve(settings: &Settings) -> Result<()> {
+async fn serve(settings: &Settings, spill: Option<Arc<SpillStore>>) -> Result<()> {
     let mut builder = Server::builder(settings.server.clone());
     for model in &settings.models {
         builder = builder.announce(&model.name, &model.aliases);
@@ -38,7 +43,8 @@ async fn serve(settings: &Settings) -> Result<()> {
     let address = listener.local_addr()?;
     let shutdown = Shutdown::on_signals();
     let failure: Arc<Mutex<Option<anyhow::Error>>> = Arc::default();
-    let loader = Loader { settings: settings.clone(), registry: server.registry(), shutdown: shutdown.clone() };
+    let (registry, shutdown_of_loader) = (server.registry(), shutdown.clone());
+    let loader = Loader { settings: settings.clone(), spill, registry, shutdown: shutdown_of_loader };
     let told = Arc::clone(&failure);
     let loading = std::thread::Builder::new().name("loader".into()).spawn(move || match loader.load_all() {
         Ok(()) => eprintln!("ready: http://{address}  (API at http://{address}/v1, Ctrl-C stops)"),
@@ -56,6 +62,8 @@ async fn serve(settings: &Settings) -> Result<()> {
 
 struct Loader {
     settings: Settings,
+    /// All models spill to one directory.
+    spill: Option<Arc<SpillStore>>,
     registry: Arc<Registry>,
     shutdown: Shutdown,
 }
@@ -67,7 +75,7 @@ impl Loader {
         let mut reserved = 0;
         for model in &self.settings.models {
             self.registry.progress(&model.name, 0.0, "loading");
-            let options = backend::load_options(&model.engine);
+            let options = LoadOptions { spill: self.spill.clone(), ..backend::load_options(&model.engine) };
             let loaded = backend::load_beside(&model.model, &compute, &options, &mut reserved);
             let loaded = loaded.inspect_err(|error| self.registry.failed(&model.name, format!("{error:#}")))?;
             let name = &model.name;

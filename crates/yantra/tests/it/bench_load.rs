@@ -17,6 +17,7 @@ fn closed_loop_sends_what_was_asked_for_and_no_more() {
     let server = &report["servers"][0];
     assert_eq!((server["requests"].as_u64(), server["succeeded"].as_u64()), (Some(20), Some(20)));
     assert_eq!(server["output_tokens"], 100);
+    assert!(server["prefix_hit_rate"].is_null() && server["cached_prompt_tokens"].is_null(), "the server does not say");
     assert_eq!(seen.requests.load(Ordering::SeqCst), 21);
     assert_eq!(seen.most_in_flight.load(Ordering::SeqCst), 4);
     // The server waits 20 ms before its first piece.

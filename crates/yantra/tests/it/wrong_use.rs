@@ -15,6 +15,8 @@ fn wrong_flags_and_values() {
         ("serve_open", &["serve", "m", "--host", "0.0.0.0"]),
         ("serve_name_twice", &["serve", "--name", "x=a", "--name", "x=b"]),
         ("serve_budget", &["serve", "m", "--max-sequences", "1000"]),
+        ("serve_spill_limit_zero", &["serve", "m", "--kv-spill", "d", "--kv-spill-limit", "0"]),
+        ("serve_spill_limit_alone", &["serve", "m", "--kv-spill-limit", "1GiB"]),
         ("serve_bad_generation_config", &["serve", "m", "--generation-config", "vllm"]),
         ("complete_bad_bias", &["complete", "m", "text", "--logit-bias", "Paris=5"]),
         ("chat_bad_bias", &["chat", "m", "--logit-bias", "7=500"]),
@@ -84,4 +86,24 @@ fn broken_files_are_explained() {
     std::fs::write(&path, "<html>404</html>").unwrap();
     let text = shown(&["inspect", path.to_str().unwrap()]);
     assert!(text.starts_with("exit code: 1\n") && text.contains("HTML page"), "{text}");
+}
+
+#[test]
+fn directories_for_spilled_pages_are_checked_before_anything_is_loaded() {
+    let directory = tempfile::tempdir().unwrap();
+    let model = directory.path().join("m.gguf");
+    std::fs::write(&model, "").unwrap();
+    let serve = |spill: &std::path::Path| {
+        let text = shown(&["serve", model.to_str().unwrap(), "--port", "0", "--kv-spill", spill.to_str().unwrap()]);
+        assert!(text.starts_with("exit code: 1\n"), "{text}");
+        text
+    };
+    let text = serve(&model.join("below"));
+    assert!(text.contains("can not use the directory") && text.contains("m.gguf/below"), "{text}");
+    let taken = directory.path().join("taken");
+    std::fs::create_dir(&taken).unwrap();
+    let lock = std::fs::File::create(taken.join("lock")).unwrap();
+    lock.lock().unwrap();
+    let text = serve(&taken);
+    assert!(text.contains("in use by another process"), "{text}");
 }

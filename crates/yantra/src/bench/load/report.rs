@@ -82,7 +82,9 @@ struct Server {
     round_spread: f64,
     output_tokens: u64,
     prompt_tokens: u64,
-    cached_prompt_tokens: u64,
+    /// Prompt tokens that the server found in its prefix cache, and their share; null where it does not say.
+    cached_prompt_tokens: Option<u64>,
+    prefix_hit_rate: Option<f64>,
     /// Whether token counts are the server's (otherwise: pieces of the stream).
     usage_given: bool,
     ttft_ms: Option<Distribution>,
@@ -158,6 +160,14 @@ fn ratio(run: &Run, first: &Run) -> Option<f64> {
     (!ratios.is_empty()).then(|| median_and_spread(&ratios).0)
 }
 
+/// Prompt tokens, those of them that the server had cached, and their share: of the answers that tell.
+fn prefix_hits(timings: &[&Timing]) -> (u64, Option<u64>, Option<f64>) {
+    let all = timings.iter().filter_map(|timing| timing.prompt_tokens).sum();
+    let told = timings.iter().filter_map(|timing| Some((timing.prompt_tokens?, timing.cached_tokens?)));
+    let (prompt, cached) = told.fold((0, 0), |(prompt, cached), answer| (prompt + answer.0, cached + answer.1));
+    if prompt == 0 { (all, None, None) } else { (all, Some(cached), Some(cached as f64 / prompt as f64)) }
+}
+
 impl Server {
     fn new(url: &str, run: &Run, goodput: &[Goodput]) -> Self {
         let seconds = run.busy.as_secs_f64();
@@ -172,6 +182,7 @@ impl Server {
         let output_tokens: u64 = timings.iter().map(|timing| timing.output_tokens).sum();
         let speeds: Vec<f64> = run.rounds.iter().map(|round| round.output_tokens as f64 / round.seconds).collect();
         let (round_median, round_spread) = median_and_spread(&speeds);
+        let (prompt_tokens, cached_prompt_tokens, prefix_hit_rate) = prefix_hits(&timings);
         let good = timings.iter().filter(|timing| goodput.iter().all(|limit| limit.kept_by(timing))).count();
         let wants_goodput = !goodput.is_empty();
         let all = |value: fn(&Timing) -> f64| Distribution::of(timings.iter().map(|timing| value(timing)).collect());
@@ -186,8 +197,9 @@ impl Server {
             round_median,
             round_spread,
             output_tokens,
-            prompt_tokens: timings.iter().filter_map(|timing| timing.prompt_tokens).sum(),
-            cached_prompt_tokens: timings.iter().filter_map(|timing| timing.cached_tokens).sum(),
+            prompt_tokens,
+            cached_prompt_tokens,
+            prefix_hit_rate,
             usage_given: timings.iter().all(|timing| timing.usage_given),
             ttft_ms: all(|timing| timing.first_token_ms),
             inter_token_ms: Distribution::of(timings.iter().flat_map(|timing| timing.gaps_ms.clone()).collect()),
@@ -206,6 +218,7 @@ impl fmt::Display for Report {
         let rows = self.servers.iter().map(|server| {
             let failed: usize = server.failed.values().map(|failed| failed.count).sum();
             let ratio = server.ratio_to_first.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}x"));
+            let cached = server.prefix_hit_rate.map_or_else(|| "-".to_owned(), |part| format!("{:.1} %", part * 100.0));
             let good = server.good_fraction.map_or_else(
                 || "-".to_owned(),
                 |part| format!("{:.2} ({:.0} %)", server.good_requests_per_second.unwrap_or(0.0), part * 100.0),
@@ -216,11 +229,12 @@ impl fmt::Display for Report {
                 format!("{:.1}", server.output_tokens_per_second),
                 format!("{}/{}", server.succeeded, server.requests),
                 failed.to_string(),
+                cached,
                 good,
                 ratio,
             ]
         });
-        let header = ["server", "requests/s", "output tok/s", "answered", "failed", "good/s", "ratio"];
+        let header = ["server", "requests/s", "output tok/s", "answered", "failed", "prefix hits", "good/s", "ratio"];
         writeln!(f, "{}\n", table(&header, rows))?;
         let mut rows = Vec::new();
         for server in &self.servers {
@@ -290,6 +304,19 @@ mod tests {
         assert_eq!((server.requests_per_second, server.output_tokens_per_second), (1.0, 2.5));
         assert_eq!(server.inter_token_ms.unwrap().max, 20.0);
         assert_eq!(server.per_output_token_ms.unwrap().p50, 12.5);
+        assert_eq!(
+            (server.prompt_tokens, server.cached_prompt_tokens, server.prefix_hit_rate),
+            (20, Some(10), Some(0.5))
+        );
+    }
+
+    #[test]
+    fn prefix_hits_are_those_of_answers_that_tell() {
+        let silent = Timing { cached_tokens: None, ..timing(1.0, &[]) };
+        let missed = Timing { cached_tokens: Some(0), ..timing(1.0, &[]) };
+        assert_eq!(prefix_hits(&[&silent]), (10, None, None));
+        assert_eq!(prefix_hits(&[&silent, &missed]), (20, Some(0), Some(0.0)));
+        assert_eq!(prefix_hits(&[&silent, &missed, &timing(1.0, &[])]), (30, Some(5), Some(0.25)));
     }
 
     #[test]
