@@ -108,12 +108,12 @@ fn attention_cases(counts: &Counts, cx: &Compute) {
 
 fn row_cases(counts: &Counts, cx: &Compute) {
     let (tokens, cols) = (8, 576);
-    let (x, up, weight) = (values(tokens * cols), values(tokens * cols), values(cols));
+    let (x, weight) = (values(tokens * cols), values(cols));
     let mut int8 = Activations::new(ActivationKinds { float: false, int8: true });
     counts.run("rms-norm and quantise", || int8.set_rms_norm(cx, &x, &weight, 1e-5, tokens, cols));
     for function in [ActivationFn::Silu, ActivationFn::GeluTanh] {
-        let name = format!("gated {function:?} and quantise").to_lowercase();
-        counts.run(&name, || int8.set_gated(cx, function, &x, &up, tokens, cols));
+        let name = format!("{function:?} and quantise").to_lowercase();
+        counts.run(&name, || int8.set_activated(cx, function, &x, tokens, cols));
     }
     let mut float = Activations::new(ActivationKinds { float: true, int8: false });
     counts.run("rms-norm", || float.set_rms_norm(cx, &x, &weight, 1e-5, tokens, cols));
