@@ -28,7 +28,9 @@ pub use cpu::CpuLevel;
 pub use elementwise::{ActivationFn, activate, activate_gated, add, add_assign, embed_rows, scale, softcap};
 pub use error::KernelError;
 pub use format::WeightFormat;
-pub use linear::{ActivationKind, LinearJob, PackedLinear, linear};
+pub use linear::{
+    ActivationKind, DenseLinear, DenseRows, DenseThen, DenseType, LinearJob, PackedLinear, dense, linear,
+};
 pub use norm::{l2_normalize, layer_norm, rms_norm, rms_norm_in_place};
 pub use rope::{RopeStyle, RopeTable, rope};
 pub use sample::{argmax, log_softmax, log_softmax_in_place, log_sum_exp, softmax_in_place, top_k};

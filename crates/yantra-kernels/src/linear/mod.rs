@@ -9,6 +9,7 @@
 //! batch: its bits depend on the weights, its own activations and the CPU level only.
 
 mod buffer;
+mod dense;
 mod epilogue;
 mod extract;
 mod float;
@@ -22,6 +23,7 @@ mod tests;
 
 use crate::{Activations, Compute, KernelError, WeightFormat};
 use buffer::Buffer;
+pub use dense::{DenseLinear, DenseRows, DenseThen, DenseType, dense};
 use epilogue::Epilogue;
 use float::FloatUnits;
 pub(crate) use layout::GROUP;
