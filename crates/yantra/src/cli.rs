@@ -32,7 +32,7 @@ enum Command {
     Pull(commands::pull::PullArgs),
     Inspect(commands::inspect::InspectArgs),
     Perplexity(commands::perplexity::PerplexityArgs),
-    /// Measure speed: of the engine in this process, or of a server under load
+    /// Measure speed: of the engine or of embeddings in this process, or of a server under load
     #[command(subcommand)]
     Bench(Bench),
     /// Print a completion script for a shell
@@ -49,6 +49,7 @@ enum Command {
 #[derive(Debug, Subcommand)]
 enum Bench {
     Engine(bench::engine::EngineArgs),
+    Embed(bench::embed::EmbedArgs),
     Load(bench::load::LoadArgs),
 }
 
@@ -68,6 +69,7 @@ impl Cli {
             Command::Inspect(args) => commands::inspect::run(&args),
             Command::Perplexity(args) => commands::perplexity::run(&args),
             Command::Bench(Bench::Engine(args)) => bench::engine::run(&args),
+            Command::Bench(Bench::Embed(args)) => bench::embed::run(&args),
             Command::Bench(Bench::Load(args)) => bench::load::run(&args),
             Command::Completions { shell } => {
                 let mut script = Vec::new();
