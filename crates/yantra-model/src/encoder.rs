@@ -22,8 +22,8 @@ use std::{
 };
 use yantra_formats::Checkpoint;
 use yantra_kernels::{
-    AttentionParams, AttentionSequence, Compute, DenseRows, DenseThen, DenseType, KvFormat, KvLayout, KvPages, attention,
-    l2_normalize, layer_norm,
+    AttentionParams, AttentionSequence, Compute, DenseRows, DenseThen, DenseType, KvFormat, KvLayout, KvPages,
+    attention, l2_normalize, layer_norm,
 };
 
 pub use matrix::EncoderDtype;

@@ -155,8 +155,7 @@ pub(crate) fn embedder(
     let cannot = || format!("cannot load {}", path.display());
     let checkpoint = Checkpoint::open(&path).with_context(cannot)?;
     let spec = EncoderSpec::read(&checkpoint).with_context(cannot)?;
-    let encoder =
-        Encoder::load(&checkpoint, compute, options.of_model(spec.context_length)).with_context(cannot)?;
+    let encoder = Encoder::load(&checkpoint, compute, options.of_model(spec.context_length)).with_context(cannot)?;
     let dtype = match encoder.dense_type() {
         None => "f32",
         Some(DenseType::Bf16) => "bf16",

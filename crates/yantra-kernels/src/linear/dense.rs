@@ -1,13 +1,14 @@
-//! Products in which both sides are narrow: bfloat16 pairs, or signed bytes with one scale per row and per token.
+//! Products in which both sides are narrow: bfloat16 pairs, or signed bytes with a scale per row of weights and per 128
+//! values of a token.
 //!
-//! This is the arithmetic of models that read whole texts and have no weights to save bytes on (embedding models): no
-//! scales of small groups interrupt the sums, so a product runs at the rate of the dot-product instruction. Weights lie
+//! This is the arithmetic of models that read whole texts and have no weights to save bytes on (embedding models): scales
+//! interrupt the sums never or seldom, so a product runs near the rate of the dot-product instruction. Weights lie
 //! in units of two registers of rows; a word of 32 bits holds consecutive k (two bfloat16 values or four bytes), so that
 //! one broadcast word of a token meets all rows of a register. A block of tokens keeps its sums in registers along all of
 //! k, therefore an element's bits depend on its row and its token only.
 //!
-//! Quantisation to bytes is symmetric: `round(127 x / max |x|)` along a row of weights and along a token (dynamic, as in
-//! Zafrir et al., 2019, "Q8BERT").
+//! Quantisation to bytes is symmetric, `round(127 x / max |x|)`, and of tokens dynamic (as in Zafrir et al., 2019,
+//! "Q8BERT").
 
 mod kernel;
 mod rows;
@@ -29,7 +30,7 @@ use std::ops::Range;
 pub enum DenseType {
     /// bfloat16, sums in f32.
     Bf16,
-    /// Signed bytes with a scale per row of weights and per token, sums in 32-bit integers.
+    /// Signed bytes with a scale per row of weights and per 128 values of a token, sums in 32-bit integers.
     Int8,
 }
 
@@ -53,6 +54,14 @@ impl DenseType {
     /// Words of a row of `cols` values: whole vectors of them can be stored.
     fn words(self, cols: usize) -> usize {
         cols.div_ceil(self.per_word()).next_multiple_of(8)
+    }
+
+    /// Groups of a token of `cols` values whose sums are taken by themselves.
+    fn groups(self, cols: usize) -> usize {
+        match self {
+            Self::Bf16 => 1,
+            Self::Int8 => self.words(cols).div_ceil(rows::GROUP_WORDS),
+        }
     }
 
     /// Rows of a register at a level.
@@ -196,7 +205,8 @@ impl DenseLinear {
     /// Units `units` of the product with tokens `tokens`.
     fn multiply(&self, x: &DenseRows, tokens: Range<usize>, units: Range<usize>, out: *mut f32, then: DenseThen) {
         let words = self.dense.words(self.cols);
-        let most = kernel::token_block(self.lanes);
+        let groups = self.dense.groups(self.cols);
+        let most = kernel::token_block(self.dense, self.lanes);
         for unit in units {
             let first_row = unit * self.unit_rows();
             let unit_start = unit * words * self.unit_rows() * 4;
@@ -211,6 +221,7 @@ impl DenseLinear {
                     x: x.words(token),
                     stats: x.stats(token),
                     words,
+                    groups,
                     out: out.wrapping_add(token * self.rows + first_row),
                     stride: self.rows,
                     rows: (self.rows - first_row).min(self.unit_rows()),

@@ -21,7 +21,7 @@ pub enum EncoderDtype {
     F32,
     /// Weights and activations rounded to bfloat16.
     Bf16,
-    /// Weights and activations rounded to signed bytes, with a scale per row and per token.
+    /// Weights and activations rounded to signed bytes, with a scale per row of weights and per 128 values of a token.
     Int8,
 }
 

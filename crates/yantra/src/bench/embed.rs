@@ -139,7 +139,9 @@ fn sentences(spec: &EncoderSpec, count: usize, tokens: usize) -> Result<Vec<Vec<
     let (shortest, longest) = ((tokens * 3 / 4).max(1), tokens + tokens / 4);
     if longest > spec.context_length {
         let limit = spec.context_length;
-        return Err(usage(format!("sentences of up to {longest} tokens are wanted, but the model reads at most {limit}")));
+        return Err(usage(format!(
+            "sentences of up to {longest} tokens are wanted, but the model reads at most {limit}"
+        )));
     }
     let mut random = StdRng::seed_from_u64(0);
     let sentence = |_| {

@@ -18,6 +18,7 @@ fn help_of_every_command() {
     check("inspect", &["inspect"]);
     check("perplexity", &["perplexity"]);
     check("bench_engine", &["bench", "engine"]);
+    check("bench_embed", &["bench", "embed"]);
     check("bench_load", &["bench", "load"]);
     check("completions", &["completions"]);
 }

@@ -24,6 +24,8 @@ fn wrong_flags_and_values() {
         ("bench_bad_goodput", &["bench", "load", "--goodput", "ttfb:3"]),
         ("bench_no_clients", &["bench", "load", "--clients", "0"]),
         ("bench_engine_nothing", &["bench", "engine", "m", "--prompt", "0", "--generate", "0"]),
+        ("bench_embed_nothing", &["bench", "embed", "m", "--sentences", "0"]),
+        ("serve_bad_embedding_dtype", &["serve", "m", "--embedding-dtype", "int4"]),
         ("pull_nothing", &["pull"]),
         ("perplexity_stride", &["perplexity", "m", "--file", "f", "--window", "4", "--stride", "5"]),
     ];

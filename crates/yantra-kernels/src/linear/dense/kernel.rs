@@ -1,16 +1,25 @@
-//! The register block: two registers of rows times up to twelve tokens, sums in registers along all of k.
+//! The register block: two registers of rows times some tokens, sums in registers along all of k.
 #![expect(unsafe_code, reason = "streams packed weights through pointers whose extents `dense` checked")]
 
-use super::{DenseThen, rows::RowStats};
+use super::{
+    DenseThen, DenseType,
+    rows::{GROUP_WORDS, GroupStats},
+};
 use crate::linear::simd::{Operation, Simd};
 use crate::simd::{self, Kernel, MAX_LANES, Simd as FloatSimd, gelu_erf, simd_dispatch};
 
 /// Registers of rows that a block takes at once.
 pub(super) const UNIT_VECTORS: usize = 2;
 
-/// The most tokens of a block: with thirty-two registers, 24 sums, two of weights, and words of tokens.
-pub(super) fn token_block(lanes: usize) -> usize {
-    if lanes == MAX_LANES { 12 } else { 4 }
+/// The most tokens of a block. With thirty-two registers: 24 sums, two of weights, and words of tokens; bytes have sums of
+/// integers and of floats.
+pub(super) fn token_block(dense: DenseType, lanes: usize) -> usize {
+    match (dense, lanes == MAX_LANES) {
+        (DenseType::Bf16, true) => 12,
+        (DenseType::Int8, true) => 6,
+        (DenseType::Bf16, false) => 4,
+        (DenseType::Int8, false) => 2,
+    }
 }
 
 /// What a block kernel works on.
@@ -22,9 +31,10 @@ pub(super) struct Block {
     pub(super) bias: *const f32,
     /// `[tokens, words]`
     pub(super) x: *const u32,
-    /// `[tokens]`, of bytes only.
-    pub(super) stats: *const RowStats,
+    /// `[tokens, groups]`, of bytes only.
+    pub(super) stats: *const GroupStats,
     pub(super) words: usize,
+    pub(super) groups: usize,
     /// At the first row and token; `stride` values between tokens.
     pub(super) out: *mut f32,
     pub(super) stride: usize,
@@ -39,7 +49,12 @@ trait Dot: Copy {
     type Word: Copy;
     type Sum: Copy;
     fn float(self) -> Self::Float;
-    fn zero(self) -> Self::Sum;
+    /// Words whose sum is folded into a total.
+    const SPAN: usize;
+    /// What the sum of a group of a token begins with.
+    /// # Safety
+    /// The stats are readable, where they are used; likewise below.
+    unsafe fn start(self, stats: *const GroupStats) -> Self::Sum;
     /// # Safety
     /// A register of words is readable.
     unsafe fn load(self, from: *const u32) -> Self::Word;
@@ -47,16 +62,17 @@ trait Dot: Copy {
     /// A word is readable.
     unsafe fn splat(self, from: *const u32) -> Self::Word;
     fn dot(self, sum: Self::Sum, weight: Self::Word, x: Self::Word) -> Self::Sum;
-    /// The product that a sum stands for.
+    /// Adds the sum of a group to the total.
     /// # Safety
-    /// A register of scales and the stats of a token are readable, where they are used.
-    unsafe fn finish(
-        self,
-        sum: Self::Sum,
-        scales: *const f32,
-        stats: *const RowStats,
-    ) -> <Self::Float as FloatSimd>::Vector;
+    /// As for [`Dot::start`].
+    unsafe fn fold(self, total: Floats<Self>, sum: Self::Sum, stats: *const GroupStats) -> Floats<Self>;
+    /// The product that a total stands for.
+    /// # Safety
+    /// A register of scales is readable, where they are used.
+    unsafe fn finish(self, total: Floats<Self>, scales: *const f32) -> Floats<Self>;
 }
+
+type Floats<D> = <<D as Dot>::Float as FloatSimd>::Vector;
 
 /// Pairs of bfloat16.
 #[derive(Clone, Copy)]
@@ -70,8 +86,9 @@ impl<S: FloatSimd> Dot for OfPairs<S> {
     fn float(self) -> S {
         self.0
     }
+    const SPAN: usize = usize::MAX;
     #[inline(always)]
-    fn zero(self) -> S::Vector {
+    unsafe fn start(self, _: *const GroupStats) -> S::Vector {
         self.0.splat(0.0)
     }
     #[inline(always)]
@@ -89,8 +106,13 @@ impl<S: FloatSimd> Dot for OfPairs<S> {
         self.0.dot_pairs(weight, x, sum)
     }
     #[inline(always)]
-    unsafe fn finish(self, sum: S::Vector, _: *const f32, _: *const RowStats) -> S::Vector {
+    unsafe fn fold(self, _: S::Vector, sum: S::Vector, _: *const GroupStats) -> S::Vector {
+        // There is one group.
         sum
+    }
+    #[inline(always)]
+    unsafe fn finish(self, total: S::Vector, _: *const f32) -> S::Vector {
+        total
     }
 }
 
@@ -106,9 +128,12 @@ impl<S: Simd> Dot for OfQuads<S> {
     fn float(self) -> S::Float {
         self.0.float()
     }
+    const SPAN: usize = GROUP_WORDS;
     #[inline(always)]
-    fn zero(self) -> S::Int {
-        self.0.zero()
+    unsafe fn start(self, stats: *const GroupStats) -> S::Int {
+        // What the bias of the weights will add, taken away.
+        // SAFETY: readable by the contract; an integer has four bytes.
+        if S::WIDE_DOT { unsafe { self.0.load_quad((&raw const (*stats).unbias).cast()) } } else { self.0.zero() }
     }
     #[inline(always)]
     unsafe fn load(self, from: *const u32) -> S::Int {
@@ -125,17 +150,15 @@ impl<S: Simd> Dot for OfQuads<S> {
         self.0.dot_i8(sum, weight, x)
     }
     #[inline(always)]
-    unsafe fn finish(self, sum: S::Int, scales: *const f32, stats: *const RowStats) -> S::Vector {
-        // SAFETY: by the contract.
-        let (scales, stats) = unsafe { (self.0.float().load(scales), &*stats) };
-        let mut sum = sum;
-        if S::WIDE_DOT {
-            // The bias of the weights, taken away while the sum is exact.
-            // SAFETY: an integer has four bytes.
-            sum = self.0.add_i32(sum, unsafe { self.0.load_quad((&raw const stats.unbias).cast()) });
-        }
-        let scale = self.0.float().mul(scales, self.0.float().splat(stats.scale));
-        self.0.float().mul(self.0.to_float(sum), scale)
+    unsafe fn fold(self, total: S::Vector, sum: S::Int, stats: *const GroupStats) -> S::Vector {
+        // SAFETY: readable by the contract.
+        let scale = self.0.float().splat(unsafe { (*stats).scale });
+        self.0.float().fma(self.0.to_float(sum), scale, total)
+    }
+    #[inline(always)]
+    unsafe fn finish(self, total: S::Vector, scales: *const f32) -> S::Vector {
+        // SAFETY: readable by the contract.
+        self.0.float().mul(total, unsafe { self.0.float().load(scales) })
     }
 }
 
@@ -146,23 +169,39 @@ impl Block {
     #[allow(clippy::needless_range_loop, reason = "vectors and tokens are indices of several arrays")]
     unsafe fn multiply<D: Dot, const N: usize>(&self, d: D) {
         let lanes = D::Float::LANES;
-        let mut sums = [[d.zero(); N]; UNIT_VECTORS];
+        let mut totals = [[d.float().splat(0.0); N]; UNIT_VECTORS];
         // SAFETY: by the contract.
         unsafe {
-            for word in 0..self.words {
-                let weight = self.weight.add(word * UNIT_VECTORS * lanes);
-                let weights = [d.load(weight), d.load(weight.add(lanes))];
-                for n in 0..N {
-                    let x = d.splat(self.x.add(n * self.words + word));
-                    for v in 0..UNIT_VECTORS {
-                        sums[v][n] = d.dot(sums[v][n], weights[v], x);
+            let mut first = 0_usize;
+            for group in 0..self.groups {
+                let stats = self.stats.wrapping_add(group);
+                let mut sums = [[d.start(stats); N]; UNIT_VECTORS];
+                for n in 1..N {
+                    sums[0][n] = d.start(stats.wrapping_add(n * self.groups));
+                    sums[1][n] = sums[0][n];
+                }
+                let end = self.words.min(first.saturating_add(D::SPAN));
+                for word in first..end {
+                    let weight = self.weight.add(word * UNIT_VECTORS * lanes);
+                    let weights = [d.load(weight), d.load(weight.add(lanes))];
+                    for n in 0..N {
+                        let x = d.splat(self.x.add(n * self.words + word));
+                        for v in 0..UNIT_VECTORS {
+                            sums[v][n] = d.dot(sums[v][n], weights[v], x);
+                        }
                     }
                 }
+                for v in 0..UNIT_VECTORS {
+                    for n in 0..N {
+                        totals[v][n] = d.fold(totals[v][n], sums[v][n], stats.wrapping_add(n * self.groups));
+                    }
+                }
+                first = end;
             }
             for v in 0..UNIT_VECTORS {
                 let bias = d.float().load(self.bias.add(v * lanes));
                 for n in 0..N {
-                    let value = d.finish(sums[v][n], self.scales.wrapping_add(v * lanes), self.stats.wrapping_add(n));
+                    let value = d.finish(totals[v][n], self.scales.wrapping_add(v * lanes));
                     self.store(d.float(), v * lanes, n, d.float().add(value, bias));
                 }
             }
@@ -220,19 +259,9 @@ impl Block {
 
 /// Calls `$call` with the block kernel of as many tokens as `$count` says.
 macro_rules! with_count {
-    ($wide:expr, $count:expr, $call:ident) => {
+    ($count:expr, $call:ident, $($n:literal if $possible:expr),*) => {
         match $count {
-            2 => $call!(2),
-            3 => $call!(3),
-            4 => $call!(4),
-            5 if $wide => $call!(5),
-            6 if $wide => $call!(6),
-            7 if $wide => $call!(7),
-            8 if $wide => $call!(8),
-            9 if $wide => $call!(9),
-            10 if $wide => $call!(10),
-            11 if $wide => $call!(11),
-            12 if $wide => $call!(12),
+            $($n if $possible => $call!($n),)*
             _ => $call!(1),
         }
     };
@@ -251,7 +280,10 @@ fn pairs_body<S: simd::Simd>(s: S, block: &Block, count: usize) {
             unsafe { s.call(PairBlock::<$n>(block)) }
         };
     }
-    with_count!(S::WIDE, count, call);
+    with_count!(
+        count, call, 2 if true, 3 if true, 4 if true, 5 if S::WIDE, 6 if S::WIDE, 7 if S::WIDE, 8 if S::WIDE, 9 if S::WIDE,
+        10 if S::WIDE, 11 if S::WIDE, 12 if S::WIDE
+    );
 }
 
 struct PairBlock<'a, const N: usize>(&'a Block);
@@ -280,7 +312,8 @@ impl Operation for Quads<'_> {
                 s.vectorize(QuadBlock::<$n>(self.block))
             };
         }
-        with_count!(S::LANES == MAX_LANES, self.count, call);
+        let wide = S::LANES == MAX_LANES;
+        with_count!(self.count, call, 2 if true, 3 if wide, 4 if wide, 5 if wide, 6 if wide);
     }
 }
 

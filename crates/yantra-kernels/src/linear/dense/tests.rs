@@ -27,8 +27,7 @@ impl Case {
 
     fn run(&self, cx: &Compute, dense_type: DenseType, then: DenseThen) -> (Vec<f32>, Vec<f32>) {
         let (rows, cols) = (self.rows, self.cols);
-        let weight =
-            DenseLinear::pack(cx.level(), dense_type, rows, cols, &self.weight, Some(&self.bias)).unwrap();
+        let weight = DenseLinear::pack(cx.level(), dense_type, rows, cols, &self.weight, Some(&self.bias)).unwrap();
         assert_eq!(weight.bytes(), DenseLinear::packed_bytes(cx.level(), dense_type, rows, cols));
         let mut x = DenseRows::new(cx.level(), dense_type);
         // Something larger before: stale content must not show.
