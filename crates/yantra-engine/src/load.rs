@@ -11,7 +11,7 @@ use crate::{
 use std::{fmt, path::Path, sync::Arc};
 use yantra_formats::Checkpoint;
 use yantra_kernels::{Compute, CpuLevel, KvFormat, WeightFormat};
-use yantra_model::{Decoder, Encoder, EncoderSpec, Footprint, KvCache, ModelError, PAGE_TOKENS, family};
+use yantra_model::{Decoder, Encoder, EncoderDtype, EncoderSpec, Footprint, KvCache, ModelError, PAGE_TOKENS, family};
 use yantra_text::{ChatTemplate, TextError, Tokenizer};
 
 /// How a model is loaded and run.
@@ -25,6 +25,8 @@ pub struct LoadOptions {
     pub kv_format: KvFormat,
     /// Quantise float weights to this format at load.
     pub quantize: Option<WeightFormat>,
+    /// What the matrices of an embedding model multiply in.
+    pub encoder_dtype: EncoderDtype,
     /// Memory promised to other models of this process that they have not touched yet.
     pub reserved_bytes: u64,
     /// Where pages go that leave the prefix cache; of models that generate text.
@@ -40,10 +42,19 @@ impl Default for LoadOptions {
             kv_memory_bytes: None,
             kv_format: KvFormat::preferred(CpuLevel::detect()),
             quantize: None,
+            encoder_dtype: EncoderDtype::default(),
             reserved_bytes: 0,
             spill: None,
             engine: EngineConfig::default(),
         }
+    }
+}
+
+impl LoadOptions {
+    /// What of them the model itself is loaded with, for sequences of up to `context` tokens.
+    pub fn of_model(&self, context: usize) -> yantra_model::LoadOptions {
+        let (quantize, encoder_dtype) = (self.quantize, self.encoder_dtype);
+        yantra_model::LoadOptions { quantize, max_context: Some(context), encoder_dtype }
     }
 }
 
@@ -202,7 +213,7 @@ pub fn plan_memory(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Mem
     let available_bytes = memory::available().map(|bytes| bytes.saturating_sub(options.reserved_bytes));
     // Sizes depend on the processor, not on the threads.
     let cx = Compute::new(1);
-    let with_context = |context| yantra_model::LoadOptions { quantize: options.quantize, max_context: Some(context) };
+    let with_context = |context| options.of_model(context);
     if family::is_encoder(checkpoint)? {
         let context = EncoderSpec::read(checkpoint)?.context_length;
         let footprint = Encoder::footprint(checkpoint, &cx, with_context(context))?;
@@ -317,7 +328,7 @@ fn start(
     options: &LoadOptions,
     plan: &MemoryPlan,
 ) -> Result<Prepared, LoadError> {
-    let load = yantra_model::LoadOptions { quantize: options.quantize, max_context: Some(plan.context) };
+    let load = options.of_model(plan.context);
     if family::is_encoder(checkpoint)? {
         let encoder = Encoder::load(checkpoint, compute, load)?;
         let runner = EncoderRunner::new(encoder, Arc::clone(compute));

@@ -29,7 +29,10 @@ pub use cpu::CpuLevel;
 pub use elementwise::{ActivationFn, activate, activate_gated, add, add_assign, embed_rows, scale, softcap};
 pub use error::KernelError;
 pub use format::WeightFormat;
-pub use linear::{ActivationKind, GatedJob, LinearJob, PackedLinear, linear, linear_gated};
+pub use linear::{
+    ActivationKind, DenseLinear, DenseRows, DenseThen, DenseType, GatedJob, LinearJob, PackedLinear, dense, linear,
+    linear_gated,
+};
 pub use norm::{l2_normalize, layer_norm, rms_norm, rms_norm_in_place};
 pub use roof::{Arithmetic, ReadBuffer, multiply_adds};
 pub use rope::{RopeStyle, RopeTable, rope};

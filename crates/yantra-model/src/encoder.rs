@@ -1,7 +1,11 @@
 //! The one encoder: BERT-style embedding models (Devlin et al., 2019; Reimers and Gurevych, 2019).
 //!
 //! Texts of any lengths are laid end to end, so that no work goes to padding; attention is the decoder's kernel
-//! without the causal mask, over pages that hold one batch.
+//! without the causal mask, over pages that hold one group of texts. A group is a few texts that go through all layers
+//! on one thread: its activations stay in that thread's cache, and a batch costs one fork. Where there are too few groups
+//! for the threads, each operation is divided instead.
+
+mod matrix;
 
 use crate::{
     LoadOptions, ModelError,
@@ -9,14 +13,25 @@ use crate::{
     footprint::{Footprint, Sizes},
     kv::PAGE_TOKENS,
     parameters::{Parameters, key},
-    weights::{Linear, WeightSource},
+    weights::WeightSource,
 };
-use std::sync::Mutex;
+use matrix::{Input, Matrix};
+use std::{
+    ops::Range,
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+};
 use yantra_formats::Checkpoint;
 use yantra_kernels::{
-    ActivationFn, ActivationKind, ActivationKinds, Activations, AttentionParams, AttentionSequence, Compute, KvFormat,
-    KvLayout, KvPages, activate, add_assign, attention, l2_normalize, layer_norm, linear,
+    AttentionParams, AttentionSequence, Compute, DenseRows, DenseThen, DenseType, KvFormat, KvLayout, KvPages,
+    attention, l2_normalize, layer_norm,
 };
+
+pub use matrix::EncoderDtype;
+
+/// Tokens of a group at most, unless it is one long text: its activations and some weights fit a second-level cache.
+const GROUP_TOKENS: usize = 160;
+/// Tokens of a group at least: fewer would read the weights too often.
+const MIN_GROUP_TOKENS: usize = 48;
 
 /// How the token vectors of a text become one vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +74,10 @@ pub struct Encoder {
     positions: Vec<f32>,
     embedding_norm: Norm,
     layers: Vec<Layer>,
-    scratch: Mutex<Option<Scratch>>,
+    /// What matrices multiply in, unless they are as the checkpoint has them.
+    dense: Option<DenseType>,
+    /// Buffers that no thread is using.
+    scratch: Mutex<Vec<Scratch>>,
 }
 
 struct Norm {
@@ -68,20 +86,29 @@ struct Norm {
 }
 
 struct Layer {
-    query: Linear,
-    key: Linear,
-    value: Linear,
-    output: Linear,
+    query: Matrix,
+    key: Matrix,
+    value: Matrix,
+    output: Matrix,
     attention_norm: Norm,
-    up: Linear,
-    down: Linear,
+    up: Matrix,
+    down: Matrix,
     output_norm: Norm,
 }
 
+/// Buffers of a group. They keep their sizes: large ones would otherwise be mapped and cleared for every group.
 struct Scratch {
     pages: KvPages,
     num_pages: usize,
-    input: Activations,
+    input: Input,
+    /// `[num_tokens, hidden_size]` each.
+    hidden: Vec<f32>,
+    sums: Vec<f32>,
+    query: Vec<f32>,
+    key: Vec<f32>,
+    value: Vec<f32>,
+    /// `[num_tokens, intermediate_size]`
+    inner: Vec<f32>,
 }
 
 impl Encoder {
@@ -102,13 +129,15 @@ impl Encoder {
         for row in positions.chunks_exact_mut(hidden) {
             row.iter_mut().zip(&types).for_each(|(value, of_type)| *value += of_type);
         }
-        let layers = (0..spec.num_layers).map(|index| Layer::load(&source, cx, &spec, &names, index));
+        let dense = matrix::dense_type(&source, cx.level(), &names.layer(0, "attn_q", "attention.self.query"));
+        let layers = (0..spec.num_layers).map(|index| Layer::load(&source, cx, &spec, &names, dense, index));
         Ok(Self {
             words: table(&names.global("token_embd", "embeddings.word_embeddings"), spec.vocab_size)?,
             positions,
             embedding_norm: Norm::load(&source, &names.global("token_embd_norm", "embeddings.LayerNorm"), hidden)?,
             layers: layers.collect::<Result<_, _>>()?,
-            scratch: Mutex::new(None),
+            dense,
+            scratch: Mutex::new(Vec::new()),
             spec,
         })
     }
@@ -124,6 +153,7 @@ impl Encoder {
         let names = Names::new(checkpoint, &source);
         let (hidden, inner) = (spec.hidden_size, spec.intermediate_size);
         let mut sizes = Sizes::new(&source, cx);
+        let dense = matrix::dense_type(&source, cx.level(), &names.layer(0, "attn_q", "attention.self.query"));
         for index in 0..spec.num_layers {
             for (gguf, hugging_face, rows, cols) in [
                 ("attn_q", "attention.self.query", hidden, hidden),
@@ -133,18 +163,24 @@ impl Encoder {
                 ("ffn_up", "intermediate.dense", inner, hidden),
                 ("ffn_down", "output.dense", hidden, inner),
             ] {
-                sizes.matrix(&format!("{}.weight", names.layer(index, gguf, hugging_face)), rows, cols)?;
+                let name = format!("{}.weight", names.layer(index, gguf, hugging_face));
+                match dense {
+                    Some(dense) => sizes.dense(dense, &name, rows, cols)?,
+                    None => sizes.matrix(&name, rows, cols)?,
+                }
             }
         }
         let positions = names.global("position_embd", "embeddings.position_embeddings");
         let positions = source.tensor_rows(&format!("{positions}.weight"));
         let vectors = checkpoint.tensors().filter(|tensor| tensor.shape.len() == 1);
-        // Query, key, value, what attention gives, a block, the sums, and the pages' keys and values; and the MLP's.
+        // The residual stream, sums, query, key, value, and the pages' keys and values, not all full; and the MLP's.
         let values = 9 * hidden + inner;
         Ok(Footprint {
             weight_bytes: sizes.weight_bytes + (spec.vocab_size + positions) * hidden * size_of::<f32>(),
             table_bytes: vectors.map(|tensor| tensor.num_elements() * size_of::<f32>()).sum(),
-            step_bytes_per_token: values * size_of::<f32>() + sizes.activation_bytes(hidden.max(inner)),
+            step_bytes_per_token: values * size_of::<f32>()
+                + sizes.activation_bytes(hidden.max(inner))
+                + dense.map_or(0, |dense| DenseRows::bytes_per_token(dense, hidden.max(inner))),
             load_bytes: sizes.load_bytes,
         })
     }
@@ -152,7 +188,7 @@ impl Encoder {
     /// Bytes of all packed weights and embedding tables.
     pub fn weight_bytes(&self) -> usize {
         let matrices = self.layers.iter().flat_map(|layer| {
-            [&layer.query, &layer.key, &layer.value, &layer.output, &layer.up, &layer.down].map(|l| l.weight.bytes())
+            [&layer.query, &layer.key, &layer.value, &layer.output, &layer.up, &layer.down].map(Matrix::bytes)
         });
         matrices.sum::<usize>() + (self.words.len() + self.positions.len()) * size_of::<f32>()
     }
@@ -168,17 +204,38 @@ impl Encoder {
     /// If a text is empty, longer than the context or has a token outside the vocabulary, or memory runs out.
     pub fn embed(&self, cx: &Compute, texts: &[&[u32]]) -> Result<Vec<Vec<f32>>, ModelError> {
         self.check(texts)?;
-        let num_tokens = texts.iter().map(|text| text.len()).sum();
+        let groups = groups(texts, cx.num_threads());
+        if groups.len() < cx.num_threads() {
+            let vectors = groups.into_iter().map(|group| self.embed_group(cx, &texts[group]));
+            return Ok(vectors.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect());
+        }
+        let results: Vec<OnceLock<_>> = groups.iter().map(|_| OnceLock::new()).collect();
+        cx.run(groups.len(), &|group| {
+            results[group].get_or_init(|| self.embed_group(cx, &texts[groups[group].clone()]));
+        });
+        // Every task has run, or its panic was raised above.
+        let vectors = results.into_iter().filter_map(OnceLock::into_inner).collect::<Result<Vec<_>, _>>()?;
+        Ok(vectors.into_iter().flatten().collect())
+    }
+
+    /// What matrices multiply in: `None` if as the checkpoint has them.
+    pub fn dense_type(&self) -> Option<DenseType> {
+        self.dense
+    }
+
+    fn embed_group(&self, cx: &Compute, texts: &[&[u32]]) -> Result<Vec<Vec<f32>>, ModelError> {
         let mut paging = Paging::default();
         texts.iter().for_each(|text| paging.push(text.len()));
         let sequences: Vec<_> = paging.sequences().collect();
-        let mut kept = self.scratch.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let scratch = self.scratch_for(&mut kept, paging.num_pages)?;
-        let mut hidden = self.embed_tokens(cx, texts, num_tokens);
+        let mut scratch = self.take_scratch(cx, paging.num_pages)?;
+        scratch.resize(&self.spec, paging.slots.len());
+        self.embed_tokens(cx, texts, &mut scratch);
         for layer in &self.layers {
-            self.run_layer(cx, layer, scratch, &paging.slots, &sequences, &mut hidden);
+            self.run_layer(cx, layer, &mut scratch, &paging.slots, &sequences);
         }
-        Ok(sequences.iter().map(|sequence| self.pool(cx, &hidden, sequence)).collect())
+        let vectors = sequences.iter().map(|sequence| self.pool(cx, &scratch.hidden, sequence)).collect();
+        self.idle_scratch().push(scratch);
+        Ok(vectors)
     }
 
     fn check(&self, texts: &[&[u32]]) -> Result<(), ModelError> {
@@ -195,50 +252,48 @@ impl Encoder {
         Ok(())
     }
 
-    fn scratch_for<'a>(&self, kept: &'a mut Option<Scratch>, num_pages: usize) -> Result<&'a mut Scratch, ModelError> {
-        let large_enough = kept.take().filter(|scratch| scratch.num_pages >= num_pages);
-        let scratch = match large_enough {
-            Some(scratch) => scratch,
-            None => {
-                let num_pages = num_pages.next_power_of_two();
-                let layout = KvLayout {
-                    num_kv_heads: self.spec.num_heads,
-                    head_dim: self.spec.hidden_size / self.spec.num_heads,
-                    page_tokens: PAGE_TOKENS,
-                    format: KvFormat::F32,
-                };
-                let pages = KvPages::new(layout, num_pages)?;
-                Scratch { pages, num_pages, input: Activations::new(self.activation_kinds()) }
-            }
-        };
-        Ok(kept.insert(scratch))
+    fn idle_scratch(&self) -> MutexGuard<'_, Vec<Scratch>> {
+        self.scratch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn activation_kinds(&self) -> ActivationKinds {
-        let mut kinds = ActivationKinds { float: false, int8: false };
-        for linear in self.layers.iter().flat_map(|layer| [&layer.query, &layer.output, &layer.up, &layer.down]) {
-            match linear.weight.activation_kind() {
-                ActivationKind::Float => kinds.float = true,
-                ActivationKind::Int8 => kinds.int8 = true,
-            }
+    /// Buffers that nobody uses, with at least so many pages.
+    fn take_scratch(&self, cx: &Compute, num_pages: usize) -> Result<Scratch, ModelError> {
+        let idle = self.idle_scratch().pop();
+        if let Some(scratch) = idle.filter(|scratch| scratch.num_pages >= num_pages) {
+            return Ok(scratch);
         }
-        kinds
+        let num_pages = num_pages.next_power_of_two();
+        let layout = KvLayout {
+            num_kv_heads: self.spec.num_heads,
+            head_dim: self.spec.hidden_size / self.spec.num_heads,
+            page_tokens: PAGE_TOKENS,
+            format: if self.dense.is_some() { KvFormat::preferred(cx.level()) } else { KvFormat::F32 },
+        };
+        let matrices = self.layers.iter().flat_map(|layer| [&layer.query, &layer.output, &layer.up, &layer.down]);
+        Ok(Scratch {
+            pages: KvPages::new(layout, num_pages)?,
+            num_pages,
+            input: Input::new(cx.level(), self.dense, matrices),
+            hidden: Vec::new(),
+            sums: Vec::new(),
+            query: Vec::new(),
+            key: Vec::new(),
+            value: Vec::new(),
+            inner: Vec::new(),
+        })
     }
 
-    fn embed_tokens(&self, cx: &Compute, texts: &[&[u32]], num_tokens: usize) -> Vec<f32> {
+    fn embed_tokens(&self, cx: &Compute, texts: &[&[u32]], scratch: &mut Scratch) {
         let width = self.spec.hidden_size;
-        let mut sums = vec![0.0; num_tokens * width];
         let tokens = texts.iter().flat_map(|text| text.iter().enumerate());
-        for (row, (position, token)) in sums.chunks_exact_mut(width).zip(tokens) {
+        for (row, (position, token)) in scratch.sums.chunks_exact_mut(width).zip(tokens) {
             let word = &self.words[*token as usize * width..][..width];
             let place = &self.positions[position * width..][..width];
             for ((value, word), place) in row.iter_mut().zip(word).zip(place) {
                 *value = word + place;
             }
         }
-        let mut hidden = vec![0.0; sums.len()];
-        self.embedding_norm.apply(cx, &sums, &mut hidden, self.spec.norm_eps);
-        hidden
+        self.embedding_norm.apply(cx, &scratch.sums, &mut scratch.hidden, self.spec.norm_eps);
     }
 
     fn run_layer(
@@ -248,34 +303,27 @@ impl Encoder {
         scratch: &mut Scratch,
         slots: &[u32],
         sequences: &[AttentionSequence<'_>],
-        hidden: &mut [f32],
     ) {
         let EncoderSpec { hidden_size, intermediate_size, num_heads, norm_eps, .. } = self.spec;
         let num_tokens = slots.len();
-        let Scratch { pages, input, .. } = scratch;
-        let new = |width: usize| vec![0.0; num_tokens * width];
-        let (mut query, mut key, mut value) = (new(hidden_size), new(hidden_size), new(hidden_size));
+        let Scratch { pages, input, hidden, sums, query, key, value, inner, .. } = scratch;
         input.set(cx, hidden, num_tokens, hidden_size);
-        linear(cx, input, &mut [layer.query.job(&mut query), layer.key.job(&mut key), layer.value.job(&mut value)]);
-        pages.store(cx, &key, &value, slots);
+        for (matrix, out) in [(&layer.query, &mut *query), (&layer.key, key), (&layer.value, value)] {
+            matrix.multiply(cx, input, out, DenseThen::Store);
+        }
+        pages.store(cx, key, value, slots);
         let scale = ((hidden_size / num_heads) as f32).sqrt().recip();
         let params = AttentionParams { num_heads, scale, window: None, softcap: None, causal: false };
-        let mut attended = new(hidden_size);
-        attention(cx, &params, &query, pages, sequences, &mut attended);
-        input.set(cx, &attended, num_tokens, hidden_size);
-        let mut block = new(hidden_size);
-        linear(cx, input, &mut [layer.output.job(&mut block)]);
-        add_assign(cx, &mut block, hidden);
-        layer.attention_norm.apply(cx, &block, hidden, norm_eps);
+        attention(cx, &params, query, pages, sequences, sums);
+        input.set(cx, sums, num_tokens, hidden_size);
+        layer.output.multiply(cx, input, hidden, DenseThen::Add);
+        layer.attention_norm.apply(cx, hidden, sums, norm_eps);
 
-        let mut inner = new(intermediate_size);
-        input.set(cx, hidden, num_tokens, hidden_size);
-        linear(cx, input, &mut [layer.up.job(&mut inner)]);
-        activate(cx, ActivationFn::Gelu, &mut inner);
-        input.set(cx, &inner, num_tokens, intermediate_size);
-        linear(cx, input, &mut [layer.down.job(&mut block)]);
-        add_assign(cx, &mut block, hidden);
-        layer.output_norm.apply(cx, &block, hidden, norm_eps);
+        input.set(cx, sums, num_tokens, hidden_size);
+        layer.up.multiply(cx, input, inner, DenseThen::Gelu);
+        input.set(cx, inner, num_tokens, intermediate_size);
+        layer.down.multiply(cx, input, sums, DenseThen::Add);
+        layer.output_norm.apply(cx, sums, hidden, norm_eps);
     }
 
     fn pool(&self, cx: &Compute, hidden: &[f32], sequence: &AttentionSequence<'_>) -> Vec<f32> {
@@ -295,6 +343,34 @@ impl Encoder {
             l2_normalize(cx, &mut pooled, 1, width);
         }
         pooled
+    }
+}
+
+/// Consecutive texts that go through the layers together, by their places: several for each thread if there are enough.
+fn groups(texts: &[&[u32]], num_threads: usize) -> Vec<Range<usize>> {
+    let num_tokens: usize = texts.iter().map(|text| text.len()).sum();
+    let most = (num_tokens / (4 * num_threads)).clamp(MIN_GROUP_TOKENS, GROUP_TOKENS);
+    let mut groups = Vec::new();
+    let (mut first, mut tokens) = (0, 0);
+    for (index, text) in texts.iter().enumerate() {
+        if index > first && tokens + text.len() > most {
+            groups.push(first..index);
+            (first, tokens) = (index, 0);
+        }
+        tokens += text.len();
+    }
+    if first < texts.len() {
+        groups.push(first..texts.len());
+    }
+    groups
+}
+
+impl Scratch {
+    fn resize(&mut self, spec: &EncoderSpec, num_tokens: usize) {
+        for buffer in [&mut self.hidden, &mut self.sums, &mut self.query, &mut self.key, &mut self.value] {
+            buffer.resize(num_tokens * spec.hidden_size, 0.0);
+        }
+        self.inner.resize(num_tokens * spec.intermediate_size, 0.0);
     }
 }
 
@@ -394,11 +470,13 @@ impl Layer {
         cx: &Compute,
         spec: &EncoderSpec,
         names: &Names,
+        dense: Option<DenseType>,
         index: usize,
     ) -> Result<Self, ModelError> {
         let (hidden, inner) = (spec.hidden_size, spec.intermediate_size);
         let name = |gguf, hugging_face| names.layer(index, gguf, hugging_face);
-        let matrix = |gguf, hugging_face, rows, cols| source.linear(cx, &name(gguf, hugging_face), rows, cols);
+        let matrix =
+            |gguf, hugging_face, rows, cols| Matrix::load(source, cx, dense, &name(gguf, hugging_face), rows, cols);
         let norm = |gguf, hugging_face| Norm::load(source, &name(gguf, hugging_face), hidden);
         Ok(Self {
             query: matrix("attn_q", "attention.self.query", hidden, hidden)?,

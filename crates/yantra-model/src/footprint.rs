@@ -2,7 +2,7 @@
 
 use crate::{ModelError, weights::WeightSource};
 use std::collections::HashMap;
-use yantra_kernels::{Compute, PackedLinear, WeightFormat};
+use yantra_kernels::{Compute, DenseLinear, DenseType, PackedLinear, WeightFormat};
 
 /// Bytes that a model takes besides its KV cache and logits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,6 +51,14 @@ impl<'a> Sizes<'a> {
         } else {
             self.int8 = true
         }
+        Ok(())
+    }
+
+    /// Counts a matrix as [`DenseLinear::pack`] will make it.
+    pub(crate) fn dense(&mut self, dense: DenseType, name: &str, rows: usize, cols: usize) -> Result<(), ModelError> {
+        self.source.tensor(name, &[rows, cols])?;
+        self.weight_bytes += DenseLinear::packed_bytes(self.cx.level(), dense, rows, cols);
+        self.load_bytes = self.load_bytes.max(rows * cols * size_of::<f32>());
         Ok(())
     }
 

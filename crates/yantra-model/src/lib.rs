@@ -18,7 +18,7 @@ mod weights;
 
 pub use batch::Batch;
 pub use decoder::{Decoder, Scratch};
-pub use encoder::{Encoder, EncoderSpec, Pooling};
+pub use encoder::{Encoder, EncoderDtype, EncoderSpec, Pooling};
 pub use error::ModelError;
 pub use footprint::Footprint;
 pub use kv::{KvCache, PAGE_TOKENS};

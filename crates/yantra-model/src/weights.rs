@@ -1,6 +1,6 @@
 //! Weights of a checkpoint by role: names, shapes, packing and quantisation at load.
 
-use crate::ModelError;
+use crate::{EncoderDtype, ModelError};
 use yantra_formats::{Checkpoint, TensorView};
 use yantra_kernels::{Compute, LinearJob, PackedLinear, WeightFormat, dequantize_row, quantize_rows};
 
@@ -11,6 +11,8 @@ pub struct LoadOptions {
     pub quantize: Option<WeightFormat>,
     /// Longest sequence that will be run, in tokens; the model's own context length when `None`.
     pub max_context: Option<usize>,
+    /// What the matrices of an embedding model multiply in.
+    pub encoder_dtype: EncoderDtype,
 }
 
 /// A matrix with its optional bias, ready for [`yantra_kernels::linear`].
@@ -37,8 +39,17 @@ impl<'a> WeightSource<'a> {
         Self { checkpoint, options }
     }
 
+    pub(crate) fn options(&self) -> LoadOptions {
+        self.options
+    }
+
     pub(crate) fn has(&self, name: &str) -> bool {
         self.checkpoint.tensor(name).is_some()
+    }
+
+    /// How the tensor of that name is stored.
+    pub(crate) fn stored_format(&self, name: &str) -> Option<WeightFormat> {
+        self.checkpoint.tensor(name).map(|view| view.format)
     }
 
     /// The tensor of that name and shape.

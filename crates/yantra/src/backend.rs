@@ -9,14 +9,14 @@ use crate::{
 use anyhow::{Context, Result, bail};
 use std::{path::PathBuf, sync::Arc};
 use yantra_engine::{
-    EngineConfig, EngineHandle, ModelRunner, SamplingParams,
+    EmbedderHandle, EncoderRunner, EngineConfig, EngineHandle, ModelRunner, SamplingParams,
     load::{self, LoadOptions, LoadedModel, MemoryPlan, ModelKind},
     spill::SpillStore,
 };
 use yantra_formats::Checkpoint;
 use yantra_hub::{CatalogueSampling, Hub, HubError, Origin, Resolved};
-use yantra_kernels::Compute;
-use yantra_model::Decoder;
+use yantra_kernels::{Compute, DenseType};
+use yantra_model::{Decoder, Encoder, EncoderSpec};
 
 /// Where models are found and fetched from.
 pub(crate) fn hub() -> Result<Hub> {
@@ -66,6 +66,7 @@ pub(crate) fn load_options(settings: &EngineSettings) -> LoadOptions {
         kv_memory_bytes: settings.kv_memory_bytes,
         kv_format: settings.kv_dtype.unwrap_or(default.kv_format),
         quantize: settings.quantize,
+        encoder_dtype: settings.embedding_dtype.unwrap_or(default.encoder_dtype),
         reserved_bytes: 0,
         spill: None,
         engine,
@@ -147,9 +148,7 @@ pub(crate) fn model_runner(
     if yantra_model::family::is_encoder(&checkpoint).with_context(cannot)? {
         bail!("`{model}` is an embedding model: it generates no text");
     }
-    let decoder_options =
-        yantra_model::LoadOptions { quantize: options.quantize, max_context: Some(num_tokens.max(1)) };
-    let decoder = Decoder::load(&checkpoint, compute, decoder_options).with_context(cannot)?;
+    let decoder = Decoder::load(&checkpoint, compute, options.of_model(num_tokens.max(1))).with_context(cannot)?;
     let context = decoder.spec().context_length;
     if num_tokens > context {
         bail!("{num_tokens} tokens per sequence are wanted, but the model was made for at most {context}");
@@ -158,4 +157,24 @@ pub(crate) fn model_runner(
     let bytes = pages as u64 * yantra_model::KvCache::bytes_per_page(decoder.spec(), options.kv_format) as u64;
     ModelRunner::new(decoder, Arc::clone(compute), options.kv_format, pages)
         .with_context(|| format!("cannot set up a KV cache of {}", output::bytes(bytes)))
+}
+
+/// An embedding model on its thread, for measurements: what it is, and what its matrices multiply in.
+pub(crate) fn embedder(
+    model: &str,
+    compute: &Arc<Compute>,
+    options: &LoadOptions,
+) -> Result<(EmbedderHandle, EncoderSpec, &'static str)> {
+    let path = resolve(model)?;
+    let cannot = || format!("cannot load {}", path.display());
+    let checkpoint = Checkpoint::open(&path).with_context(cannot)?;
+    let spec = EncoderSpec::read(&checkpoint).with_context(cannot)?;
+    let encoder = Encoder::load(&checkpoint, compute, options.of_model(spec.context_length)).with_context(cannot)?;
+    let dtype = match encoder.dense_type() {
+        None => "f32",
+        Some(DenseType::Bf16) => "bf16",
+        Some(DenseType::Int8) => "int8",
+    };
+    let runner = EncoderRunner::new(encoder, Arc::clone(compute));
+    Ok((EmbedderHandle::spawn(Box::new(runner), options.engine.max_queue)?, spec, dtype))
 }

@@ -32,7 +32,7 @@ enum Command {
     Pull(commands::pull::PullArgs),
     Inspect(commands::inspect::InspectArgs),
     Perplexity(commands::perplexity::PerplexityArgs),
-    /// Measure speed: of a model in this process, of a server under load, or of the hardware
+    /// Measure speed: of models in this process, of a server under load, or of the hardware
     #[command(subcommand)]
     Bench(Bench),
     /// Print a completion script for a shell
@@ -49,8 +49,8 @@ enum Command {
 #[derive(Debug, Subcommand)]
 enum Bench {
     Engine(bench::engine::EngineArgs),
-    Embeddings(bench::embeddings::EmbeddingsArgs),
     Hardware(bench::hardware::HardwareArgs),
+    Embed(bench::embed::EmbedArgs),
     Load(bench::load::LoadArgs),
 }
 
@@ -70,8 +70,8 @@ impl Cli {
             Command::Inspect(args) => commands::inspect::run(&args),
             Command::Perplexity(args) => commands::perplexity::run(&args),
             Command::Bench(Bench::Engine(args)) => bench::engine::run(&args),
-            Command::Bench(Bench::Embeddings(args)) => bench::embeddings::run(&args),
             Command::Bench(Bench::Hardware(args)) => bench::hardware::run(&args),
+            Command::Bench(Bench::Embed(args)) => bench::embed::run(&args),
             Command::Bench(Bench::Load(args)) => bench::load::run(&args),
             Command::Completions { shell } => {
                 let mut script = Vec::new();

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 use yantra_kernels::{KvFormat, WeightFormat};
+use yantra_model::EncoderDtype;
 use yantra_server::{RawServerConfig, ServerConfig};
 
 /// More threads than any processor this runs on has.
@@ -64,6 +65,10 @@ pub(crate) struct RawEngine {
     /// Quantise float weights while loading, to q8_0, q4_k, …
     #[arg(long, value_name = "FORMAT")]
     pub(crate) quantize: Option<String>,
+    /// What embedding models multiply in: f32, bf16, int8 or auto, which is bf16 where the processor multiplies it and
+    /// nothing is quantised, else f32 [default: auto]
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) embedding_dtype: Option<String>,
     /// Requests that may wait for a place; more are refused [default: 256]
     #[arg(long, value_name = "N")]
     pub(crate) max_queue: Option<usize>,
@@ -92,6 +97,7 @@ pub(crate) struct RawModel {
     pub(crate) context: Option<usize>,
     pub(crate) kv_memory: Option<String>,
     pub(crate) quantize: Option<String>,
+    pub(crate) embedding_dtype: Option<String>,
 }
 
 /// Everything checked.
@@ -112,6 +118,7 @@ pub(crate) struct EngineSettings {
     pub(crate) kv_memory_bytes: Option<u64>,
     pub(crate) kv_dtype: Option<KvFormat>,
     pub(crate) quantize: Option<WeightFormat>,
+    pub(crate) embedding_dtype: Option<EncoderDtype>,
     pub(crate) max_queue: Option<usize>,
     pub(crate) prefix_cache: Option<bool>,
     pub(crate) kv_spill: Option<KvSpill>,
@@ -204,6 +211,7 @@ impl RawConfig {
                 kv_memory: self.engine.kv_memory.or(below.engine.kv_memory),
                 kv_dtype: self.engine.kv_dtype.or(below.engine.kv_dtype),
                 quantize: self.engine.quantize.or(below.engine.quantize),
+                embedding_dtype: self.engine.embedding_dtype.or(below.engine.embedding_dtype),
                 max_queue: self.engine.max_queue.or(below.engine.max_queue),
                 prefix_cache: self.engine.prefix_cache.or(below.engine.prefix_cache),
                 kv_spill: self.engine.kv_spill.or(below.engine.kv_spill),
@@ -269,6 +277,7 @@ impl RawEngine {
             kv_memory_bytes: self.kv_memory.as_deref().map(|size| parse_size("kv-memory", size)).transpose()?,
             kv_dtype,
             quantize: self.quantize.as_deref().map(parse_format).transpose()?,
+            embedding_dtype: self.embedding_dtype.as_deref().map(parse_dtype).transpose()?,
             max_queue: positive("max-queue", self.max_queue)?,
             prefix_cache: self.prefix_cache,
             kv_spill: KvSpill::validate(self)?,
@@ -322,6 +331,9 @@ impl RawModel {
         if let Some(format) = &self.quantize {
             engine.quantize = Some(parse_format(format)?);
         }
+        if let Some(dtype) = &self.embedding_dtype {
+            engine.embedding_dtype = Some(parse_dtype(dtype)?);
+        }
         Ok(ModelSettings { name, aliases: self.aliases, model, engine })
     }
 }
@@ -340,6 +352,11 @@ fn parse_format(name: &str) -> Result<WeightFormat> {
         let hint = hint.unwrap_or_else(|| format!("known formats: {}", known.join(", ")));
         usage(format!("quantize is `{name}`, which is no weight format; {hint}"))
     })
+}
+
+/// What an embedding model multiplies in.
+pub(crate) fn parse_dtype(name: &str) -> Result<EncoderDtype> {
+    name.parse().map_err(|_| usage(format!("embedding-dtype is `{name}`, expected auto, f32, bf16 or int8")))
 }
 
 /// `512`, `512k`, `1.5GiB`: bytes; k, M, G are powers of 1000, Ki, Mi, Gi of 1024.
@@ -453,6 +470,7 @@ mod tests {
         );
         check("[[models]]\nmodel = 'x'\naliases = ['a b']", "has white space");
         check("[engine]\nkv_dtype = 'f12'", "expected auto, f32, f16 or bf16");
+        check("[engine]\nembedding_dtype = 'f12'", "embedding-dtype is `f12`, expected auto, f32, bf16 or int8");
         check("[engine]\nkv_memory = 'much'", "expected a size");
         check("[engine]\nquantize = 'q4k'", "no weight format");
         check("[engine]\nkv_spill = 'd'\nkv_spill_limit = '0'", "kv-spill-limit is `0`, expected a size");

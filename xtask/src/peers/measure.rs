@@ -66,7 +66,7 @@ impl Bench<'_> {
                 format!("--batch={batch}"),
             ],
             Work::Embed { texts, tokens } => {
-                vec!["embeddings".into(), "--texts".into(), number(texts), "--tokens".into(), number(tokens)]
+                vec!["embed".into(), "--sentences".into(), number(texts), "--tokens".into(), number(tokens)]
             }
             Work::Serve { .. } => bail!("a server is measured by clients"),
         };

@@ -9,6 +9,7 @@
 //! batch: its bits depend on the weights, its own activations and the CPU level only.
 
 pub(crate) mod buffer;
+mod dense;
 mod epilogue;
 mod extract;
 mod float;
@@ -23,6 +24,7 @@ mod tests;
 
 use crate::{Activations, Compute, KernelError, WeightFormat};
 use buffer::Buffer;
+pub use dense::{DenseLinear, DenseRows, DenseThen, DenseType, dense};
 use epilogue::Epilogue;
 use float::FloatUnits;
 pub use gated::{GatedJob, linear_gated};

@@ -2,8 +2,8 @@
 
 use crate::harness::model;
 use yantra_formats::Checkpoint;
-use yantra_kernels::Compute;
-use yantra_model::{Encoder, LoadOptions};
+use yantra_kernels::{Compute, CpuLevel};
+use yantra_model::{Encoder, EncoderDtype, LoadOptions};
 use yantra_text::{EncodeOptions, Tokenizer};
 
 /// Sentences with the tokens and the vectors that sentence-transformers made of them.
@@ -24,12 +24,20 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
 
+fn load(checkpoint: &Checkpoint, compute: &Compute, encoder_dtype: EncoderDtype) -> Encoder {
+    Encoder::load(checkpoint, compute, LoadOptions { encoder_dtype, ..LoadOptions::default() }).unwrap()
+}
+
+/// The smallest cosine between vectors of the same text.
+fn worst<'a>(found: &[Vec<f32>], expected: impl Iterator<Item = &'a Vec<f32>>) -> f64 {
+    found.iter().zip(expected).map(|(found, expected)| cosine(found, expected)).fold(1.0, f64::min)
+}
+
 #[test]
 fn minilm_equals_sentence_transformers() {
     let Some(path) = model("minilm-l6") else { return };
     let compute = Compute::new(2);
     let checkpoint = Checkpoint::open(&path).unwrap();
-    let encoder = Encoder::load(&checkpoint, &compute, LoadOptions::default()).unwrap();
     let tokenizer = Tokenizer::from_checkpoint(&checkpoint).unwrap();
     let options = EncodeOptions { add_special: true, parse_special: false };
     let reference = reference();
@@ -39,15 +47,43 @@ fn minilm_equals_sentence_transformers() {
         assert_eq!(tokens, expected, "{text}");
     }
     let texts: Vec<&[u32]> = tokens.iter().map(Vec::as_slice).collect();
-    let found = encoder.embed(&compute, &texts).unwrap();
-    let worst = found.iter().zip(&reference).map(|(found, (.., expected))| cosine(found, expected)).fold(1.0, f64::min);
-    eprintln!("MiniLM: smallest cosine with sentence-transformers over 50 sentences {worst:.7}");
-    assert!(worst >= 0.9999, "cosine {worst}");
+    for (dtype, smallest) in [
+        (EncoderDtype::Auto, 0.9999),
+        (EncoderDtype::F32, 0.999_999),
+        (EncoderDtype::Bf16, 0.9999),
+        (EncoderDtype::Int8, 0.995),
+    ] {
+        let encoder = load(&checkpoint, &compute, dtype);
+        let found = encoder.embed(&compute, &texts).unwrap();
+        let worst = worst(&found, reference.iter().map(|(.., expected)| expected));
+        eprintln!("MiniLM {dtype:?}: smallest cosine with sentence-transformers in f32 over 50 sentences {worst:.7}");
+        assert!(worst >= smallest, "{dtype:?}: cosine {worst}");
 
-    // A text's vector does not depend on what else is in the batch.
-    for index in [0, 24, 49] {
-        assert_eq!(encoder.embed(&compute, &texts[index..=index]).unwrap()[0], found[index]);
+        // A text's vector does not depend on what else is in the batch, nor on the threads.
+        for index in [0, 24, 49] {
+            assert_eq!(encoder.embed(&compute, &texts[index..=index]).unwrap()[0], found[index]);
+        }
+        assert_eq!(encoder.embed(&Compute::new(3), &texts).unwrap(), found);
+        assert!(encoder.embed(&compute, &[&[]]).unwrap_err().to_string().contains("text 0 has 0 tokens"));
+        assert!(encoder.embed(&compute, &[&[1, 99_999]]).unwrap_err().to_string().contains("outside the vocabulary"));
     }
-    assert!(encoder.embed(&compute, &[&[]]).unwrap_err().to_string().contains("text 0 has 0 tokens"));
-    assert!(encoder.embed(&compute, &[&[1, 99_999]]).unwrap_err().to_string().contains("outside the vocabulary"));
+}
+
+#[test]
+fn narrow_types_work_at_every_level() {
+    let Some(path) = model("minilm-l6") else { return };
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    let reference = reference();
+    let some: Vec<_> = reference.iter().step_by(17).collect();
+    let texts: Vec<&[u32]> = some.iter().map(|(_, tokens, _)| tokens.as_slice()).collect();
+    for level in CpuLevel::supported() {
+        let compute = Compute::with_level(2, level).unwrap();
+        for (dtype, smallest) in [(EncoderDtype::Bf16, 0.9999), (EncoderDtype::Int8, 0.995)] {
+            let found = load(&checkpoint, &compute, dtype).embed(&compute, &texts).unwrap();
+            let worst = worst(&found, some.iter().map(|(.., expected)| expected));
+            assert!(worst >= smallest, "{dtype:?} {level}: cosine {worst}");
+        }
+        let native = load(&checkpoint, &compute, EncoderDtype::Auto).dense_type().is_some();
+        assert_eq!(native, level == CpuLevel::Avx512Bf16, "{level}");
+    }
 }

@@ -10,7 +10,7 @@ use std::{
 };
 use yantra_formats::Checkpoint;
 use yantra_kernels::{Compute, CpuLevel, KvFormat};
-use yantra_model::{Decoder, Encoder, LoadOptions, family};
+use yantra_model::{Decoder, Encoder, EncoderDtype, LoadOptions, family};
 
 const CONTEXT: usize = 64;
 const TOLERANCE: f64 = 1e-4;
@@ -100,8 +100,8 @@ fn bert_cls() {
     for level in CpuLevel::supported() {
         let compute = Compute::with_level(2, level).unwrap();
         let checkpoint = Checkpoint::open(&path).unwrap();
-        let found =
-            Encoder::load(&checkpoint, &compute, LoadOptions::default()).unwrap().embed(&compute, &texts).unwrap();
+        let options = LoadOptions { encoder_dtype: EncoderDtype::F32, ..LoadOptions::default() };
+        let found = Encoder::load(&checkpoint, &compute, options).unwrap().embed(&compute, &texts).unwrap();
         assert_eq!(found.len(), texts.len());
         for (found, expected) in found.iter().zip(expected["embeddings"].as_array().unwrap()) {
             let expected = numbers(expected);

@@ -4,11 +4,11 @@ use crate::harness::{model, shared};
 use std::path::Path;
 use yantra_formats::Checkpoint;
 use yantra_kernels::{Compute, CpuLevel, WeightFormat};
-use yantra_model::{Decoder, Encoder, LoadOptions, family};
+use yantra_model::{Decoder, Encoder, EncoderDtype, LoadOptions, family};
 
-fn check(path: &Path, quantize: Option<WeightFormat>) {
+fn check(path: &Path, quantize: Option<WeightFormat>, encoder_dtype: EncoderDtype) {
     let checkpoint = Checkpoint::open(path).unwrap();
-    let options = LoadOptions { quantize, max_context: Some(256) };
+    let options = LoadOptions { quantize, max_context: Some(256), encoder_dtype };
     for level in [CpuLevel::Scalar, CpuLevel::detect()] {
         let compute = Compute::with_level(2, level).unwrap();
         let (planned, kept) = if family::is_encoder(&checkpoint).unwrap() {
@@ -18,7 +18,7 @@ fn check(path: &Path, quantize: Option<WeightFormat>) {
             let decoder = Decoder::load(&checkpoint, &compute, options).unwrap();
             (Decoder::footprint(&checkpoint, &compute, options).unwrap(), decoder.weight_bytes())
         };
-        assert_eq!(planned.weight_bytes, kept, "{} {level:?} {quantize:?}", path.display());
+        assert_eq!(planned.weight_bytes, kept, "{} {level:?} {quantize:?} {encoder_dtype:?}", path.display());
         assert!(planned.table_bytes > 0 && planned.step_bytes_per_token > 0);
     }
 }
@@ -29,14 +29,19 @@ fn plans_are_exact() {
     for quantize in [None, Some(WeightFormat::Q8_0), Some(WeightFormat::Q4_K), Some(WeightFormat::F16)] {
         for directory in ["hf_f32", "hf_f16"] {
             if let Some(path) = shared(&format!("data/models/stories260K/{directory}")) {
-                check(&path, quantize);
+                check(&path, quantize, EncoderDtype::Auto);
             }
         }
         if let Some(path) = model("minilm-l6") {
-            check(&path, quantize);
+            check(&path, quantize, EncoderDtype::Auto);
+        }
+    }
+    for dtype in [EncoderDtype::F32, EncoderDtype::Bf16, EncoderDtype::Int8] {
+        if let Some(path) = model("minilm-l6") {
+            check(&path, None, dtype);
         }
     }
     if let Some(path) = model("smollm2-135m/SmolLM2-135M-Instruct.Q4_1.gguf") {
-        check(&path, None);
+        check(&path, None, EncoderDtype::Auto);
     }
 }

@@ -165,7 +165,7 @@ fn llama(cx: &Compute, format: WeightFormat) -> Vec<u8> {
 
 fn logits(bytes: &[u8], quantize: Option<WeightFormat>) -> Vec<f32> {
     let checkpoint = Checkpoint::Gguf(GgufFile::from_bytes(bytes.to_vec()).unwrap());
-    let options = LoadOptions { quantize, max_context: Some(64) };
+    let options = LoadOptions { quantize, max_context: Some(64), ..LoadOptions::default() };
     let mut runner = Runner::with_options(&checkpoint, KvFormat::F32, 64, options, Compute::new(2));
     let tokens: Vec<u32> = (0..40).map(|i| i * 29 % VOCAB as u32).collect();
     runner.feed(&tokens, 0, 0)
@@ -224,7 +224,7 @@ fn narrow_matrices_of_transformers_are_quantised_to_what_fits() {
     use WeightFormat as F;
     let path = families::directory("llama");
     let run = |quantize| {
-        let options = LoadOptions { quantize, max_context: Some(64) };
+        let options = LoadOptions { quantize, max_context: Some(64), ..LoadOptions::default() };
         let checkpoint = Checkpoint::open(&path).unwrap();
         let mut runner = Runner::with_options(&checkpoint, KvFormat::F32, 64, options, Compute::new(2));
         runner.feed(&(0..40).map(|i| i * 29 % 96).collect::<Vec<u32>>(), 0, 0)

@@ -18,8 +18,8 @@ fn help_of_every_command() {
     check("inspect", &["inspect"]);
     check("perplexity", &["perplexity"]);
     check("bench_engine", &["bench", "engine"]);
-    check("bench_embeddings", &["bench", "embeddings"]);
     check("bench_hardware", &["bench", "hardware"]);
+    check("bench_embed", &["bench", "embed"]);
     check("bench_load", &["bench", "load"]);
     check("completions", &["completions"]);
 }

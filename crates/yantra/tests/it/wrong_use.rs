@@ -27,7 +27,8 @@ fn wrong_flags_and_values() {
         ("bench_no_clients", &["bench", "load", "--clients", "0"]),
         ("bench_engine_nothing", &["bench", "engine", "m", "--prompt", "0", "--generate", "0"]),
         ("bench_hardware_memory", &["bench", "hardware", "--memory", "16,0"]),
-        ("bench_embeddings_no_texts", &["bench", "embeddings", "m", "--texts", "0"]),
+        ("bench_embed_nothing", &["bench", "embed", "m", "--sentences", "0"]),
+        ("serve_bad_embedding_dtype", &["serve", "m", "--embedding-dtype", "int4"]),
         ("pull_nothing", &["pull"]),
         ("perplexity_stride", &["perplexity", "m", "--file", "f", "--window", "4", "--stride", "5"]),
     ];
