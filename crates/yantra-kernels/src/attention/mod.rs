@@ -8,6 +8,8 @@
 //! the same bits alone or in a chunk, on one thread or many.
 
 mod pages;
+mod quantized;
+mod rotation;
 mod rows;
 mod stored;
 mod tile;
@@ -22,6 +24,7 @@ use crate::{
     parallel::SharedSlice,
     simd::{Simd, simd_dispatch},
 };
+use quantized::{Int4, Int8};
 use rows::{RowShape, Rows};
 use std::{
     cell::Cell,
@@ -250,6 +253,10 @@ fn run_task_body<S: Simd>(simd: S, call: &Call<'_>, task: &Task, rows: &mut Rows
         KvFormat::F32 => call.run::<S, F32>(simd, task, rows),
         KvFormat::F16 => call.run::<S, F16>(simd, task, rows),
         KvFormat::BF16 => call.run::<S, Bf16>(simd, task, rows),
+        KvFormat::Int8 if S::NATIVE_PAIRS => call.run::<S, Int8<Bf16>>(simd, task, rows),
+        KvFormat::Int8 => call.run::<S, Int8<F32>>(simd, task, rows),
+        KvFormat::Int4 if S::NATIVE_PAIRS => call.run::<S, Int4<Bf16>>(simd, task, rows),
+        KvFormat::Int4 => call.run::<S, Int4<F32>>(simd, task, rows),
     }
 }
 
@@ -262,9 +269,7 @@ impl Call<'_> {
         let pages = self.sequences[task.sequence].pages;
         for split in task.splits.clone() {
             let context = seen.start.max(split * split_tokens)..seen.end.min((split + 1) * split_tokens);
-            rows.attend_split::<S, K>(simd, self.params, context, |index| {
-                self.kv.head::<K>(pages[index], task.kv_head)
-            });
+            rows.attend_split::<S, K>(simd, self.params, context, |index| self.kv.head(pages[index], task.kv_head));
             match task.group {
                 None => rows.merge_split(simd),
                 Some(group) => self.save(&self.groups[group], split, rows, task.queries.len() * self.heads_per_group),
@@ -281,7 +286,7 @@ impl Call<'_> {
             }
         };
         if finished {
-            self.scatter(task, rows);
+            self.scatter::<S, K>(simd, task, rows);
         }
     }
 
@@ -306,14 +311,14 @@ impl Call<'_> {
     }
 
     #[inline(always)]
-    fn scatter(&self, task: &Task, rows: &Rows) {
+    fn scatter<S: Simd, K: Stored>(&self, simd: S, task: &Task, rows: &Rows) {
         let head_dim = self.shape.head_dim;
         for (row, index) in task.queries.clone().enumerate() {
             // SAFETY: sequences do not overlap, and one task at a time finishes these queries of this head.
             #[expect(unsafe_code, reason = "disjoint rows")]
             let out = unsafe { self.out.slice(self.row_start(task, index), self.heads_per_group * head_dim) };
             for (head, out) in out.chunks_exact_mut(head_dim).enumerate() {
-                rows.finish(row * self.heads_per_group + head, out);
+                rows.finish::<S, K>(simd, row * self.heads_per_group + head, out);
             }
         }
     }

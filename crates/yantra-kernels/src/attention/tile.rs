@@ -6,7 +6,7 @@
 
 #![allow(clippy::needless_range_loop, reason = "indices name rows and vectors of a tile in several arrays")]
 
-use super::stored::{Half, Stored};
+use super::stored::{Half, Operand};
 use crate::simd::{Kernel, Simd};
 use std::ops::Range;
 
@@ -82,7 +82,7 @@ impl Scores<'_> {
     /// `pages` point to keys of format `K` and of the given shape.
     #[inline(always)]
     #[expect(unsafe_code, reason = "the innermost loop works on pointers")]
-    pub(super) unsafe fn compute<S: Simd, K: Stored>(self, simd: S) {
+    pub(super) unsafe fn compute<S: Simd, K: Operand>(self, simd: S) {
         let Self { rows, queries, pages, head_lanes, page_tokens, out } = self;
         assert!(queries.len() >= rows * head_lanes && page_tokens.is_multiple_of(S::LANES));
         assert!(out.len() >= rows * pages.len() * page_tokens);
@@ -104,7 +104,7 @@ struct ScoresTile<'a, K> {
 }
 
 #[expect(unsafe_code, reason = "the innermost loop")]
-impl<S: Simd, K: Stored, const R: usize, const V: usize> Kernel<S> for Tile<ScoresTile<'_, K>, R, V> {
+impl<S: Simd, K: Operand, const R: usize, const V: usize> Kernel<S> for Tile<ScoresTile<'_, K>, R, V> {
     /// # Safety
     /// As for [`Scores::compute`], with `R` rows and a multiple of `V` vectors in a page.
     #[inline(always)]
@@ -165,7 +165,7 @@ impl WeightedValues<'_> {
     /// `pages` point to values of format `K` and of the given shape.
     #[inline(always)]
     #[expect(unsafe_code, reason = "the innermost loop works on pointers")]
-    pub(super) unsafe fn compute<S: Simd, K: Stored>(self, simd: S) {
+    pub(super) unsafe fn compute<S: Simd, K: Operand>(self, simd: S) {
         let page_lanes = self.page_tokens / K::PER_LANE;
         assert!(self.tokens.end <= self.pages.len() * self.page_tokens);
         assert!(self.weights.len() >= self.rows * self.pages.len() * page_lanes);
@@ -185,7 +185,7 @@ struct ValuesTile<'a, K> {
     stored: std::marker::PhantomData<K>,
 }
 
-impl<K: Stored> ValuesTile<'_, K> {
+impl<K: Operand> ValuesTile<'_, K> {
     /// Adds lanes `lanes` of tokens (counted from the first page), all of them in page `page`, without one half if asked.
     ///
     /// # Safety
@@ -226,7 +226,7 @@ impl<K: Stored> ValuesTile<'_, K> {
 }
 
 #[expect(unsafe_code, reason = "the innermost loop")]
-impl<S: Simd, K: Stored, const R: usize, const V: usize> Kernel<S> for Tile<ValuesTile<'_, K>, R, V> {
+impl<S: Simd, K: Operand, const R: usize, const V: usize> Kernel<S> for Tile<ValuesTile<'_, K>, R, V> {
     /// # Safety
     /// As for [`WeightedValues::compute`], with `R` rows and a multiple of `V` vectors.
     #[inline(always)]
