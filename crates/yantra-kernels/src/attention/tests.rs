@@ -36,7 +36,8 @@ fn rounded(format: KvFormat, x: f32) -> f32 {
         KvFormat::F32 => x,
         KvFormat::F16 => f16::from_f32(x).to_f32(),
         KvFormat::BF16 => bf16::from_f32(x).to_f32(),
-        KvFormat::Int8 | KvFormat::Int4 => panic!("integers are not rounded one by one: see `StoredHead`"),
+        // Integers are not rounded one by one: see `StoredHead`.
+        KvFormat::Int8 | KvFormat::Int4 => f32::NAN,
     }
 }
 
@@ -78,7 +79,7 @@ impl<'a> StoredHead<'a> {
 /// Multiplication by the Hadamard matrix of the largest power of two that divides the length, entry by entry.
 fn turn(x: &[f64]) -> Vec<f64> {
     let size = 1 << x.len().trailing_zeros();
-    let sign = |row: usize, column: usize| if (row & column).count_ones() % 2 == 0 { 1.0 } else { -1.0 };
+    let sign = |row: usize, column: usize| if (row & column).count_ones().is_multiple_of(2) { 1.0 } else { -1.0 };
     let entry = |(index, _): (usize, &f64)| {
         let block = &x[index / size * size..][..size];
         let sum: f64 = block.iter().enumerate().map(|(column, value)| sign(index % size, column) * value).sum();

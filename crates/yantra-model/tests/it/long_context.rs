@@ -52,7 +52,7 @@ fn check_long_prompt(format: KvFormat, context: usize) {
     let per_token = last.iter().sum::<Duration>().as_secs_f64() / (last.len() * CHUNK) as f64;
     let flops = (4 * context * spec.attention.num_heads * spec.attention.head_dim * LAYERS) as f64;
     eprintln!(
-        "{context} tokens, {format:?}: {:.0} s, {:.3} ms per token at the end, attention alone {:.1} GFLOP/s; \
+        "{context} tokens, {format:?}: {:.0} s; at the end {:.3} ms per token, {:.1} GFLOP/s of attention in that time; \
          weights {} MiB, cache {} MiB",
         started.elapsed().as_secs_f64(),
         per_token * 1e3,
