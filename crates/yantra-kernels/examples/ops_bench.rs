@@ -63,7 +63,8 @@ fn bench_attention(cx: &Compute, shape: &Shape, format: KvFormat, queries: usize
     let sequences = [AttentionSequence { query_start: 0, query_len: queries, context_len: context, pages: &pages }];
     let seen: usize = (context - queries + 1..=context).sum();
     let work = (seen * heads * head_dim * 4) as f64;
-    measure(&format!("attention {name} {format:?} {queries} @ {context}"), 60, work, "FLOP", || {
+    let runs = (60 * 2048 / context).clamp(3, 60);
+    measure(&format!("attention {name} {format:?} {queries} @ {context}"), runs, work, "FLOP", || {
         attention(cx, &params, &q, &kv, &sequences, &mut out);
     });
     if queries == context {
@@ -119,15 +120,18 @@ fn main() {
     let smollm = Shape { name: "9/3 x 64", heads: 9, kv_heads: 3, head_dim: 64 };
     let qwen = Shape { name: "12/2 x 128", heads: 12, kv_heads: 2, head_dim: 128 };
     let gemma = Shape { name: "4/1 x 256", heads: 4, kv_heads: 1, head_dim: 256 };
+    let long = Shape { name: "8/2 x 64", heads: 8, kv_heads: 2, head_dim: 64 };
     for shape in [&smollm, &qwen, &gemma] {
         bench_attention(&cx, shape, KvFormat::BF16, 512, 512);
         bench_attention(&cx, shape, KvFormat::BF16, 1, 2048);
     }
-    for format in [KvFormat::F16, KvFormat::BF16] {
+    for format in [KvFormat::F16, KvFormat::BF16, KvFormat::Int8, KvFormat::Int4] {
         bench_attention(&cx, &smollm, format, 512, 512);
         bench_attention(&cx, &smollm, format, 512, 2560);
         bench_attention(&cx, &smollm, format, 1, 256);
         bench_attention(&cx, &smollm, format, 1, 2048);
+        bench_attention(&cx, &long, format, 512, 131_072);
+        bench_attention(&cx, &long, format, 1, 131_072);
     }
     bench_attention(&cx, &smollm, KvFormat::F32, 1, 2048);
     measure("fork and join of 2 empty tasks", 5000, 0.0, "", || cx.run(2, &|_| {}));

@@ -58,8 +58,8 @@ pub(crate) struct RawEngine {
     /// Memory for the KV cache, such as 512MiB or 4GiB [default: planned from the free memory]
     #[arg(long, value_name = "SIZE")]
     pub(crate) kv_memory: Option<String>,
-    /// How keys and values are stored: f32, f16, bf16 or auto, which is bf16 where the processor multiplies it and else f16
-    /// [default: auto]
+    /// How keys and values are stored: f32, f16, bf16, int8 (half of that), int4 (4-bit values, 8-bit keys) or auto, which is
+    /// bf16 where the processor multiplies it and else f16 [default: auto]
     #[arg(long, value_name = "TYPE")]
     pub(crate) kv_dtype: Option<String>,
     /// Quantise float weights while loading, to q8_0, q4_k, …
@@ -258,7 +258,11 @@ impl RawEngine {
             Some("f16") => Some(KvFormat::F16),
             Some("f32") => Some(KvFormat::F32),
             Some("bf16") => Some(KvFormat::BF16),
-            Some(other) => return Err(usage(format!("kv-dtype is `{other}`, expected auto, f32, f16 or bf16"))),
+            Some("int8" | "q8_0") => Some(KvFormat::Int8),
+            Some("int4" | "q4_0") => Some(KvFormat::Int4),
+            Some(other) => {
+                return Err(usage(format!("kv-dtype is `{other}`, expected auto, f32, f16, bf16, int8 or int4")));
+            }
         };
         let threads = positive("threads", self.threads)?;
         if let Some(threads) = threads.filter(|&threads| threads > MAX_THREADS) {
@@ -469,7 +473,7 @@ mod tests {
             "two models are named `x`: `x` and `y`",
         );
         check("[[models]]\nmodel = 'x'\naliases = ['a b']", "has white space");
-        check("[engine]\nkv_dtype = 'f12'", "expected auto, f32, f16 or bf16");
+        check("[engine]\nkv_dtype = 'f12'", "expected auto, f32, f16, bf16, int8 or int4");
         check("[engine]\nembedding_dtype = 'f12'", "embedding-dtype is `f12`, expected auto, f32, bf16 or int8");
         check("[engine]\nkv_memory = 'much'", "expected a size");
         check("[engine]\nquantize = 'q4k'", "no weight format");

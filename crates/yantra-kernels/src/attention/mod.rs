@@ -8,6 +8,8 @@
 //! the same bits alone or in a chunk, on one thread or many.
 
 mod pages;
+mod quantized;
+mod rotation;
 mod rows;
 mod stored;
 mod tile;
@@ -22,6 +24,7 @@ use crate::{
     parallel::SharedSlice,
     simd::{Simd, simd_dispatch},
 };
+use quantized::{Int4, Int8};
 use rows::{RowShape, Rows};
 use std::{
     cell::Cell,
@@ -251,6 +254,10 @@ fn run_task_body<S: Simd>(simd: S, call: &Call<'_>, task: usize, rows: &mut Rows
         KvFormat::F32 => call.run::<S, F32>(simd, task, rows),
         KvFormat::F16 => call.run::<S, F16>(simd, task, rows),
         KvFormat::BF16 => call.run::<S, Bf16>(simd, task, rows),
+        KvFormat::Int8 if S::NATIVE_PAIRS => call.run::<S, Int8<Bf16>>(simd, task, rows),
+        KvFormat::Int8 => call.run::<S, Int8<F32>>(simd, task, rows),
+        KvFormat::Int4 if S::NATIVE_PAIRS => call.run::<S, Int4<Bf16>>(simd, task, rows),
+        KvFormat::Int4 => call.run::<S, Int4<F32>>(simd, task, rows),
     }
 }
 
@@ -275,11 +282,9 @@ impl Call<'_> {
                 simd,
                 self.params,
                 context,
-                |index| self.kv.head::<K>(pages[index], task.kv_head),
+                |index| self.kv.head(pages[index], task.kv_head),
                 |index| {
-                    next.and_then(|(task, next)| {
-                        self.page_of::<K>(task, index + next * split_pages - split * split_pages)
-                    })
+                    next.and_then(|(task, next)| self.page_of(task, index + next * split_pages - split * split_pages))
                 },
             );
             match task.group {
@@ -298,16 +303,16 @@ impl Call<'_> {
             }
         };
         if finished {
-            self.scatter(task, rows);
+            self.scatter::<S, K>(simd, task, rows);
         }
     }
 
     /// Where keys and values of a task's head begin in the page at a place in its context, if it has that many.
-    fn page_of<K: Stored>(&self, task: &Task, index: usize) -> Option<(*const u8, *const u8)> {
+    fn page_of(&self, task: &Task, index: usize) -> Option<(*const u8, *const u8)> {
         let sequence = &self.sequences[task.sequence];
         let page = *sequence.pages.get(index).filter(|_| index * self.shape.page_tokens < sequence.context_len)?;
-        let (keys, values) = self.kv.head::<K>(page, task.kv_head);
-        Some((keys.as_ptr().cast(), values.as_ptr().cast()))
+        let (keys, values) = self.kv.head(page, task.kv_head);
+        Some((keys.as_ptr(), values.as_ptr()))
     }
 
     /// Where query `index` of the task's sequence has its `heads_per_group` rows in `q` and `out`.
@@ -331,14 +336,14 @@ impl Call<'_> {
     }
 
     #[inline(always)]
-    fn scatter(&self, task: &Task, rows: &Rows) {
+    fn scatter<S: Simd, K: Stored>(&self, simd: S, task: &Task, rows: &Rows) {
         let head_dim = self.shape.head_dim;
         for (row, index) in task.queries.clone().enumerate() {
             // SAFETY: sequences do not overlap, and one task at a time finishes these queries of this head.
             #[expect(unsafe_code, reason = "disjoint rows")]
             let out = unsafe { self.out.slice(self.row_start(task, index), self.heads_per_group * head_dim) };
             for (head, out) in out.chunks_exact_mut(head_dim).enumerate() {
-                rows.finish(row * self.heads_per_group + head, out);
+                rows.finish::<S, K>(simd, row * self.heads_per_group + head, out);
             }
         }
     }

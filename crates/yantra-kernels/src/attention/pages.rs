@@ -4,16 +4,19 @@
 //! both products of attention the vector then runs along the last axis and every sum along the one before it, one
 //! addition after another. No sum crosses vector lanes, so a score is the same bits whether it is computed for one query
 //! or a block of them, and a page needs no transposition when it is read. bfloat16 keeps two neighbours along the axis
-//! that is summed in one lane: `[kv_head][head_dim / 2][token][2]` and `[kv_head][token / 2][head_dim][2]`.
+//! that is summed in one lane: `[kv_head][head_dim / 2][token][2]` and `[kv_head][token / 2][head_dim][2]`. Fewer bits lie
+//! as `quantized` says.
 
-use super::stored::{Bf16, F16, F32, Stored};
+use super::{
+    quantized::{Int4, Int8, SCALE_BYTES},
+    stored::{Bf16, F16, F32, Stored},
+};
 use crate::{
     Compute, CpuLevel, KernelError,
     parallel::SharedSlice,
     simd::{MAX_LANES, Simd, simd_dispatch},
 };
 use std::alloc::{Layout, alloc_zeroed, dealloc};
-use std::ops::Range;
 use std::ptr::NonNull;
 
 /// Tokens whose keys and values are worth waking other threads for.
@@ -31,20 +34,16 @@ pub enum KvFormat {
     F16,
     /// bfloat16.
     BF16,
+    /// Integers of 8 bits and a factor for each token and head, turned by a Hadamard matrix: half of bfloat16.
+    Int8,
+    /// Values in 4 bits; keys, whose errors are errors in an exponent, in 8 as [`KvFormat::Int8`].
+    Int4,
 }
 
 impl KvFormat {
     /// The format of 16 bits that a level computes with fastest.
     pub fn preferred(level: CpuLevel) -> Self {
         if level == CpuLevel::Avx512Bf16 { Self::BF16 } else { Self::F16 }
-    }
-
-    /// Bytes of one stored value.
-    pub fn bytes(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::F16 | Self::BF16 => 2,
-        }
     }
 }
 
@@ -62,9 +61,21 @@ pub struct KvLayout {
 }
 
 impl KvLayout {
-    /// Values of one head in one page (keys or values).
-    fn head_len(&self) -> usize {
-        self.head_dim * self.page_tokens
+    /// Bytes of one head in one page: keys, values.
+    fn head_bytes(&self) -> (usize, usize) {
+        let (len, scales) = (self.head_dim * self.page_tokens, SCALE_BYTES * self.page_tokens);
+        match self.format {
+            KvFormat::F32 => (4 * len, 4 * len),
+            KvFormat::F16 | KvFormat::BF16 => (2 * len, 2 * len),
+            KvFormat::Int8 => (len + scales, len + scales),
+            KvFormat::Int4 => (len + scales, len / 2 + scales),
+        }
+    }
+
+    /// Bytes of all heads in one page: keys, values.
+    fn page_bytes(&self) -> (usize, usize) {
+        let (keys, values) = self.head_bytes();
+        (self.num_kv_heads * keys, self.num_kv_heads * values)
     }
 
     fn check(&self) -> Result<(), KernelError> {
@@ -75,8 +86,9 @@ impl KvLayout {
         if self.head_dim == 0 || self.head_dim > MAX_HEAD_DIM {
             return shape("head dimension (limit)", self.head_dim, MAX_HEAD_DIM);
         }
-        if self.format == KvFormat::BF16 && !self.head_dim.is_multiple_of(2) {
-            return shape("head dimension (even for bf16)", self.head_dim, self.head_dim + 1);
+        let is_paired = matches!(self.format, KvFormat::BF16 | KvFormat::Int8 | KvFormat::Int4);
+        if is_paired && !self.head_dim.is_multiple_of(2) {
+            return shape("head dimension (even for bf16, int8 and int4)", self.head_dim, self.head_dim + 1);
         }
         if self.page_tokens == 0 || !self.page_tokens.is_multiple_of(MAX_LANES) {
             let expected = self.page_tokens.next_multiple_of(MAX_LANES).max(MAX_LANES);
@@ -102,13 +114,18 @@ impl KvPages {
     pub fn new(layout: KvLayout, num_pages: usize) -> Result<Self, KernelError> {
         layout.check()?;
         let bytes = Self::bytes_per_page(layout).saturating_mul(num_pages);
-        let side = || ZeroedBytes::new(bytes / 2).ok_or(KernelError::OutOfMemory { bytes, what: "key/value pages" });
-        Ok(Self { layout, num_pages, keys: side()?, values: side()? })
+        let (keys, values) = layout.page_bytes();
+        let side = |page_bytes: usize| {
+            let len = page_bytes.saturating_mul(num_pages);
+            ZeroedBytes::new(len).ok_or(KernelError::OutOfMemory { bytes, what: "key/value pages" })
+        };
+        Ok(Self { layout, num_pages, keys: side(keys)?, values: side(values)? })
     }
 
     /// Bytes of one page of one layer, keys and values together.
     pub fn bytes_per_page(layout: KvLayout) -> usize {
-        2 * layout.num_kv_heads * layout.head_len() * layout.format.bytes()
+        let (keys, values) = layout.page_bytes();
+        keys + values
     }
 
     /// The shape of the pages.
@@ -149,9 +166,10 @@ impl KvPages {
     /// # Panics
     /// If a page is past the last.
     pub fn copy_page(&mut self, from: u32, to: u32) {
-        let (from, to) = (self.page_range(from), self.page_range(to).start);
-        self.keys.as_mut_slice().copy_within(from.clone(), to);
-        self.values.as_mut_slice().copy_within(from, to);
+        for (side, bytes) in self.sides() {
+            let from = from as usize * bytes;
+            side.as_mut_slice().copy_within(from..from + bytes, to as usize * bytes);
+        }
     }
 
     /// The stored bytes of a page, whatever its format: its keys and its values, [`Self::bytes_per_page`] together.
@@ -159,8 +177,12 @@ impl KvPages {
     /// # Panics
     /// If the page is past the last.
     pub fn page_bytes(&self, page: u32) -> [&[u8]; 2] {
-        let range = self.page_range(page);
-        [&self.keys.as_slice()[range.clone()], &self.values.as_slice()[range]]
+        let (keys, values) = self.layout.page_bytes();
+        let page = page as usize;
+        [
+            &self.keys.as_slice()[page * keys..(page + 1) * keys],
+            &self.values.as_slice()[page * values..(page + 1) * values],
+        ]
     }
 
     /// As [`Self::page_bytes`], to be overwritten with those of a page of the same layout.
@@ -168,42 +190,33 @@ impl KvPages {
     /// # Panics
     /// If the page is past the last.
     pub fn page_bytes_mut(&mut self, page: u32) -> [&mut [u8]; 2] {
-        let range = self.page_range(page);
-        [&mut self.keys.as_mut_slice()[range.clone()], &mut self.values.as_mut_slice()[range]]
+        let page = page as usize;
+        self.sides().map(|(side, bytes)| &mut side.as_mut_slice()[page * bytes..(page + 1) * bytes])
     }
 
-    /// Where a page lies among the keys, and among the values.
-    fn page_range(&self, page: u32) -> Range<usize> {
-        assert!((page as usize) < self.num_pages, "a page there is");
-        let bytes = Self::bytes_per_page(self.layout) / 2;
-        page as usize * bytes..(page as usize + 1) * bytes
+    /// Keys and values, and the bytes of a page of each.
+    fn sides(&mut self) -> [(&mut ZeroedBytes, usize); 2] {
+        let (keys, values) = self.layout.page_bytes();
+        [(&mut self.keys, keys), (&mut self.values, values)]
     }
 
-    /// Overwrites every page with bits that are NaN in every format: what a test must not see.
+    /// Overwrites every page with bits that are NaN in every format, or a factor that is: what a test must not see.
     #[cfg(test)]
     pub(super) fn fill_with_nan(&mut self) {
         self.keys.as_mut_slice().fill(0xff);
         self.values.as_mut_slice().fill(0xff);
     }
 
-    /// Lanes of keys, `[head_dim / PER_LANE, page_tokens]`, and values, `[page_tokens / PER_LANE, head_dim]`, of one head in
-    /// one page.
+    /// Keys and values of one head in one page.
     ///
     /// # Panics
-    /// If `K` is not the stored format or the page is past the last.
-    #[expect(unsafe_code, reason = "bytes are read as the format they were written in")]
+    /// If the page or the head is past the last.
     #[inline]
-    pub(super) fn head<K: Stored>(&self, page: u32, head: usize) -> (&[K::Lane], &[K::Lane]) {
-        assert!(K::FORMAT == self.layout.format && (page as usize) < self.num_pages && head < self.layout.num_kv_heads);
-        let len = self.layout.head_len() / K::PER_LANE;
-        let start = (page as usize * self.layout.num_kv_heads + head) * len;
-        // SAFETY: in bounds by the assertion and the size allocated; the buffers are aligned for any lane, and any bits
-        // are a lane.
-        unsafe {
-            let part = |bytes: &ZeroedBytes| bytes.start().cast::<K::Lane>().add(start).cast_const();
-            let (keys, values) = (part(&self.keys), part(&self.values));
-            (std::slice::from_raw_parts(keys, len), std::slice::from_raw_parts(values, len))
-        }
+    pub(super) fn head(&self, page: u32, head: usize) -> (&[u8], &[u8]) {
+        assert!((page as usize) < self.num_pages && head < self.layout.num_kv_heads, "a page and a head that exist");
+        let index = page as usize * self.layout.num_kv_heads + head;
+        let (keys, values) = self.layout.head_bytes();
+        (&self.keys.as_slice()[index * keys..][..keys], &self.values.as_slice()[index * values..][..values])
     }
 }
 
@@ -232,6 +245,9 @@ fn store_head_body<S: Simd>(
         KvFormat::F32 => store_head_as::<S, F32>(simd, tokens, head, keys, values),
         KvFormat::F16 => store_head_as::<S, F16>(simd, tokens, head, keys, values),
         KvFormat::BF16 => store_head_as::<S, Bf16>(simd, tokens, head, keys, values),
+        // What they are computed with does not matter here.
+        KvFormat::Int8 => store_head_as::<S, Int8<F32>>(simd, tokens, head, keys, values),
+        KvFormat::Int4 => store_head_as::<S, Int4<F32>>(simd, tokens, head, keys, values),
     }
 }
 
@@ -244,32 +260,18 @@ fn store_head_as<S: Simd, K: Stored>(
     values: &SharedSlice<'_, u8>,
 ) {
     let KvLayout { num_kv_heads, head_dim, page_tokens, .. } = tokens.layout;
-    let head_bytes = head_dim * page_tokens / K::PER_LANE * size_of::<K::Lane>();
-    let mut key_lanes = [K::ZERO; MAX_HEAD_DIM];
-    let key_lanes = &mut key_lanes[..head_dim / K::PER_LANE];
+    let (key_bytes, value_bytes) = tokens.layout.head_bytes();
     for (token, &slot) in tokens.slots.iter().enumerate() {
         let (page, offset) = (slot as usize / page_tokens, slot as usize % page_tokens);
-        let start = (page * num_kv_heads + head) * head_bytes;
+        let index = page * num_kv_heads + head;
         let source = (token * num_kv_heads + head) * head_dim;
-        // SAFETY: this task alone writes this head; `slice` checks bounds; the buffers are aligned for any lane.
+        let (key, value) = (&tokens.k[source..][..head_dim], &tokens.v[source..][..head_dim]);
+        // SAFETY: this task alone writes this head; `slice` checks bounds.
         #[expect(unsafe_code, reason = "heads are disjoint")]
-        let (key_page, value_page) =
-            unsafe { (as_lanes::<K>(keys.slice(start, head_bytes)), as_lanes::<K>(values.slice(start, head_bytes))) };
-        K::store_value(simd, &tokens.v[source..][..head_dim], value_page, offset);
-        K::key_lanes(simd, &tokens.k[source..][..head_dim], key_lanes);
-        for (column, &lane) in key_page.chunks_exact_mut(page_tokens).zip(&*key_lanes) {
-            column[offset] = lane;
-        }
+        let (keys, values) =
+            unsafe { (keys.slice(index * key_bytes, key_bytes), values.slice(index * value_bytes, value_bytes)) };
+        K::store(simd, key, value, keys, values, offset);
     }
-}
-
-/// # Safety
-/// `bytes` starts at a multiple of the size of a lane in a buffer aligned for it.
-#[expect(unsafe_code, reason = "bytes are written as the format they are read in")]
-unsafe fn as_lanes<K: Stored>(bytes: &mut [u8]) -> &mut [K::Lane] {
-    let len = bytes.len() / size_of::<K::Lane>();
-    // SAFETY: alignment is the caller's promise, the length is what fits, and any bits are a lane.
-    unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), len) }
 }
 
 /// A fixed buffer of zeros, aligned to a cache line, whose memory the system provides lazily.

@@ -5,18 +5,17 @@
 //! that a row does not see is added with weight exactly zero.
 
 use super::{
-    AttentionParams, split_tokens,
-    stored::Stored,
-    tile::{PagePointers, Scores, WeightedValues, tile_rows},
+    AttentionParams,
+    rotation::rotate,
+    split_tokens,
+    stored::{Lane, Operand, Stored},
+    tile::{PagePointers, Scores, WeightedValues, fetch, tile_rows},
 };
 use crate::simd::{self, Kernel, MAX_LANES, Simd};
 use std::{marker::PhantomData, ops::Range};
 
 /// Maximum before any token is seen: finite, so that differences are never NaN.
 const NOTHING_SEEN: f32 = f32::MIN;
-
-/// Rows up to which a page is read as stored; more rows read a copy in the working format, made once.
-const MAX_ROWS_UNCONVERTED: usize = 6;
 
 /// The most rows of a tile.
 const MAX_TILE_ROWS: usize = 6;
@@ -61,11 +60,19 @@ pub(super) struct Rows {
     /// A tile's scores, `[tile rows, split tokens]`, and the weights made from them, as factors.
     scores: Vec<f32>,
     weights: Vec<u32>,
-    /// The pages of the current split.
+    /// The pages of the current split, and the factors of their keys and values, if there are any.
     pages: Vec<PagePointers>,
+    scales: Scales,
     /// The split in the working format, where it is not read as stored: per page, keys then values (with columns up to the
     /// stride). Whole cache lines, aligned for any lane.
     working: Vec<[u32; 16]>,
+}
+
+/// Factors of the tokens of some pages; of a token that no row sees zero. Empty where tokens have none.
+#[derive(Default)]
+struct Scales {
+    keys: Vec<f32>,
+    values: Vec<f32>,
 }
 
 /// Sizes that hold for a whole attention call.
@@ -108,12 +115,20 @@ impl Rows {
     pub(super) fn prepare<S: Simd, K: Stored>(&mut self, simd: S) {
         let RowShape { page_tokens, .. } = self.shape;
         self.total.reset(self.num_rows, self.shape.stride());
-        self.scaled.resize(self.scaled.len().next_multiple_of(MAX_LANES * K::PER_LANE), 0.0);
-        self.queries.resize(self.scaled.len() / K::PER_LANE, 0);
-        K::factors(simd, &self.scaled, &mut self.queries);
+        if K::ROTATED {
+            for query in self.scaled.chunks_exact_mut(self.shape.head_dim) {
+                rotate(simd, query);
+            }
+        }
+        let per_lane = <K::Working as Operand>::PER_LANE;
+        self.scaled.resize(self.scaled.len().next_multiple_of(MAX_LANES * per_lane), 0.0);
+        self.queries.resize(self.scaled.len() / per_lane, 0);
+        K::Working::factors(simd, &self.scaled, &mut self.queries);
         let tile_len = MAX_TILE_ROWS * split_tokens(page_tokens);
         self.scores.resize(tile_len, 0.0);
         self.weights.resize(tile_len, 0);
+        self.scales.keys.clear();
+        self.scales.values.clear();
     }
 
     /// Context positions that any row sees.
@@ -121,7 +136,7 @@ impl Rows {
         hull(&self.visible)
     }
 
-    /// Attends to the pages of one split. `page(index)` gives the lanes of keys and values of the page at that place in the
+    /// Attends to the pages of one split. `page(index)` gives the keys and values of the page at that place in the
     /// context; `next(index)` where those begin that are read next and may still be in memory.
     #[inline(always)]
     pub(super) fn attend_split<'p, S: Simd, K: Stored>(
@@ -129,25 +144,26 @@ impl Rows {
         simd: S,
         params: &AttentionParams,
         context: Range<usize>,
-        page: impl Fn(usize) -> (&'p [K::Lane], &'p [K::Lane]),
+        page: impl Fn(usize) -> (&'p [u8], &'p [u8]),
         next: impl Fn(usize) -> Option<(*const u8, *const u8)>,
     ) {
         let RowShape { head_dim, page_tokens } = self.shape;
         self.split.reset(self.num_rows, self.shape.stride());
         let pages = context.start / page_tokens..context.end.div_ceil(page_tokens);
         let start = pages.start * page_tokens;
-        let as_stored = K::FORMAT == <K::Working as Stored>::FORMAT || self.num_rows <= MAX_ROWS_UNCONVERTED;
         self.pages.clear();
-        if as_stored && head_dim % S::LANES == 0 {
+        // A block of many rows takes long, and what it reads is mostly in the cache.
+        let few_rows = self.num_rows <= MAX_TILE_ROWS;
+        let next = |index| next(index).filter(|_| few_rows);
+        if self.num_rows <= K::MAX_ROWS_AS_STORED && head_dim % S::LANES == 0 {
             for index in pages {
                 let (keys, values) = page(index);
-                // A block of many rows takes long, and what it reads is mostly in the cache.
-                let next = if self.num_rows <= MAX_TILE_ROWS { next(index) } else { None };
+                let next = next(index);
                 self.pages.push(PagePointers { keys: keys.as_ptr().cast(), values: values.as_ptr().cast(), next });
             }
-            self.attend_tiles::<S, K>(simd, params, start, context, head_dim, head_dim);
+            self.attend_tiles::<S, K::AsStored>(simd, params, start, context, head_dim, head_dim);
         } else {
-            self.convert::<S, K>(simd, pages, page);
+            self.convert::<S, K>(simd, pages, &context, page, next);
             let (stride, width) = (self.shape.stride(), head_dim.next_multiple_of(S::LANES));
             self.attend_tiles::<S, K::Working>(simd, params, start, context, stride, width);
         }
@@ -155,42 +171,58 @@ impl Rows {
 
     /// Copies pages to the working format.
     #[inline(always)]
-    #[expect(unsafe_code, reason = "a buffer of lines seen as lanes")]
     fn convert<'p, S: Simd, K: Stored>(
         &mut self,
         simd: S,
         pages: Range<usize>,
-        page: impl Fn(usize) -> (&'p [K::Lane], &'p [K::Lane]),
+        context: &Range<usize>,
+        page: impl Fn(usize) -> (&'p [u8], &'p [u8]),
+        next: impl Fn(usize) -> Option<(*const u8, *const u8)>,
     ) {
         let RowShape { head_dim, page_tokens } = self.shape;
-        let stride = self.shape.stride();
-        let (key_lanes, page_lanes) = (head_dim / K::PER_LANE * page_tokens, page_tokens / K::PER_LANE);
-        let value_lanes = page_lanes * stride;
+        let per_lane = <K::Working as Operand>::PER_LANE;
+        let key_lanes = head_dim / per_lane * page_tokens;
+        let value_lanes = page_tokens / per_lane * self.shape.stride();
         // Every working lane has 32 bits, and a page of either is whole lines: a page has a multiple of 16 tokens.
         let lines = (key_lanes + value_lanes) / 16;
         if self.working.len() < pages.len() * lines {
             self.working.resize(pages.len() * lines, [0; 16]);
         }
-        for (index, lines) in pages.zip(self.working.chunks_exact_mut(lines)) {
-            let (keys, values) = page(index);
-            let start = lines.as_mut_ptr().cast::<<K::Working as Stored>::Lane>();
-            const { assert!(size_of::<<K::Working as Stored>::Lane>() == 4) };
-            // SAFETY: the lines hold that many lanes of 32 bits, of which any bits are valid.
-            let working = unsafe { std::slice::from_raw_parts_mut(start, key_lanes + value_lanes) };
+        if K::SCALED {
+            self.scales.keys.resize(pages.len() * page_tokens, 0.0);
+            self.scales.values.resize(pages.len() * page_tokens, 0.0);
+        }
+        for (index, lines) in self.working.chunks_exact_mut(lines).take(pages.len()).enumerate() {
+            let (keys, values) = page(pages.start + index);
+            if let Some(next) = next(pages.start + index) {
+                fetch(simd, next.0, keys.len());
+                fetch(simd, next.1, values.len());
+            }
+            let working: &mut [Lane<K::Working>] = bytemuck::cast_slice_mut(lines);
             let (working_keys, working_values) = working.split_at_mut(key_lanes);
-            K::widen(simd, keys, working_keys);
-            for (value, row) in values.chunks_exact(head_dim).zip(working_values.chunks_exact_mut(stride)) {
-                K::widen(simd, value, &mut row[..head_dim]);
-                row[head_dim..].fill(<K::Working as Stored>::ZERO);
+            K::widen_keys(simd, keys, self.shape, working_keys);
+            K::widen_values(simd, values, self.shape, working_values);
+            if K::SCALED {
+                let tokens = index * page_tokens..(index + 1) * page_tokens;
+                K::scales(keys, &mut self.scales.keys[tokens.clone()]);
+                K::scales(values, &mut self.scales.values[tokens]);
             }
             let (keys, values) = (working_keys.as_ptr().cast(), working_values.as_ptr().cast());
             self.pages.push(PagePointers { keys, values, next: None });
+        }
+        if K::SCALED {
+            // What is stored there is not ours and may be anything.
+            let start = pages.start * page_tokens;
+            for scales in [&mut self.scales.keys, &mut self.scales.values] {
+                scales[..context.start - start].fill(0.0);
+                scales[context.end - start..].fill(0.0);
+            }
         }
     }
 
     /// Sums the split, whose pages start at context position `start`, a tile of rows at a time.
     #[inline(always)]
-    fn attend_tiles<S: Simd, K: Stored>(
+    fn attend_tiles<S: Simd, K: Operand>(
         &mut self,
         simd: S,
         params: &AttentionParams,
@@ -211,6 +243,7 @@ impl Rows {
                 let pages = (seen.start - start) / page_tokens..(seen.end - start).div_ceil(page_tokens);
                 let start = start + pages.start * page_tokens;
                 let len = pages.len() * page_tokens;
+                let tokens = pages.start * page_tokens..pages.end * page_tokens;
                 let pages = &self.pages[pages];
                 let queries = &self.queries[first * head_lanes..];
                 let scores = Scores { rows, queries, pages, head_lanes, page_tokens, out: &mut self.scores };
@@ -224,6 +257,8 @@ impl Rows {
                     start,
                     len,
                     visible,
+                    key_scales: self.scales.keys.get(tokens.clone()),
+                    value_scales: self.scales.values.get(tokens),
                     scores: &mut self.scores,
                     weights: &mut self.weights,
                     max: &mut self.split.max[first..first + rows],
@@ -291,7 +326,7 @@ impl Rows {
 
     /// The finished row: weighted values divided by the sum of weights; zeros for a row that saw nothing.
     #[inline(always)]
-    pub(super) fn finish(&self, row: usize, out: &mut [f32]) {
+    pub(super) fn finish<S: Simd, K: Stored>(&self, simd: S, row: usize, out: &mut [f32]) {
         let sum = self.total.sum[row];
         if sum == 0.0 {
             out.fill(0.0);
@@ -300,6 +335,9 @@ impl Rows {
         let inverse = 1.0 / sum;
         for (out, value) in out.iter_mut().zip(&self.total.values[row * self.shape.stride()..]) {
             *out = value * inverse;
+        }
+        if K::ROTATED {
+            rotate(simd, out);
         }
     }
 }
@@ -313,6 +351,9 @@ struct Soften<'a, K> {
     len: usize,
     /// `[rows]`, as `max` and `sum`.
     visible: &'a [Range<usize>],
+    /// Factors of the tokens, `[len]`, if they have any.
+    key_scales: Option<&'a [f32]>,
+    value_scales: Option<&'a [f32]>,
     /// `[rows, len]`
     scores: &'a mut [f32],
     /// `[rows, len / PER_LANE]`
@@ -323,13 +364,16 @@ struct Soften<'a, K> {
 }
 
 #[expect(unsafe_code, reason = "the trait's signature; nothing is asked for")]
-impl<S: Simd, K: Stored> Kernel<S> for Soften<'_, K> {
+impl<S: Simd, K: Operand> Kernel<S> for Soften<'_, K> {
     #[inline(always)]
     unsafe fn run(self, simd: S) {
         let weights_len = self.len / K::PER_LANE;
         for (r, visible) in self.visible.iter().enumerate() {
             let scores = &mut self.scores[r * self.len..][..self.len];
             let weights = &mut self.weights[r * weights_len..][..weights_len];
+            if let Some(scales) = self.key_scales {
+                multiply(simd, scores, scales);
+            }
             if let Some(cap) = self.softcap {
                 softcap(simd, scores, cap);
             }
@@ -343,6 +387,9 @@ impl<S: Simd, K: Stored> Kernel<S> for Soften<'_, K> {
                 sum = simd.add(sum, weight);
             }
             (self.max[r], self.sum[r]) = (max, simd.reduce_add(sum));
+            if let Some(scales) = self.value_scales {
+                multiply(simd, scores, scales);
+            }
             K::factors(simd, scores, weights);
         }
     }
@@ -396,6 +443,13 @@ fn largest<S: Simd>(simd: S, scores: &[f32], floor: f32) -> f32 {
         max = simd.max(max, simd.load_slice(scores));
     }
     simd.reduce_max(max)
+}
+
+#[inline(always)]
+fn multiply<S: Simd>(simd: S, values: &mut [f32], factors: &[f32]) {
+    for (values, factors) in values.chunks_exact_mut(S::LANES).zip(factors.chunks_exact(S::LANES)) {
+        simd.store_slice(values, simd.mul(simd.load_slice(values), simd.load_slice(factors)));
+    }
 }
 
 #[inline(always)]

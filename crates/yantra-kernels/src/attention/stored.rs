@@ -1,24 +1,19 @@
-//! How keys and values are stored, and how a stored value meets a query or a weight: the only place that knows a format's
-//! bits.
+//! How keys and values are stored as floats, and how a stored value meets a query or a weight.
 //!
 //! Kernels work on *lanes*. A lane holds one value, or of bfloat16 two consecutive ones (two dimensions of a key, two tokens
 //! of a value), which processors with BF16 multiply and add in one instruction. The other operand, a query or a row of
 //! weights, is kept in the same shape: 32 bits that are broadcast to all lanes.
 
-use super::KvFormat;
+use super::{pages::MAX_HEAD_DIM, rows::RowShape};
 use crate::simd::{MAX_LANES, Simd};
 
-/// A storage format of keys and values.
+/// What kernels read: lanes of keys or values.
 #[expect(unsafe_code, reason = "pointer loads")]
-pub(super) trait Stored: 'static {
+pub(super) trait Operand: 'static {
     /// One lane; any bits are valid.
-    type Lane: Copy + Send + Sync + 'static;
+    type Lane: bytemuck::Pod + Send + Sync;
     /// A register of lanes, ready to multiply.
     type Register<S: Simd>: Copy;
-    /// The format that a block of many rows reads its pages in.
-    type Working: Stored;
-    const FORMAT: KvFormat;
-    const ZERO: Self::Lane;
     /// Values in a lane.
     const PER_LANE: usize;
 
@@ -33,13 +28,43 @@ pub(super) trait Stored: 'static {
     fn without<S: Simd>(simd: S, register: Self::Register<S>, which: Half) -> Self::Register<S>;
     /// Writes values as factors, `PER_LANE` in each; whole vectors only.
     fn factors<S: Simd>(simd: S, values: &[f32], factors: &mut [u32]);
-    /// Copies lanes to the working format.
-    fn widen<S: Simd>(simd: S, from: &[Self::Lane], to: &mut [<Self::Working as Stored>::Lane]);
-    /// Rounds one token's values, to nearest even, to lanes of consecutive values.
-    fn key_lanes<S: Simd>(simd: S, key: &[f32], lanes: &mut [Self::Lane]);
-    /// Writes one token's values to its place, `offset`, in a page of values.
-    fn store_value<S: Simd>(simd: S, value: &[f32], page: &mut [Self::Lane], offset: usize);
 }
+
+/// An operand with lanes of 32 bits, which other formats are converted to.
+#[expect(unsafe_code, reason = "pointer stores")]
+pub(super) trait Working: Operand {
+    /// Writes a vector of each of two rows that follow each other along the axis that is summed.
+    ///
+    /// # Safety
+    /// `S::LANES` lanes are writable at `to`, and at `to + stride` if a lane holds one value.
+    unsafe fn store_rows<S: Simd>(simd: S, first: S::Vector, second: S::Vector, to: *mut Self::Lane, stride: usize);
+}
+
+/// A storage format of keys and values. Pages are those of one head.
+pub(super) trait Stored: 'static {
+    /// What pages are read as without conversion.
+    type AsStored: Operand;
+    /// What pages are converted to.
+    type Working: Working;
+    /// Rows up to which pages are read as stored; more rows read a copy in the working format, made once.
+    const MAX_ROWS_AS_STORED: usize;
+    /// Whether keys and values are stored turned by [`super::rotation::rotate`].
+    const ROTATED: bool = false;
+    /// Whether every token has a factor, which its scores (of keys) or its weights (of values) are multiplied by.
+    const SCALED: bool = false;
+
+    /// Writes one token's key and value, `[head_dim]`, to its place, `offset`, in a page of keys and one of values.
+    fn store<S: Simd>(simd: S, key: &[f32], value: &[f32], keys: &mut [u8], values: &mut [u8], offset: usize);
+    /// Converts a page of keys to `[head_dim / PER_LANE, page_tokens]`.
+    fn widen_keys<S: Simd>(simd: S, keys: &[u8], shape: RowShape, to: &mut [Lane<Self::Working>]);
+    /// Converts a page of values to `[page_tokens / PER_LANE, stride]`. What lies behind the head dimension is finite.
+    fn widen_values<S: Simd>(simd: S, values: &[u8], shape: RowShape, to: &mut [Lane<Self::Working>]);
+    /// Reads the factors of a page, of keys or of values: as many as there are tokens.
+    fn scales(_page: &[u8], _to: &mut [f32]) {}
+}
+
+/// A lane of an operand.
+pub(super) type Lane<O> = <O as Operand>::Lane;
 
 /// One of the two values of a lane.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -99,12 +124,9 @@ impl<S: Simd> StoreHalf<S> for Bf16 {
 }
 
 #[expect(unsafe_code, reason = "pointer loads")]
-impl Stored for F32 {
+impl Operand for F32 {
     type Lane = f32;
     type Register<S: Simd> = S::Vector;
-    type Working = Self;
-    const FORMAT: KvFormat = KvFormat::F32;
-    const ZERO: f32 = 0.0;
     const PER_LANE: usize = 1;
 
     #[inline(always)]
@@ -132,30 +154,12 @@ impl Stored for F32 {
     fn factors<S: Simd>(_simd: S, values: &[f32], factors: &mut [u32]) {
         factors.copy_from_slice(bytemuck::cast_slice(values));
     }
-
-    #[inline(always)]
-    fn widen<S: Simd>(_simd: S, from: &[f32], to: &mut [f32]) {
-        to.copy_from_slice(from);
-    }
-
-    #[inline(always)]
-    fn key_lanes<S: Simd>(_simd: S, key: &[f32], lanes: &mut [f32]) {
-        lanes.copy_from_slice(key);
-    }
-
-    #[inline(always)]
-    fn store_value<S: Simd>(_simd: S, value: &[f32], page: &mut [f32], offset: usize) {
-        page[offset * value.len()..][..value.len()].copy_from_slice(value);
-    }
 }
 
 #[expect(unsafe_code, reason = "pointer loads")]
-impl Stored for F16 {
+impl Operand for F16 {
     type Lane = u16;
     type Register<S: Simd> = S::Vector;
-    type Working = F32;
-    const FORMAT: KvFormat = KvFormat::F16;
-    const ZERO: u16 = 0;
     const PER_LANE: usize = 1;
 
     #[inline(always)]
@@ -183,40 +187,12 @@ impl Stored for F16 {
     fn factors<S: Simd>(simd: S, values: &[f32], factors: &mut [u32]) {
         F32::factors(simd, values, factors);
     }
-
-    #[inline(always)]
-    fn widen<S: Simd>(simd: S, from: &[u16], to: &mut [f32]) {
-        assert_eq!(from.len(), to.len(), "as many widened values as values");
-        let whole = from.len() / S::LANES * S::LANES;
-        let mut last = [0; MAX_LANES];
-        last[..from.len() - whole].copy_from_slice(&from[whole..]);
-        // SAFETY: every vector lies within both slices, and the buffer holds the widest vector.
-        unsafe {
-            for start in (0..whole).step_by(S::LANES) {
-                simd.store(to.as_mut_ptr().add(start), simd.load_f16(from.as_ptr().add(start)));
-            }
-            simd.store_partial(&mut to[whole..], simd.load_f16(last.as_ptr()));
-        }
-    }
-
-    #[inline(always)]
-    fn key_lanes<S: Simd>(simd: S, key: &[f32], lanes: &mut [u16]) {
-        round_to(simd, key, lanes, Self);
-    }
-
-    #[inline(always)]
-    fn store_value<S: Simd>(simd: S, value: &[f32], page: &mut [u16], offset: usize) {
-        round_to(simd, value, &mut page[offset * value.len()..][..value.len()], Self);
-    }
 }
 
 #[expect(unsafe_code, reason = "pointer loads")]
-impl Stored for Bf16 {
+impl Operand for Bf16 {
     type Lane = u32;
     type Register<S: Simd> = S::Pairs;
-    type Working = Self;
-    const FORMAT: KvFormat = KvFormat::BF16;
-    const ZERO: u32 = 0;
     const PER_LANE: usize = 2;
 
     #[inline(always)]
@@ -244,25 +220,143 @@ impl Stored for Bf16 {
     fn factors<S: Simd>(simd: S, values: &[f32], factors: &mut [u32]) {
         round_to(simd, values, bytemuck::cast_slice_mut(factors), Self);
     }
+}
+
+#[expect(unsafe_code, reason = "pointer stores")]
+impl Working for F32 {
+    #[inline(always)]
+    unsafe fn store_rows<S: Simd>(simd: S, first: S::Vector, second: S::Vector, to: *mut f32, stride: usize) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            simd.store(to, first);
+            simd.store(to.add(stride), second);
+        }
+    }
+}
+
+#[expect(unsafe_code, reason = "pointer stores")]
+impl Working for Bf16 {
+    #[inline(always)]
+    unsafe fn store_rows<S: Simd>(simd: S, first: S::Vector, second: S::Vector, to: *mut u32, _stride: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { simd.store_pairs(to, simd.pair_halves(first, second)) }
+    }
+}
+
+/// Copies rows of `columns` lanes to rows of `stride`, the rest zeros.
+#[inline(always)]
+fn copy_rows<T: bytemuck::Pod>(from: &[T], columns: usize, stride: usize, to: &mut [T]) {
+    for (from, to) in from.chunks_exact(columns).zip(to.chunks_exact_mut(stride)) {
+        to[..columns].copy_from_slice(from);
+        to[columns..].fill(T::zeroed());
+    }
+}
+
+/// Writes a key's lanes to column `offset`.
+#[inline(always)]
+fn store_column<T: Copy>(lanes: &[T], keys: &mut [T], offset: usize) {
+    let page_tokens = keys.len() / lanes.len();
+    for (row, &lane) in keys.chunks_exact_mut(page_tokens).zip(lanes) {
+        row[offset] = lane;
+    }
+}
+
+impl Stored for F32 {
+    type AsStored = Self;
+    type Working = Self;
+    const MAX_ROWS_AS_STORED: usize = usize::MAX;
 
     #[inline(always)]
-    fn widen<S: Simd>(_simd: S, from: &[u32], to: &mut [u32]) {
-        to.copy_from_slice(from);
+    fn store<S: Simd>(_simd: S, key: &[f32], value: &[f32], keys: &mut [u8], values: &mut [u8], offset: usize) {
+        store_column(key, bytemuck::cast_slice_mut(keys), offset);
+        bytemuck::cast_slice_mut(values)[offset * value.len()..][..value.len()].copy_from_slice(value);
     }
 
     #[inline(always)]
-    fn key_lanes<S: Simd>(simd: S, key: &[f32], lanes: &mut [u32]) {
+    fn widen_keys<S: Simd>(_simd: S, keys: &[u8], _shape: RowShape, to: &mut [f32]) {
+        to.copy_from_slice(bytemuck::cast_slice(keys));
+    }
+
+    #[inline(always)]
+    fn widen_values<S: Simd>(_simd: S, values: &[u8], shape: RowShape, to: &mut [f32]) {
+        copy_rows(bytemuck::cast_slice(values), shape.head_dim, shape.stride(), to);
+    }
+}
+
+impl Stored for F16 {
+    type AsStored = Self;
+    type Working = F32;
+    const MAX_ROWS_AS_STORED: usize = 6;
+
+    #[inline(always)]
+    fn store<S: Simd>(simd: S, key: &[f32], value: &[f32], keys: &mut [u8], values: &mut [u8], offset: usize) {
+        let mut lanes = [0_u16; MAX_HEAD_DIM];
+        let lanes = &mut lanes[..key.len()];
+        round_to(simd, key, lanes, Self);
+        store_column(lanes, bytemuck::cast_slice_mut(keys), offset);
+        let values: &mut [u16] = bytemuck::cast_slice_mut(values);
+        round_to(simd, value, &mut values[offset * value.len()..][..value.len()], Self);
+    }
+
+    #[inline(always)]
+    fn widen_keys<S: Simd>(simd: S, keys: &[u8], _shape: RowShape, to: &mut [f32]) {
+        widen_f16(simd, bytemuck::cast_slice(keys), to);
+    }
+
+    #[inline(always)]
+    fn widen_values<S: Simd>(simd: S, values: &[u8], shape: RowShape, to: &mut [f32]) {
+        let values: &[u16] = bytemuck::cast_slice(values);
+        for (value, row) in values.chunks_exact(shape.head_dim).zip(to.chunks_exact_mut(shape.stride())) {
+            widen_f16(simd, value, &mut row[..shape.head_dim]);
+            row[shape.head_dim..].fill(0.0);
+        }
+    }
+}
+
+#[inline(always)]
+fn widen_f16<S: Simd>(simd: S, from: &[u16], to: &mut [f32]) {
+    assert_eq!(from.len(), to.len(), "as many widened values as values");
+    let whole = from.len() / S::LANES * S::LANES;
+    let mut last = [0; MAX_LANES];
+    last[..from.len() - whole].copy_from_slice(&from[whole..]);
+    // SAFETY: every vector lies within both slices, and the buffer holds the widest vector.
+    #[expect(unsafe_code, reason = "bounds by construction")]
+    unsafe {
+        for start in (0..whole).step_by(S::LANES) {
+            simd.store(to.as_mut_ptr().add(start), simd.load_f16(from.as_ptr().add(start)));
+        }
+        simd.store_partial(&mut to[whole..], simd.load_f16(last.as_ptr()));
+    }
+}
+
+impl Stored for Bf16 {
+    type AsStored = Self;
+    type Working = Self;
+    const MAX_ROWS_AS_STORED: usize = usize::MAX;
+
+    #[inline(always)]
+    fn store<S: Simd>(simd: S, key: &[f32], value: &[f32], keys: &mut [u8], values: &mut [u8], offset: usize) {
+        let mut lanes = [0_u32; MAX_HEAD_DIM / 2];
+        let lanes = &mut lanes[..key.len() / 2];
         round_to(simd, key, bytemuck::cast_slice_mut(lanes), Self);
-    }
-
-    #[inline(always)]
-    fn store_value<S: Simd>(simd: S, value: &[f32], page: &mut [u32], offset: usize) {
-        let mut rounded = [0_u16; super::pages::MAX_HEAD_DIM];
+        store_column(lanes, bytemuck::cast_slice_mut(keys), offset);
+        let mut rounded = [0_u16; MAX_HEAD_DIM];
         let rounded = &mut rounded[..value.len()];
         round_to(simd, value, rounded, Self);
         let shift = offset % 2 * 16;
-        for (lane, value) in page[offset / 2 * value.len()..][..value.len()].iter_mut().zip(rounded) {
+        let values: &mut [u32] = bytemuck::cast_slice_mut(values);
+        for (lane, value) in values[offset / 2 * value.len()..][..value.len()].iter_mut().zip(rounded) {
             *lane = (*lane & !(0xffff << shift)) | (u32::from(*value) << shift);
         }
+    }
+
+    #[inline(always)]
+    fn widen_keys<S: Simd>(_simd: S, keys: &[u8], _shape: RowShape, to: &mut [u32]) {
+        to.copy_from_slice(bytemuck::cast_slice(keys));
+    }
+
+    #[inline(always)]
+    fn widen_values<S: Simd>(_simd: S, values: &[u8], shape: RowShape, to: &mut [u32]) {
+        copy_rows(bytemuck::cast_slice(values), shape.head_dim, shape.stride(), to);
     }
 }

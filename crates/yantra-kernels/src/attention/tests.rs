@@ -36,7 +36,70 @@ fn rounded(format: KvFormat, x: f32) -> f32 {
         KvFormat::F32 => x,
         KvFormat::F16 => f16::from_f32(x).to_f32(),
         KvFormat::BF16 => bf16::from_f32(x).to_f32(),
+        // Integers are not rounded one by one: see `StoredHead`.
+        KvFormat::Int8 | KvFormat::Int4 => f32::NAN,
     }
+}
+
+/// A head of a page of integers, read by the definition of the layout.
+struct StoredHead<'a> {
+    layout: KvLayout,
+    keys: &'a [u8],
+    values: &'a [u8],
+}
+
+impl<'a> StoredHead<'a> {
+    fn new(kv: &'a KvPages, page: u32, head: usize) -> Self {
+        let (keys, values) = kv.head(page, head);
+        Self { layout: kv.layout(), keys, values }
+    }
+
+    fn scale(page: &[u8], page_tokens: usize, offset: usize) -> f64 {
+        let at = page.len() - 2 * page_tokens + 2 * offset;
+        bf16::from_le_bytes([page[at], page[at + 1]]).to_f64()
+    }
+
+    /// The key and the value of a token as stored, turned; with each the step from one integer to the next.
+    fn turned(&self, offset: usize) -> [(Vec<f64>, f64); 2] {
+        let KvLayout { head_dim, page_tokens, format, .. } = self.layout;
+        let key_step = Self::scale(self.keys, page_tokens, offset);
+        let value_step = Self::scale(self.values, page_tokens, offset);
+        let key = (0..head_dim).map(|d| f64::from(self.keys[d * page_tokens + offset].cast_signed()) * key_step);
+        let value = (0..head_dim).map(|d| match format {
+            KvFormat::Int8 => f64::from(self.values[offset * head_dim + d].cast_signed()) * value_step,
+            _ => {
+                let bits = self.values[offset / 2 * head_dim + d] >> (offset % 2 * 4) & 15;
+                (f64::from(bits) - 7.5) * value_step
+            }
+        });
+        [(key.collect(), key_step), (value.collect(), value_step)]
+    }
+}
+
+/// Multiplication by the Hadamard matrix of the largest power of two that divides the length, entry by entry.
+fn turn(x: &[f64]) -> Vec<f64> {
+    let size = 1 << x.len().trailing_zeros();
+    let sign = |row: usize, column: usize| if (row & column).count_ones().is_multiple_of(2) { 1.0 } else { -1.0 };
+    let entry = |(index, _): (usize, &f64)| {
+        let block = &x[index / size * size..][..size];
+        let sum: f64 = block.iter().enumerate().map(|(column, value)| sign(index % size, column) * value).sum();
+        sum / (size as f64).sqrt()
+    };
+    x.iter().enumerate().map(entry).collect()
+}
+
+fn read_back(kv: &KvPages, slots: &[u32]) -> (Vec<f32>, Vec<f32>) {
+    let KvLayout { num_kv_heads, page_tokens, .. } = kv.layout();
+    let (mut keys, mut values) = (Vec::new(), Vec::new());
+    for slot in slots {
+        for head in 0..num_kv_heads {
+            let stored = StoredHead::new(kv, slot / page_tokens as u32, head);
+            let [(key, _), (value, _)] = stored.turned(*slot as usize % page_tokens);
+            keys.extend(turn(&key).into_iter().map(|x| x as f32));
+            values.extend(turn(&value).into_iter().map(|x| x as f32));
+        }
+    }
+    (keys, values)
 }
 
 impl Case {
@@ -67,8 +130,12 @@ impl Case {
             let slots: Vec<u32> =
                 (0..*context).map(|t| table[t / page_tokens] * page_tokens as u32 + (t % page_tokens) as u32).collect();
             kv.store(cx, &k, &v, &slots);
-            keys.push(k.iter().map(|&x| rounded(format, x)).collect());
-            values.push(v.iter().map(|&x| rounded(format, x)).collect());
+            let (k, v) = match format {
+                KvFormat::Int8 | KvFormat::Int4 => read_back(&kv, &slots),
+                _ => [k, v].map(|x| x.iter().map(|&x| rounded(format, x)).collect()).into(),
+            };
+            keys.push(k);
+            values.push(v);
         }
         let num_tokens: usize = self.lengths.iter().map(|(queries, _)| queries).sum();
         let q = random(99, num_tokens * self.params.num_heads * head_dim).iter().map(|x| x * 3.0).collect();
@@ -138,7 +205,13 @@ impl Case {
         for cx in computes() {
             let built = self.build(&cx);
             // Of bfloat16 keys, queries and weights are rounded to eight bits, too.
-            let tolerance = if self.layout.format == KvFormat::BF16 { 1.5e-2 } else { 3e-6 };
+            let is_native = cx.level() == crate::CpuLevel::Avx512Bf16;
+            let tolerance = match self.layout.format {
+                KvFormat::BF16 => 1.5e-2,
+                KvFormat::Int8 | KvFormat::Int4 if is_native => 1.5e-2,
+                KvFormat::Int8 | KvFormat::Int4 => 1e-5,
+                KvFormat::F32 | KvFormat::F16 => 3e-6,
+            };
             assert_close(&self.run(&cx, &built), &self.reference(&built), tolerance);
         }
     }
@@ -185,9 +258,9 @@ fn agrees_with_windows_caps_and_without_a_mask() {
 
 #[test]
 fn agrees_for_every_storage_format_and_page_size() {
-    for format in [KvFormat::F32, KvFormat::F16, KvFormat::BF16] {
+    for format in [KvFormat::F32, KvFormat::F16, KvFormat::BF16, KvFormat::Int8, KvFormat::Int4] {
         for page_tokens in [16, 32, 48, 128] {
-            for head_dim in [8, 64] {
+            for head_dim in [8, 20, 64] {
                 let mut case = case(6, 2, head_dim, &[(1, 300), (1, 17), (29, 200), (2, 2)]);
                 case.layout.format = format;
                 case.layout.page_tokens = page_tokens;
@@ -235,6 +308,8 @@ fn a_query_is_the_same_bits_alone_or_in_a_chunk_on_any_number_of_threads() {
         (Some(100), KvFormat::F16, 64),
         (None, KvFormat::BF16, 8),
         (None, KvFormat::F32, 80),
+        (None, KvFormat::Int8, 64),
+        (Some(100), KvFormat::Int4, 80),
     ] {
         let context = 600;
         let mut whole = case(6, 2, head_dim, &[(context, context)]);
@@ -266,9 +341,73 @@ fn a_query_is_the_same_bits_alone_or_in_a_chunk_on_any_number_of_threads() {
 }
 
 #[test]
+fn integers_are_within_half_a_step_at_every_level() {
+    let head_dims = [2, 8, 20, 64, 96, 256];
+    for (format, head_dim) in [KvFormat::Int8, KvFormat::Int4].into_iter().flat_map(|f| head_dims.map(|d| (f, d))) {
+        let layout = KvLayout { num_kv_heads: 2, head_dim, page_tokens: 32, format };
+        let mut bytes: Vec<Vec<u8>> = Vec::new();
+        for cx in computes() {
+            let mut kv = KvPages::new(layout, 2).unwrap();
+            kv.fill_with_nan();
+            // One dimension is far larger than the others; one token is zeros.
+            let mut k = random(1, 40 * 2 * head_dim);
+            k.iter_mut().step_by(head_dim).for_each(|x| *x *= 50.0);
+            k[6 * head_dim..8 * head_dim].fill(0.0);
+            let v = random(2, k.len());
+            let slots: Vec<u32> = (0..40).map(|slot| slot * 7 % 64).collect();
+            kv.store(&cx, &k, &v, &slots);
+            for (index, (k, v)) in k.chunks_exact(head_dim).zip(v.chunks_exact(head_dim)).enumerate() {
+                let (slot, head) = (slots[index / 2], index % 2);
+                let stored = StoredHead::new(&kv, slot / 32, head).turned(slot as usize % 32);
+                for ((stored, step), exact) in stored.into_iter().zip([k, v]) {
+                    let exact = turn(&exact.iter().map(|x| f64::from(*x)).collect::<Vec<_>>());
+                    let max = exact.iter().fold(0.0_f64, |max, x| max.max(x.abs()));
+                    // Four bits may cut off what is above 7.5 steps, never more than what the largest share leaves.
+                    let least_step =
+                        if format == KvFormat::Int8 || step * 100.0 < max { max / 127.0 } else { 0.68 * max / 7.5 };
+                    assert!(step >= least_step * 0.999 && step <= max / 7.5 * 1.01, "a step of {step} for {max}");
+                    for (stored, exact) in stored.iter().zip(&exact) {
+                        let held = if step * 100.0 < max { *exact } else { exact.clamp(-7.5 * step, 7.5 * step) };
+                        assert!((stored - held).abs() <= 0.5001 * step + 1e-6, "{stored} for {exact}, step {step}");
+                    }
+                }
+            }
+            bytes.push([0, 1].iter().flat_map(|page| [kv.head(*page, 1).0, kv.head(*page, 1).1].concat()).collect());
+        }
+        // Only the search for a step of four bits adds in another order at another level.
+        assert!(format == KvFormat::Int4 || bytes.windows(2).all(|pair| pair[0] == pair[1]), "other bytes");
+    }
+}
+
+#[test]
+fn a_head_turned_twice_is_itself() {
+    use crate::simd::Portable;
+    for len in [1, 2, 8, 16, 20, 48, 64, 80, 128, 256, 1024] {
+        let x = random(5, len);
+        let mut turned = x.clone();
+        rotation::rotate(Portable::<1>, &mut turned);
+        let expected: Vec<f32> =
+            turn(&x.iter().map(|x| f64::from(*x)).collect::<Vec<_>>()).iter().map(|x| *x as f32).collect();
+        assert_close(&turned, &expected, 2e-6);
+        let mut wide = x.clone();
+        rotation::rotate(Portable::<16>, &mut wide);
+        assert_eq!(turned, wide, "{len}: the same bits");
+        rotation::rotate(Portable::<1>, &mut turned);
+        assert_close(&turned, &x, 2e-6);
+    }
+}
+
+#[test]
 fn pages_are_copied_whole_and_unseen_ones_are_not_read() {
+    for format in [KvFormat::F32, KvFormat::Int8, KvFormat::Int4] {
+        check_copies(format);
+    }
+}
+
+fn check_copies(format: KvFormat) {
     let cx = Compute::new(1);
     let mut case = case(2, 1, 16, &[(1, 100)]);
+    case.layout.format = format;
     case.params.window = Some(20);
     let mut built = case.build(&cx);
     let expected = case.run(&cx, &built);
@@ -283,6 +422,9 @@ fn pages_are_copied_whole_and_unseen_ones_are_not_read() {
 fn refuses_layouts_it_cannot_store() {
     let layout = KvLayout { num_kv_heads: 1, head_dim: 64, page_tokens: 32, format: KvFormat::F16 };
     assert_eq!(KvPages::bytes_per_page(layout), 2 * 64 * 32 * 2);
+    assert_eq!(KvPages::bytes_per_page(KvLayout { format: KvFormat::Int8, ..layout }), 2 * (64 + 2) * 32);
+    assert_eq!(KvPages::bytes_per_page(KvLayout { format: KvFormat::Int4, ..layout }), (64 + 2 + 32 + 2) * 32);
+    assert!(KvPages::new(KvLayout { head_dim: 3, format: KvFormat::Int8, ..layout }, 1).is_err());
     assert!(KvPages::new(KvLayout { page_tokens: 24, ..layout }, 1).is_err());
     assert!(KvPages::new(KvLayout { head_dim: 0, ..layout }, 1).is_err());
     assert!(KvPages::new(KvLayout { head_dim: 3, format: KvFormat::BF16, ..layout }, 1).is_err());

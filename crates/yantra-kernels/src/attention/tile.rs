@@ -6,7 +6,7 @@
 
 #![allow(clippy::needless_range_loop, reason = "indices name rows and vectors of a tile in several arrays")]
 
-use super::stored::{Half, Stored};
+use super::stored::{Half, Operand};
 use crate::simd::{Kernel, Simd};
 use std::ops::Range;
 
@@ -19,10 +19,10 @@ pub(super) struct PagePointers {
     pub(super) next: Option<(*const u8, *const u8)>,
 }
 
-/// Fetches the keys or values of a head in a page into the second-level cache.
+/// Fetches the keys or values of a head in a page, so many bytes, into the second-level cache.
 #[inline(always)]
-fn fetch<S: Simd, K: Stored>(simd: S, start: *const u8, lanes: usize) {
-    for line in (0..lanes * size_of::<K::Lane>()).step_by(64) {
+pub(super) fn fetch<S: Simd>(simd: S, start: *const u8, bytes: usize) {
+    for line in (0..bytes).step_by(64) {
         simd.prefetch(start.wrapping_add(line));
     }
 }
@@ -92,7 +92,7 @@ impl Scores<'_> {
     /// `pages` point to keys of format `K` and of the given shape.
     #[inline(always)]
     #[expect(unsafe_code, reason = "the innermost loop works on pointers")]
-    pub(super) unsafe fn compute<S: Simd, K: Stored>(self, simd: S) {
+    pub(super) unsafe fn compute<S: Simd, K: Operand>(self, simd: S) {
         let Self { rows, queries, pages, head_lanes, page_tokens, out } = self;
         assert!(queries.len() >= rows * head_lanes && page_tokens.is_multiple_of(S::LANES));
         assert!(out.len() >= rows * pages.len() * page_tokens);
@@ -114,7 +114,7 @@ struct ScoresTile<'a, K> {
 }
 
 #[expect(unsafe_code, reason = "the innermost loop")]
-impl<S: Simd, K: Stored, const R: usize, const V: usize> Kernel<S> for Tile<ScoresTile<'_, K>, R, V> {
+impl<S: Simd, K: Operand, const R: usize, const V: usize> Kernel<S> for Tile<ScoresTile<'_, K>, R, V> {
     /// # Safety
     /// As for [`Scores::compute`], with `R` rows and a multiple of `V` vectors in a page.
     #[inline(always)]
@@ -123,7 +123,7 @@ impl<S: Simd, K: Stored, const R: usize, const V: usize> Kernel<S> for Tile<Scor
         let stride = pages.len() * page_tokens;
         for (index, page) in pages.iter().enumerate() {
             if let Some((keys, _)) = page.next {
-                fetch::<S, K>(simd, keys, head_lanes * page_tokens);
+                fetch(simd, keys, head_lanes * page_tokens * size_of::<K::Lane>());
             }
             for first in (0..page_tokens).step_by(V * S::LANES) {
                 let keys = page.keys.cast::<K::Lane>().wrapping_add(first);
@@ -178,7 +178,7 @@ impl WeightedValues<'_> {
     /// `pages` point to values of format `K` and of the given shape.
     #[inline(always)]
     #[expect(unsafe_code, reason = "the innermost loop works on pointers")]
-    pub(super) unsafe fn compute<S: Simd, K: Stored>(self, simd: S) {
+    pub(super) unsafe fn compute<S: Simd, K: Operand>(self, simd: S) {
         let page_lanes = self.page_tokens / K::PER_LANE;
         assert!(self.tokens.end <= self.pages.len() * self.page_tokens);
         assert!(self.weights.len() >= self.rows * self.pages.len() * page_lanes);
@@ -198,7 +198,7 @@ struct ValuesTile<'a, K> {
     stored: std::marker::PhantomData<K>,
 }
 
-impl<K: Stored> ValuesTile<'_, K> {
+impl<K: Operand> ValuesTile<'_, K> {
     /// Adds lanes `lanes` of tokens (counted from the first page), all of them in page `page`, without one half if asked.
     ///
     /// # Safety
@@ -239,7 +239,7 @@ impl<K: Stored> ValuesTile<'_, K> {
 }
 
 #[expect(unsafe_code, reason = "the innermost loop")]
-impl<S: Simd, K: Stored, const R: usize, const V: usize> Kernel<S> for Tile<ValuesTile<'_, K>, R, V> {
+impl<S: Simd, K: Operand, const R: usize, const V: usize> Kernel<S> for Tile<ValuesTile<'_, K>, R, V> {
     /// # Safety
     /// As for [`WeightedValues::compute`], with `R` rows and a multiple of `V` vectors.
     #[inline(always)]
@@ -263,7 +263,7 @@ impl<S: Simd, K: Stored, const R: usize, const V: usize> Kernel<S> for Tile<Valu
                     let page = page_of(at);
                     let end = last.min((page + 1) * tile.page_lanes);
                     if let (Some((_, values)), 0) = (tile.operands.pages[page].next, column) {
-                        fetch::<S, K>(simd, values, tile.page_lanes * tile.operands.value_stride);
+                        fetch(simd, values, tile.page_lanes * tile.operands.value_stride * size_of::<K::Lane>());
                     }
                     tile.add(simd, page, at..end, column, None, &mut sums);
                     at = end;

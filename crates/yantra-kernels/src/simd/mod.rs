@@ -41,6 +41,8 @@ pub(crate) trait Simd: Copy {
     const LANES: usize;
     /// Whether the level has vectors of sixteen lanes, and thirty-two registers of them.
     const WIDE: bool = Self::LANES == 16;
+    /// Whether one instruction multiplies and adds pairs of bfloat16.
+    const NATIVE_PAIRS: bool = false;
 
     /// Runs a kernel as a function compiled for this level, not inlined.
     ///
@@ -68,6 +70,21 @@ pub(crate) trait Simd: Copy {
     /// # Safety
     /// `LANES` pairs are readable at `from`.
     unsafe fn load_pairs(self, from: *const u32) -> Self::Pairs;
+    /// # Safety
+    /// `LANES` pairs are writable at `to`.
+    unsafe fn store_pairs(self, to: *mut u32, pairs: Self::Pairs);
+    /// Pairs of two vectors' upper halves: of the values themselves where bfloat16 holds them exactly.
+    fn pair_halves(self, first: Self::Vector, second: Self::Vector) -> Self::Pairs;
+    /// Signed bytes as floats.
+    ///
+    /// # Safety
+    /// `LANES` bytes are readable at `from`.
+    unsafe fn load_i8(self, from: *const u8) -> Self::Vector;
+    /// The lower and the upper four bits of bytes as floats.
+    ///
+    /// # Safety
+    /// `LANES` bytes are readable at `from`.
+    unsafe fn load_nibbles(self, from: *const u8) -> (Self::Vector, Self::Vector);
     /// The same pair in every lane.
     fn splat_pair(self, pair: u32) -> Self::Pairs;
     /// Keeps the bits of every lane that are set in `mask`.

@@ -82,6 +82,30 @@ impl<const N: usize> Simd for Portable<N> {
     }
 
     #[inline(always)]
+    unsafe fn store_pairs(self, to: *mut u32, pairs: [u32; N]) {
+        // SAFETY: the caller's promise.
+        unsafe { to.cast::<[u32; N]>().write_unaligned(pairs) }
+    }
+
+    #[inline(always)]
+    fn pair_halves(self, first: [f32; N], second: [f32; N]) -> [u32; N] {
+        std::array::from_fn(|lane| (first[lane].to_bits() >> 16) | (second[lane].to_bits() & 0xffff_0000))
+    }
+
+    #[inline(always)]
+    unsafe fn load_i8(self, from: *const u8) -> [f32; N] {
+        // SAFETY: the caller's promise.
+        unsafe { from.cast::<[i8; N]>().read() }.map(f32::from)
+    }
+
+    #[inline(always)]
+    unsafe fn load_nibbles(self, from: *const u8) -> ([f32; N], [f32; N]) {
+        // SAFETY: the caller's promise.
+        let bytes = unsafe { from.cast::<[u8; N]>().read() };
+        (bytes.map(|byte| f32::from(byte & 15)), bytes.map(|byte| f32::from(byte >> 4)))
+    }
+
+    #[inline(always)]
     fn splat_pair(self, pair: u32) -> [u32; N] {
         [pair; N]
     }

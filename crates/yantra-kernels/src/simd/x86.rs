@@ -118,6 +118,37 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn store_pairs(self, to: *mut u32, pairs: __m256i) {
+        // SAFETY: the caller's promise.
+        unsafe { _mm256_storeu_si256(to.cast(), pairs) }
+    }
+
+    #[inline(always)]
+    fn pair_halves(self, first: __m256, second: __m256) -> __m256i {
+        // SAFETY: the witness.
+        unsafe {
+            let upper = _mm256_and_si256(_mm256_castps_si256(second), _mm256_set1_epi32(0xffff_0000_u32.cast_signed()));
+            _mm256_or_si256(_mm256_srli_epi32::<16>(_mm256_castps_si256(first)), upper)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_i8(self, from: *const u8) -> __m256 {
+        // SAFETY: the caller's promise.
+        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast()))) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_nibbles(self, from: *const u8) -> (__m256, __m256) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(from.cast()));
+            let lower = _mm256_and_si256(bytes, _mm256_set1_epi32(15));
+            (_mm256_cvtepi32_ps(lower), _mm256_cvtepi32_ps(_mm256_srli_epi32::<4>(bytes)))
+        }
+    }
+
+    #[inline(always)]
     fn splat_pair(self, pair: u32) -> __m256i {
         // SAFETY: the witness.
         unsafe { _mm256_set1_epi32(pair.cast_signed()) }
@@ -173,6 +204,7 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     type Vector = __m512;
     type Pairs = __m512i;
     const LANES: usize = 16;
+    const NATIVE_PAIRS: bool = BF16;
 
     #[inline(always)]
     unsafe fn call<K: Kernel<Self>>(self, kernel: K) {
@@ -250,6 +282,37 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     unsafe fn load_pairs(self, from: *const u32) -> __m512i {
         // SAFETY: the caller's promise.
         unsafe { _mm512_loadu_si512(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_pairs(self, to: *mut u32, pairs: __m512i) {
+        // SAFETY: the caller's promise.
+        unsafe { _mm512_storeu_si512(to.cast(), pairs) }
+    }
+
+    #[inline(always)]
+    fn pair_halves(self, first: __m512, second: __m512) -> __m512i {
+        // SAFETY: the witness.
+        unsafe {
+            let upper = _mm512_and_si512(_mm512_castps_si512(second), _mm512_set1_epi32(0xffff_0000_u32.cast_signed()));
+            _mm512_or_si512(_mm512_srli_epi32::<16>(_mm512_castps_si512(first)), upper)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_i8(self, from: *const u8) -> __m512 {
+        // SAFETY: the caller's promise.
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast()))) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_nibbles(self, from: *const u8) -> (__m512, __m512) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast()));
+            let lower = _mm512_and_si512(bytes, _mm512_set1_epi32(15));
+            (_mm512_cvtepi32_ps(lower), _mm512_cvtepi32_ps(_mm512_srli_epi32::<4>(bytes)))
+        }
     }
 
     #[inline(always)]

@@ -11,17 +11,36 @@ const INNER: usize = 512;
 const VOCAB: usize = 64;
 const LAYERS: usize = 2;
 
+/// Sizes of a made decoder.
+#[derive(Clone, Copy)]
+pub(crate) struct Shape {
+    pub(crate) layers: usize,
+    pub(crate) hidden: usize,
+    pub(crate) inner: usize,
+    pub(crate) heads: usize,
+    pub(crate) kv_heads: usize,
+    pub(crate) vocab: usize,
+    pub(crate) context: usize,
+}
+
+const SMALL: Shape =
+    Shape { layers: LAYERS, hidden: HIDDEN, inner: INNER, heads: 4, kv_heads: 2, vocab: VOCAB, context: 128 };
+
 /// The metadata every decoder has, then `extra`, whose keys come without the architecture.
 fn head(architecture: &str, layers: usize, extra: &[(&str, Value)]) -> GgufWriter {
+    head_of(architecture, &Shape { layers, ..SMALL }, extra)
+}
+
+fn head_of(architecture: &str, shape: &Shape, extra: &[(&str, Value)]) -> GgufWriter {
     let mut writer = GgufWriter::new();
     writer.set("general.architecture", architecture).unwrap();
     let common = [
-        ("block_count", layers),
-        ("embedding_length", HIDDEN),
-        ("feed_forward_length", INNER),
-        ("attention.head_count", 4),
-        ("attention.head_count_kv", 2),
-        ("context_length", 128),
+        ("block_count", shape.layers),
+        ("embedding_length", shape.hidden),
+        ("feed_forward_length", shape.inner),
+        ("attention.head_count", shape.heads),
+        ("attention.head_count_kv", shape.kv_heads),
+        ("context_length", shape.context),
     ];
     for (key, count) in common {
         writer.set(format!("{architecture}.{key}"), count as u32).unwrap();
@@ -124,27 +143,33 @@ fn values(count: usize, seed: u64, scale: f32) -> Vec<f32> {
 
 /// A small Llama, its matrices stored in `format`, its embedding and norms as floats.
 fn llama(cx: &Compute, format: WeightFormat) -> Vec<u8> {
-    let mut tensors = vec![("token_embd".to_owned(), vec![VOCAB, HIDDEN]), ("output_norm".to_owned(), vec![HIDDEN])];
-    for layer in 0..LAYERS {
-        let kv = HIDDEN / 2;
+    llama_of(cx, format, &SMALL)
+}
+
+/// A Llama of any size: see [`llama`].
+pub(crate) fn llama_of(cx: &Compute, format: WeightFormat, shape: &Shape) -> Vec<u8> {
+    let Shape { layers, hidden, inner, heads, kv_heads, vocab, .. } = *shape;
+    let kv = hidden / heads * kv_heads;
+    let mut tensors = vec![("token_embd".to_owned(), vec![vocab, hidden]), ("output_norm".to_owned(), vec![hidden])];
+    for layer in 0..layers {
         let shapes: [(&str, &[usize]); 9] = [
-            ("attn_norm", &[HIDDEN]),
-            ("attn_q", &[HIDDEN, HIDDEN]),
-            ("attn_k", &[kv, HIDDEN]),
-            ("attn_v", &[kv, HIDDEN]),
-            ("attn_output", &[HIDDEN, HIDDEN]),
-            ("ffn_norm", &[HIDDEN]),
-            ("ffn_gate", &[INNER, HIDDEN]),
-            ("ffn_up", &[INNER, HIDDEN]),
-            ("ffn_down", &[HIDDEN, INNER]),
+            ("attn_norm", &[hidden]),
+            ("attn_q", &[hidden, hidden]),
+            ("attn_k", &[kv, hidden]),
+            ("attn_v", &[kv, hidden]),
+            ("attn_output", &[hidden, hidden]),
+            ("ffn_norm", &[hidden]),
+            ("ffn_gate", &[inner, hidden]),
+            ("ffn_up", &[inner, hidden]),
+            ("ffn_down", &[hidden, inner]),
         ];
         tensors.extend(shapes.map(|(name, shape)| (format!("blk.{layer}.{name}"), shape.to_vec())));
     }
-    tensors.push(("output".to_owned(), vec![VOCAB, HIDDEN]));
+    tensors.push(("output".to_owned(), vec![vocab, hidden]));
     let format_of = |shape: &[usize], name: &str| {
         if shape.len() == 2 && name != "token_embd" { format } else { WeightFormat::F32 }
     };
-    let mut writer = head("llama", LAYERS, &[]);
+    let mut writer = head_of("llama", shape, &[]);
     for (name, shape) in &tensors {
         writer.declare(&format!("{name}.weight"), format_of(shape, name), shape).unwrap();
     }

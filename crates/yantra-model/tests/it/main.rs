@@ -6,6 +6,7 @@ mod embeddings;
 mod families;
 mod footprint;
 mod harness;
+mod long_context;
 mod made;
 mod references;
 mod stories;

@@ -51,16 +51,15 @@ fn check_teacher_forced(name: &str, file: &str) {
 }
 
 /// Perplexity of alice.txt as the reference defines it: independent windows of 512, all tokens but the first scored.
-fn check_perplexity(name: &str, file: &str) {
-    let (Some(reference), Some(path)) = (reference(name), model(file)) else { return };
-    let Some(text) = shared("reference/alice.txt") else { return };
+/// Beside it the reference's value.
+fn perplexity(name: &str, file: &str, format: KvFormat) -> Option<(f64, f64)> {
+    let (reference, path, text) = (reference(name)?, model(file)?, shared("reference/alice.txt")?);
     let reference = &reference["perplexity"];
     let scored = reference["tokens_scored"].as_u64().unwrap() as usize;
-    let expected = reference["value"].as_f64().unwrap();
     let tokenizer = Tokenizer::from_checkpoint(&Checkpoint::open(&path).unwrap()).unwrap();
     let options = EncodeOptions { add_special: false, parse_special: false };
     let tokens = tokenizer.encode(&std::fs::read_to_string(text).unwrap(), options).unwrap();
-    let mut runner = Runner::load(&path, KvFormat::preferred(CpuLevel::detect()), 512);
+    let mut runner = Runner::load(&path, format, 512);
     let vocab_size = runner.decoder.spec().vocab_size;
     let (mut sum, mut count) = (0.0, 0);
     for window in tokens.chunks_exact(512).take(scored.div_ceil(511)) {
@@ -71,10 +70,21 @@ fn check_perplexity(name: &str, file: &str) {
         }
     }
     assert_eq!(count, scored);
-    let perplexity = (sum / count as f64).exp();
-    let ratio = perplexity / expected;
-    eprintln!("{name}: perplexity {perplexity:.4}, reference {expected:.4}, ratio {ratio:.4}");
-    assert!((ratio - 1.0).abs() <= 0.01, "{name}: perplexity {perplexity} is not within 1 % of {expected}");
+    Some(((sum / count as f64).exp(), reference["value"].as_f64().unwrap()))
+}
+
+fn check_perplexity(name: &str, file: &str) {
+    let preferred = KvFormat::preferred(CpuLevel::detect());
+    let Some((found, expected)) = perplexity(name, file, preferred) else { return };
+    let ratio = found / expected;
+    eprintln!("{name}: perplexity {found:.4}, reference {expected:.4}, ratio {ratio:.4}");
+    assert!((ratio - 1.0).abs() <= 0.01, "{name}: perplexity {found} is not within 1 % of {expected}");
+    for (format, limit) in [(KvFormat::Int8, 0.005), (KvFormat::Int4, 0.03)] {
+        let (rounded, _) = perplexity(name, file, format).unwrap();
+        let ratio = rounded / found;
+        eprintln!("{name}: perplexity {rounded:.4} with {format:?} keys and values, {ratio:.4} of {preferred:?}");
+        assert!((ratio - 1.0).abs() <= limit, "{name}: {format:?} changes perplexity {found} to {rounded}");
+    }
 }
 
 const SMOLLM2: (&str, &str) = ("smollm2-135m", "smollm2-135m/SmolLM2-135M-Instruct.Q4_1.gguf");
