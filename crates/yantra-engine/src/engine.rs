@@ -6,6 +6,7 @@
 mod active;
 mod commit;
 mod intake;
+mod speculate;
 
 use std::{
     collections::HashMap,
@@ -19,6 +20,7 @@ use std::{
 };
 
 use active::{ActiveRequest, Choice};
+use speculate::Speculating;
 
 use crate::{
     AttentionSequence, Batch, EngineConfig, EngineError, EngineHandle, RequestId, Scheduler, StepModel, TextDecoder,
@@ -26,6 +28,7 @@ use crate::{
     request::ModelLimits,
     sampling::SamplingScratch,
     scheduler::{SchedulerConfig, StepPlan},
+    speculation::{Drafter, PromptLookup, SpeculationMethod},
     stats::{self, Counters},
 };
 
@@ -45,6 +48,27 @@ impl Engine {
     pub fn spawn(
         model: Box<dyn StepModel>,
         tokenizer: Option<Arc<dyn TextDecoder>>,
+        config: EngineConfig,
+    ) -> Result<EngineHandle, EngineError> {
+        let drafter: Option<Box<dyn Drafter>> = match config.speculation.method {
+            SpeculationMethod::None => None,
+            SpeculationMethod::Lookup => Some(Box::new(PromptLookup::default())),
+            SpeculationMethod::DraftModel => {
+                let message = "a draft model was asked for, but none was given".to_owned();
+                return Err(EngineError::Config { field: "speculation", message });
+            }
+        };
+        Self::spawn_with_drafter(model, tokenizer, drafter, config)
+    }
+
+    /// As [`Engine::spawn`], with a drafter of the caller's own in place of the one that `config` names.
+    ///
+    /// # Errors
+    /// As [`Engine::spawn`].
+    pub fn spawn_with_drafter(
+        model: Box<dyn StepModel>,
+        tokenizer: Option<Arc<dyn TextDecoder>>,
+        drafter: Option<Box<dyn Drafter>>,
         config: EngineConfig,
     ) -> Result<EngineHandle, EngineError> {
         config.validate()?;
@@ -67,9 +91,13 @@ impl Engine {
             num_pages,
             prefix_cache: config.prefix_cache,
         });
+        let speculation = config.speculation;
+        let speculating =
+            drafter.map(|drafter| Speculating::new(drafter, speculation.max_draft));
         let shared = Arc::new(Shared::new(Counters::new(num_pages), limits, config));
         let (sender, messages) = channel();
-        let core = Core::new(model, tokenizer, Arc::clone(&shared), messages, scheduler);
+        let mut core = Core::new(model, tokenizer, Arc::clone(&shared), messages, scheduler);
+        core.speculating = speculating;
         let thread = std::thread::Builder::new()
             .name("yantra-engine".to_owned())
             .spawn(move || core.run())
@@ -106,6 +134,7 @@ struct Core {
     by_id: HashMap<RequestId, usize>,
     /// Requests whose other choices start after this step.
     to_fork: Vec<usize>,
+    speculating: Option<Speculating>,
     arrivals: u64,
     failures_in_a_row: u32,
     drains: Vec<Drain>,
@@ -137,6 +166,7 @@ impl Core {
             vacant_requests: Vec::new(),
             by_id: HashMap::new(),
             to_fork: Vec::new(),
+            speculating: None,
             arrivals: 0,
             failures_in_a_row: 0,
             drains: Vec::new(),
@@ -158,6 +188,8 @@ impl Core {
 
     fn step(&mut self) {
         let start = Instant::now();
+        self.propose();
+        let scheduled = Instant::now();
         let mut plan = std::mem::take(&mut self.plan);
         self.scheduler.schedule(&mut plan);
         if plan.is_empty() {
@@ -173,6 +205,7 @@ impl Core {
                 self.note_success(&plan);
                 self.scheduler.advance(&plan);
                 self.commit(&plan, start, end);
+                self.learn(&plan, scheduled.elapsed().as_secs_f64());
             }
             Err(error) => self.note_failure(&plan, &error),
         }

@@ -50,6 +50,7 @@ enum Command {
 enum Bench {
     Engine(bench::engine::EngineArgs),
     Load(bench::load::LoadArgs),
+    Speculation(bench::speculation::SpeculationArgs),
 }
 
 impl Cli {
@@ -69,6 +70,7 @@ impl Cli {
             Command::Perplexity(args) => commands::perplexity::run(&args),
             Command::Bench(Bench::Engine(args)) => bench::engine::run(&args),
             Command::Bench(Bench::Load(args)) => bench::load::run(&args),
+            Command::Bench(Bench::Speculation(args)) => bench::speculation::run(&args),
             Command::Completions { shell } => {
                 let mut script = Vec::new();
                 clap_complete::generate(shell, &mut Self::command(), "yantra", &mut script);

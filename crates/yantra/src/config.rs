@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::path::Path;
+use yantra_engine::SpeculationMethod;
 use yantra_kernels::{KvFormat, WeightFormat};
 use yantra_server::{RawServerConfig, ServerConfig};
 
@@ -74,6 +75,16 @@ pub(crate) struct RawEngine {
     /// (OpenAI's defaults) [default: auto]
     #[arg(long, value_name = "SOURCE")]
     pub(crate) generation_config: Option<String>,
+    /// Guess tokens ahead and compute the guesses together, which changes no token: lookup (what followed the same words
+    /// before), draft (a small model, see --draft-model) or none [default: lookup, or draft with --draft-model]
+    #[arg(long, value_name = "METHOD")]
+    pub(crate) speculate: Option<String>,
+    /// Path or catalogue name of a small model with the same vocabulary, to guess ahead
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) draft_model: Option<String>,
+    /// Most tokens guessed ahead; fewer where they do not pay [default: 16]
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) draft_max: Option<usize>,
 }
 
 /// `[[models]]`
@@ -86,6 +97,7 @@ pub(crate) struct RawModel {
     pub(crate) context: Option<usize>,
     pub(crate) kv_memory: Option<String>,
     pub(crate) quantize: Option<String>,
+    pub(crate) draft_model: Option<String>,
 }
 
 /// Everything checked.
@@ -109,6 +121,9 @@ pub(crate) struct EngineSettings {
     pub(crate) max_queue: Option<usize>,
     pub(crate) prefix_cache: Option<bool>,
     pub(crate) generation_config: GenerationConfig,
+    pub(crate) speculate: Option<SpeculationMethod>,
+    pub(crate) draft_model: Option<String>,
+    pub(crate) draft_max: Option<usize>,
 }
 
 /// Where sampling parameters come from that a request does not give.
@@ -170,6 +185,9 @@ impl RawConfig {
                 max_queue: self.engine.max_queue.or(below.engine.max_queue),
                 prefix_cache: self.engine.prefix_cache.or(below.engine.prefix_cache),
                 generation_config: self.engine.generation_config.or(below.engine.generation_config),
+                speculate: self.engine.speculate.or(below.engine.speculate),
+                draft_model: self.engine.draft_model.or(below.engine.draft_model),
+                draft_max: self.engine.draft_max.or(below.engine.draft_max),
             },
             models,
         }
@@ -222,6 +240,13 @@ impl RawEngine {
             Some("none") => GenerationConfig::None,
             Some(other) => return Err(usage(format!("generation-config is `{other}`, expected auto or none"))),
         };
+        let speculate = match self.speculate.as_deref() {
+            None => None,
+            Some("none") => Some(SpeculationMethod::None),
+            Some("lookup") => Some(SpeculationMethod::Lookup),
+            Some("draft") => Some(SpeculationMethod::DraftModel),
+            Some(other) => return Err(usage(format!("speculate is `{other}`, expected lookup, draft or none"))),
+        };
         let settings = EngineSettings {
             threads,
             context: positive("context", self.context)?,
@@ -233,6 +258,9 @@ impl RawEngine {
             max_queue: positive("max-queue", self.max_queue)?,
             prefix_cache: self.prefix_cache,
             generation_config,
+            speculate,
+            draft_model: self.draft_model.clone().filter(|model| !model.is_empty()),
+            draft_max: positive("draft-max", self.draft_max)?,
         };
         // Before anything is loaded.
         crate::backend::load_options(&settings).engine.validate().map_err(|error| usage(error.to_string()))?;
@@ -282,6 +310,7 @@ impl RawModel {
         if let Some(format) = &self.quantize {
             engine.quantize = Some(parse_format(format)?);
         }
+        engine.draft_model = self.draft_model.or(engine.draft_model);
         Ok(ModelSettings { name, aliases: self.aliases, model, engine })
     }
 }
@@ -405,6 +434,8 @@ mod tests {
         check("[engine]\nmax_queue = 2000000", "'max_queue': 2000000 given");
         check("[engine]\nmax_sequences = 9000", "'max_sequences': 9000 given, 1 to 4096 expected");
         check("[engine]\ngeneration_config = 'vllm'", "expected auto or none");
+        check("[engine]\nspeculate = 'yes'", "expected lookup, draft or none");
+        check("[engine]\ndraft_max = 1000", "'max_draft': 1000 given, 1 to 128 expected");
         check("[server]\nhost = '0.0.0.0'", "without API keys");
         check("[[models]]\nmodel = 'x'\naliases = ['b', 'x']", "the name `x` is given twice to `x`");
         check(

@@ -40,6 +40,9 @@ pub(crate) fn config() -> Result<RawConfig> {
     raw.engine.max_queue = parsed("YANTRA_MAX_QUEUE", "a number of requests")?;
     raw.engine.prefix_cache = parsed("YANTRA_PREFIX_CACHE", "true or false")?;
     raw.engine.generation_config = text("YANTRA_GENERATION_CONFIG");
+    raw.engine.speculate = text("YANTRA_SPECULATE");
+    raw.engine.draft_model = text("YANTRA_DRAFT_MODEL");
+    raw.engine.draft_max = parsed("YANTRA_DRAFT_MAX", "a number of tokens")?;
     Ok(raw)
 }
 

@@ -70,6 +70,7 @@ proptest! {
             max_queue: 1000,
             prefix_cache: !rng.chance(20),
             max_scored_rows: 1 + rng.below(8),
+            ..EngineConfig::default()
         };
         let engine = FakeModel::new(page_tokens, num_pages).spawn(config);
         let mut kept = Vec::new();

@@ -9,4 +9,5 @@ mod limits;
 mod plan;
 mod real_model;
 mod scheduler;
+mod speculation;
 mod text;

@@ -2,4 +2,5 @@
 
 pub(crate) mod engine;
 pub(crate) mod load;
+pub(crate) mod speculation;
 pub(crate) mod statistics;

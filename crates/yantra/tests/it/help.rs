@@ -19,6 +19,7 @@ fn help_of_every_command() {
     check("perplexity", &["perplexity"]);
     check("bench_engine", &["bench", "engine"]);
     check("bench_load", &["bench", "load"]);
+    check("bench_speculation", &["bench", "speculation"]);
     check("completions", &["completions"]);
 }
 
