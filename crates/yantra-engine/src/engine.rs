@@ -92,8 +92,7 @@ impl Engine {
             prefix_cache: config.prefix_cache,
         });
         let speculation = config.speculation;
-        let speculating =
-            drafter.map(|drafter| Speculating::new(drafter, speculation.max_draft));
+        let speculating = drafter.map(|drafter| Speculating::new(drafter, speculation.max_draft));
         let shared = Arc::new(Shared::new(Counters::new(num_pages), limits, config));
         let (sender, messages) = channel();
         let mut core = Core::new(model, tokenizer, Arc::clone(&shared), messages, scheduler);

@@ -89,9 +89,7 @@ pub(super) fn drafter(
     Ok(match options.engine.speculation.method {
         SpeculationMethod::None => None,
         SpeculationMethod::Lookup => Some(Box::new(PromptLookup::default())),
-        SpeculationMethod::DraftModel => {
-            Some(load_drafter(path(options)?, spec, tokenizer, compute, options, plan)?)
-        }
+        SpeculationMethod::DraftModel => Some(load_drafter(path(options)?, spec, tokenizer, compute, options, plan)?),
     })
 }
 

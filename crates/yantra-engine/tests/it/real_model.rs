@@ -15,7 +15,7 @@ use yantra_kernels::Compute;
 
 const REQUESTS: usize = 200;
 
-fn model() -> Option<PathBuf> {
+pub(crate) fn model() -> Option<PathBuf> {
     let cache = std::env::var_os("YANTRA_MODELS").map(PathBuf::from).or_else(|| {
         let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
         let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
@@ -128,8 +128,7 @@ fn load_engine(kv_memory_bytes: u64, method: SpeculationMethod) -> Option<(Loade
     let engine = EngineConfig { max_sequences: 16, max_queue: REQUESTS, speculation, ..EngineConfig::default() };
     let draft_model = if method == SpeculationMethod::DraftModel { model() } else { None };
     let kv_memory_bytes = Some(kv_memory_bytes);
-    let options =
-        LoadOptions { context: Some(256), kv_memory_bytes, draft_model, engine, ..LoadOptions::default() };
+    let options = LoadOptions { context: Some(256), kv_memory_bytes, draft_model, engine, ..LoadOptions::default() };
     let loaded = load(&model()?, &Arc::new(Compute::new(2)), &options, |_| {}).unwrap();
     let ModelKind::Generate(engine) = &loaded.kind else { panic!("SmolLM2 generates") };
     let engine = engine.clone();
@@ -217,10 +216,8 @@ fn speculation_changes_no_token() {
             assert_eq!(answer(&run(&engine, request)), *expected);
         }
         let after = engine.stats();
-        let (drafted, accepted) = (
-            after.draft_tokens - stats.draft_tokens,
-            after.accepted_draft_tokens - stats.accepted_draft_tokens,
-        );
+        let (drafted, accepted) =
+            (after.draft_tokens - stats.draft_tokens, after.accepted_draft_tokens - stats.accepted_draft_tokens);
         assert!(method == SpeculationMethod::Lookup || drafted == accepted, "{drafted} {accepted}");
         assert!(accepted > 20, "{method:?}: {after:?}");
     }

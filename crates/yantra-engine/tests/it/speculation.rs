@@ -10,7 +10,7 @@ use yantra_engine::{
     speculation::{Draft, DraftModel, Drafter},
 };
 
-use crate::fake::{Answer, Bytes, EOS, FakeModel, Pending, Rng, VOCAB, assert_idle, greedy, logits_of};
+use crate::fake::{Answer, Bytes, EOS, FakeModel, Pending, Rng, VOCAB, assert_idle, greedy, logits_of, random_config};
 
 /// Guesses right or wrong at random, or in no way at all.
 struct Guesser {
@@ -122,16 +122,8 @@ proptest! {
     fn every_answer_is_that_of_plain_decoding(seed in any::<u64>()) {
         let mut rng = Rng(seed);
         let (page_tokens, num_pages) = (1 + rng.below(6), 24 + rng.below(30));
-        let max_sequences = 1 + rng.below(6);
-        let max_draft = 1 + rng.below(12);
-        let config = EngineConfig {
-            max_sequences,
-            token_budget: max_sequences + rng.below(30),
-            max_queue: 1000,
-            prefix_cache: !rng.chance(20),
-            max_scored_rows: 1 + rng.below(8),
-            speculation: Speculation { method: SpeculationMethod::Lookup, max_draft },
-        };
+        let speculation = Speculation { method: SpeculationMethod::Lookup, max_draft: 1 + rng.below(12) };
+        let config = EngineConfig { speculation, ..random_config(&mut rng) };
         let drafter = Guesser::new(rng.next(), rng.below(101), rng.chance(50));
         let context = page_tokens * num_pages;
         let model = || FakeModel { context: context.min(60), ..FakeModel::new(page_tokens, num_pages) };
