@@ -132,6 +132,12 @@ pub struct ModelStats {
     pub prompt_tokens_total: u64,
     /// Generated tokens.
     pub output_tokens_total: u64,
+    /// Drafted tokens computed.
+    #[serde(default)]
+    pub draft_tokens_total: u64,
+    /// Drafted tokens that were right; each has saved a step.
+    #[serde(default)]
+    pub accepted_draft_tokens_total: u64,
     /// Forward passes.
     pub steps_total: u64,
     /// Seconds spent in steps.

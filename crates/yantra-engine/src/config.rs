@@ -1,6 +1,6 @@
 //! The engine's settings.
 
-use crate::EngineError;
+use crate::{EngineError, Speculation};
 
 /// How much the engine does at once and how much it lets wait.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,11 +16,20 @@ pub struct EngineConfig {
     /// Prompt positions scored per step for requests with `prompt_logprobs`; bounds the logits buffer
     /// (`max_sequences + max_scored_rows` rows of the vocabulary, 4 bytes each).
     pub max_scored_rows: usize,
+    /// Whether and how tokens are guessed ahead.
+    pub speculation: Speculation,
 }
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        Self { max_sequences: 16, token_budget: 512, max_queue: 256, prefix_cache: true, max_scored_rows: 64 }
+        Self {
+            max_sequences: 16,
+            token_budget: 512,
+            max_queue: 256,
+            prefix_cache: true,
+            max_scored_rows: 64,
+            speculation: Speculation::default(),
+        }
     }
 }
 
@@ -43,6 +52,10 @@ impl EngineConfig {
         }
         if self.max_scored_rows == 0 {
             return fail("max_scored_rows", "0 given, at least 1 expected".to_owned());
+        }
+        let (drafted, most) = (self.speculation.max_draft, Speculation::MAX_DRAFT);
+        if drafted == 0 || drafted > most {
+            return fail("max_draft", format!("{drafted} given, 1 to {most} expected"));
         }
         Ok(())
     }

@@ -6,6 +6,7 @@
 mod active;
 mod commit;
 mod intake;
+mod speculate;
 mod spilling;
 
 use std::{
@@ -20,6 +21,7 @@ use std::{
 };
 
 use active::{ActiveRequest, Choice};
+use speculate::Speculating;
 use spilling::Spilling;
 
 use crate::{
@@ -28,6 +30,7 @@ use crate::{
     request::ModelLimits,
     sampling::SamplingScratch,
     scheduler::{SchedulerConfig, StepPlan},
+    speculation::{Drafter, PromptLookup, SpeculationMethod},
     spill::Spill,
     stats::{self, Counters},
 };
@@ -50,18 +53,27 @@ impl Engine {
         tokenizer: Option<Arc<dyn TextDecoder>>,
         config: EngineConfig,
     ) -> Result<EngineHandle, EngineError> {
-        Self::spawn_with_spill(model, tokenizer, config, None)
+        let drafter: Option<Box<dyn Drafter>> = match config.speculation.method {
+            SpeculationMethod::None => None,
+            SpeculationMethod::Lookup => Some(Box::new(PromptLookup::default())),
+            SpeculationMethod::DraftModel => {
+                let message = "a draft model was asked for, but none was given".to_owned();
+                return Err(EngineError::Config { field: "speculation", message });
+            }
+        };
+        Self::spawn_with(model, tokenizer, config, drafter, None)
     }
 
-    /// As [`Self::spawn`]; pages that leave the prefix cache go to a spill store and are loaded from it when that is faster
-    /// than computing them.
+    /// As [`Engine::spawn`], with a drafter in place of the one that `config` names, and a store for pages that leave the
+    /// prefix cache, which are loaded from it when that is faster than computing them.
     ///
     /// # Errors
-    /// As [`Self::spawn`], and if the model's pages can not be spilled or there is no prefix cache.
-    pub fn spawn_with_spill(
+    /// As [`Engine::spawn`], and if the model's pages can not be spilled or there is no prefix cache.
+    pub fn spawn_with(
         mut model: Box<dyn StepModel>,
         tokenizer: Option<Arc<dyn TextDecoder>>,
         config: EngineConfig,
+        drafter: Option<Box<dyn Drafter>>,
         spill: Option<Spill>,
     ) -> Result<EngineHandle, EngineError> {
         config.validate()?;
@@ -93,11 +105,13 @@ impl Engine {
             spilling = Some(Spilling::new(spill, &mut *model)?);
             scheduler.keep_evicted(spill.fingerprint);
         }
+        let max_draft = config.speculation.max_draft;
         let counters = Counters::new(num_pages, spill.map(|spill| spill.store));
         let shared = Arc::new(Shared::new(counters, limits, config));
         let (sender, messages) = channel();
         let mut core = Core::new(model, tokenizer, Arc::clone(&shared), messages, scheduler);
         core.spilling = spilling;
+        core.speculating = drafter.map(|drafter| Speculating::new(drafter, max_draft));
         let thread = std::thread::Builder::new()
             .name("yantra-engine".to_owned())
             .spawn(move || core.run())
@@ -135,6 +149,7 @@ struct Core {
     by_id: HashMap<RequestId, usize>,
     /// Requests whose other choices start after this step.
     to_fork: Vec<usize>,
+    speculating: Option<Speculating>,
     arrivals: u64,
     failures_in_a_row: u32,
     drains: Vec<Drain>,
@@ -167,6 +182,7 @@ impl Core {
             vacant_requests: Vec::new(),
             by_id: HashMap::new(),
             to_fork: Vec::new(),
+            speculating: None,
             arrivals: 0,
             failures_in_a_row: 0,
             drains: Vec::new(),
@@ -188,6 +204,8 @@ impl Core {
 
     fn step(&mut self) {
         let start = Instant::now();
+        self.propose();
+        let scheduled = Instant::now();
         let mut plan = std::mem::take(&mut self.plan);
         self.restore_pages();
         self.scheduler.schedule(&mut plan);
@@ -209,6 +227,7 @@ impl Core {
                 self.learn_speed(&plan, end - forward_start);
                 self.scheduler.advance(&plan);
                 self.commit(&plan, start, end);
+                self.learn(&plan, scheduled.elapsed().as_secs_f64());
             }
             Err(error) => self.note_failure(&plan, &error),
         }

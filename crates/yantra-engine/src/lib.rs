@@ -7,7 +7,8 @@
 //! [`EngineHandle`].
 //!
 //! What the engine promises:
-//! - a request's tokens do not depend on what else is in the batch (given a model that promises the same of its logits);
+//! - a request's tokens do not depend on what else is in the batch (given a model that promises the same of its logits),
+//!   nor on [`speculation`];
 //! - every accepted request whose sink stays gets exactly one [`Event::Done`] or [`Event::Error`];
 //! - a cancelled request's pages are free again within one step;
 //! - a failing forward pass fails only the requests in that batch.
@@ -27,6 +28,7 @@ mod request;
 pub mod sampling;
 pub mod scheduler;
 mod sink;
+pub mod speculation;
 pub mod spill;
 mod stats;
 mod step_model;
@@ -44,6 +46,7 @@ pub use histogram::HistogramSnapshot;
 pub use model_runner::ModelRunner;
 pub use request::{Request, RequestId, SamplingParams, limits};
 pub use scheduler::Scheduler;
+pub use speculation::{Speculation, SpeculationMethod};
 pub use stats::{EngineStats, SpillStats};
 pub use step_model::{PageBytes, StepModel};
 pub use text::{Detokenizer, TextDecoder};

@@ -1,5 +1,6 @@
 //! From a model file to a running model: memory plan, weights, tokeniser, template, engine.
 
+mod draft;
 mod memory;
 mod suggestion;
 
@@ -8,7 +9,12 @@ use crate::{
     SamplingParams,
     spill::{self, Spill, SpillError, SpillStore},
 };
-use std::{fmt, path::Path, sync::Arc};
+use draft::DraftPlan;
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 use yantra_formats::Checkpoint;
 use yantra_kernels::{Compute, CpuLevel, KvFormat, WeightFormat};
 use yantra_model::{Decoder, Encoder, EncoderDtype, EncoderSpec, Footprint, KvCache, ModelError, PAGE_TOKENS, family};
@@ -31,6 +37,8 @@ pub struct LoadOptions {
     pub reserved_bytes: u64,
     /// Where pages go that leave the prefix cache; of models that generate text.
     pub spill: Option<Arc<SpillStore>>,
+    /// The small model that drafts, where [`EngineConfig::speculation`] asks for one.
+    pub draft_model: Option<PathBuf>,
     /// How requests are scheduled.
     pub engine: EngineConfig,
 }
@@ -45,6 +53,7 @@ impl Default for LoadOptions {
             encoder_dtype: EncoderDtype::default(),
             reserved_bytes: 0,
             spill: None,
+            draft_model: None,
             engine: EngineConfig::default(),
         }
     }
@@ -105,6 +114,14 @@ pub enum LoadError {
         /// Bytes needed.
         needed: u64,
     },
+    /// The draft model can not draft for the model.
+    #[error("the model at {} can not draft: {message}", path.display())]
+    DraftModel {
+        /// The draft model.
+        path: PathBuf,
+        /// What was found and what was expected.
+        message: String,
+    },
     /// The plan is larger than the free memory.
     #[error("not enough memory: {plan}")]
     Memory {
@@ -128,6 +145,8 @@ pub struct MemoryPlan {
     pub step_bytes: u64,
     /// Buffers of loading, which are gone when the KV cache is used.
     pub load_bytes: u64,
+    /// The draft model: its weights, and a KV cache of as many pages.
+    pub draft_bytes: u64,
     /// Longest sequence, in tokens.
     pub context: usize,
     /// Free memory when the plan was made, if the system tells.
@@ -137,7 +156,7 @@ pub struct MemoryPlan {
 impl MemoryPlan {
     /// All of it, at its most.
     pub fn total_bytes(&self) -> u64 {
-        self.weight_bytes + self.load_bytes.max(self.reserved_bytes())
+        self.weight_bytes + self.load_bytes.max(self.reserved_bytes()) + self.draft_bytes
     }
 
     /// What is allocated but not touched when loading ends: other models must not count on it.
@@ -151,16 +170,18 @@ impl fmt::Display for MemoryPlan {
         let mib = |bytes: u64| bytes as f64 / (1 << 20) as f64;
         write!(
             f,
-            "weights {:.0} MiB + KV cache {:.0} MiB ({} tokens at {:.1} KiB, {} per sequence) + step buffers {:.0} MiB \
-             = {:.0} MiB",
+            "weights {:.0} MiB + KV cache {:.0} MiB ({} tokens at {:.1} KiB, {} per sequence) + step buffers {:.0} MiB",
             mib(self.weight_bytes),
             mib(self.kv_bytes),
             self.kv_pages * PAGE_TOKENS,
             self.kv_bytes_per_token as f64 / 1024.0,
             self.context,
             mib(self.step_bytes),
-            mib(self.total_bytes()),
         )?;
+        if self.draft_bytes > 0 {
+            write!(f, " + draft model {:.0} MiB", mib(self.draft_bytes))?;
+        }
+        write!(f, " = {:.0} MiB", mib(self.total_bytes()))?;
         match self.available_bytes {
             Some(available) => write!(f, " of {:.0} MiB available", mib(available)),
             None => Ok(()),
@@ -225,6 +246,7 @@ pub fn plan_memory(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Mem
             kv_bytes_per_token: 0,
             step_bytes: (footprint.table_bytes + tokens * footprint.step_bytes_per_token) as u64,
             load_bytes: footprint.load_bytes as u64,
+            draft_bytes: 0,
             context,
             available_bytes,
         });
@@ -240,7 +262,12 @@ pub fn plan_memory(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Mem
     if let Some(store) = &options.spill {
         store.check_page(PAGE_TOKENS, page_bytes as usize)?;
     }
-    let free = available_bytes.map(|free| free.saturating_sub(footprint.weight_bytes as u64 + step_bytes));
+    let draft = DraftPlan::of(&spec, context, options)?;
+    let (draft_fixed, draft_page) = draft.map_or((0, 0), |draft| (draft.fixed_bytes, draft.page_bytes));
+    let fixed = footprint.weight_bytes as u64 + step_bytes + draft_fixed;
+    let free = available_bytes.map(|free| free.saturating_sub(fixed));
+    // Memory given for the KV cache is for the model's own; what was left is shared with the draft model's.
+    let free = free.map(|free| (free as f64 * page_bytes as f64 / (page_bytes + draft_page) as f64) as u64);
     let kv_pages = plan_pages(options, context, page_bytes, free)?;
     Ok(MemoryPlan {
         weight_bytes: footprint.weight_bytes as u64,
@@ -249,6 +276,7 @@ pub fn plan_memory(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Mem
         kv_bytes_per_token: page_bytes / PAGE_TOKENS as u64,
         step_bytes,
         load_bytes: footprint.load_bytes as u64,
+        draft_bytes: draft_fixed + kv_pages as u64 * draft_page,
         context,
         available_bytes,
     })
@@ -270,11 +298,12 @@ fn plan_pages(options: &LoadOptions, context: usize, page_bytes: u64, free: Opti
     Ok(wanted.min(affordable).max(one_sequence))
 }
 
-/// Small tables, a full step's buffers, and its logits: a row per sequence and per scored position, one as the model
-/// returned it, and the candidates of sampling (an id and a weight each, and a value).
+/// Small tables, a full step's buffers, and its logits: a row per sequence, scored position and drafted token, one as the
+/// model returned it, and the candidates of sampling (an id and a weight each, and a value).
 fn step_bytes(footprint: &Footprint, vocab_size: usize, options: &LoadOptions) -> u64 {
     let EngineConfig { max_sequences, token_budget, max_scored_rows, .. } = options.engine;
-    let rows = (max_sequences + max_scored_rows).min(token_budget) + 1 + 3;
+    let drafted = options.engine.speculation.rows_per_step();
+    let rows = (max_sequences + max_scored_rows + drafted).min(token_budget) + 1 + 3;
     let logits = rows * vocab_size * size_of::<f32>();
     let spill = if options.spill.is_some() { SpillStore::BUFFER_BYTES } else { 0 };
     (footprint.table_bytes + token_budget * footprint.step_bytes_per_token + logits + spill) as u64
@@ -307,8 +336,10 @@ pub fn load(
     let tokenizer = tokenizer.map_err(|_| LoadError::TokenizerPanicked)??;
     let kind = match kind? {
         Prepared::Generate(runner, spill) => {
-            let text = Arc::new(tokenizer.clone());
-            ModelKind::Generate(Engine::spawn_with_spill(runner, Some(text), options.engine.clone(), spill)?)
+            let drafter = draft::drafter(runner.decoder().spec(), &tokenizer, compute, options, &plan)?;
+            let decoder = Some(Arc::new(tokenizer.clone()) as _);
+            let engine = Engine::spawn_with(runner, decoder, options.engine.clone(), drafter, spill)?;
+            ModelKind::Generate(engine)
         }
         Prepared::Embed(embedder) => ModelKind::Embed(embedder),
     };

@@ -65,6 +65,9 @@ pub struct Request {
     pub priority: i32,
     /// Requests share cached prompts only with requests of the same salt.
     pub cache_salt: Option<String>,
+    /// Most tokens drafted per step, if the engine speculates; `None`: as many as it likes, 0: none. The answer is the
+    /// same.
+    pub max_draft: Option<usize>,
 }
 
 impl Default for Request {
@@ -83,6 +86,7 @@ impl Default for Request {
             skip_special_tokens: true,
             priority: 0,
             cache_salt: None,
+            max_draft: None,
         }
     }
 }

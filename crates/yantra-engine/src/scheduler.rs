@@ -4,6 +4,11 @@
 //! [`schedule`](Scheduler::schedule) → forward → [`advance`](Scheduler::advance), then
 //! [`push_token`](Scheduler::push_token) or [`remove`](Scheduler::remove) per sequence.
 //!
+//! A decoding sequence may bring a draft ([`set_draft`](Scheduler::set_draft)), a guess at its next tokens that is computed
+//! together with the one it lacks. Drafts take only pages and budget that nobody else wants in the step, and preempt
+//! nobody. A drafted token that turns out right is pushed as [`push_computed`](Scheduler::push_computed); the keys and
+//! values of the others are overwritten later, and pages taken for them alone are given back before the next step.
+//!
 //! Prefill and decode are the same thing: a sequence has `computed` of its known tokens in the KV cache and wants the
 //! rest computed. In each step
 //! 1. sequences that lack one token (they decode) are planned first, so a prompt never delays them;
@@ -167,8 +172,9 @@ impl Scheduler {
     pub fn advance(&mut self, plan: &StepPlan) {
         for entry in plan.entries() {
             let sequence = &mut self.sequences[entry.key.index()];
-            sequence.computed = entry.context_len;
-            sequence.scored = sequence.scored.max(entry.context_len.min(sequence.prompt_len - 1));
+            // Nobody knows yet whether the draft is right.
+            sequence.computed = entry.context_len - entry.draft_len;
+            sequence.scored = sequence.scored.max(sequence.computed.min(sequence.prompt_len - 1));
             if self.config.prefix_cache {
                 self.publish(entry.key.0);
             }
@@ -178,6 +184,36 @@ impl Scheduler {
     /// Appends a sampled token, to be computed in the next step.
     pub fn push_token(&mut self, key: SequenceKey, token: u32) {
         self.sequences[key.index()].tokens.push(token);
+    }
+
+    /// Appends a sampled token that is the next one of the draft computed in this step: its keys and values are in the
+    /// cache already.
+    pub fn push_computed(&mut self, key: SequenceKey, token: u32) {
+        let sequence = &mut self.sequences[key.index()];
+        sequence.tokens.push(token);
+        sequence.computed += 1;
+        if self.config.prefix_cache {
+            self.publish(key.0);
+        }
+    }
+
+    /// Proposes tokens to be computed after the one that a decoding sequence lacks, in the next step.
+    pub fn set_draft(&mut self, key: SequenceKey, draft: &[u32]) {
+        let sequence = &mut self.sequences[key.index()];
+        sequence.draft.clear();
+        sequence.draft.extend_from_slice(draft);
+    }
+
+    /// Running sequences that lack one token: those that drafts are for, in order of rank.
+    pub fn decoding(&self) -> impl Iterator<Item = SequenceKey> {
+        let decodes = |rank: &&Rank| self.sequences[rank.key as usize].remaining() == 1;
+        self.running.iter().filter(decodes).map(|rank| SequenceKey(rank.key))
+    }
+
+    /// Whether some prompt is not computed yet.
+    pub fn has_prompts(&self) -> bool {
+        let is_prompt = |rank: &Rank| self.sequences[rank.key as usize].remaining() > 1;
+        !self.waiting.is_empty() || self.running.iter().any(is_prompt)
     }
 
     /// The sequence's tokens: its prompt and what was pushed since.
@@ -255,7 +291,21 @@ impl Scheduler {
             self.pages.release(page);
         }
         sequence.pages.clear();
+        sequence.draft.clear();
         (sequence.computed, sequence.published) = (0, 0);
+    }
+
+    /// Gives back pages that only tokens of wrong drafts were in.
+    fn release_spare_pages(&mut self) {
+        for rank in &self.running {
+            let needed = self.pages_for(self.sequences[rank.key as usize].tokens.len());
+            let sequence = &mut self.sequences[rank.key as usize];
+            while sequence.pages.len() > needed
+                && let Some(page) = sequence.pages.pop()
+            {
+                self.pages.release(page);
+            }
+        }
     }
 
     /// Puts the running sequence of lowest rank back and returns its key.

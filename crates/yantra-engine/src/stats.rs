@@ -33,6 +33,9 @@ pub(crate) struct Counters {
     pub(crate) requests_failed: AtomicU64,
     pub(crate) prompt_tokens: AtomicU64,
     pub(crate) generated_tokens: AtomicU64,
+    pub(crate) drafts: AtomicU64,
+    pub(crate) draft_tokens: AtomicU64,
+    pub(crate) accepted_draft_tokens: AtomicU64,
     pub(crate) steps: AtomicU64,
     pub(crate) failed_steps: AtomicU64,
     pub(crate) busy_us: AtomicU64,
@@ -149,6 +152,9 @@ impl Counters {
             requests_failed: AtomicU64::new(0),
             prompt_tokens: AtomicU64::new(0),
             generated_tokens: AtomicU64::new(0),
+            drafts: AtomicU64::new(0),
+            draft_tokens: AtomicU64::new(0),
+            accepted_draft_tokens: AtomicU64::new(0),
             steps: AtomicU64::new(0),
             failed_steps: AtomicU64::new(0),
             busy_us: AtomicU64::new(0),
@@ -182,6 +188,9 @@ impl Counters {
             requests_failed: self.requests_failed.load(Relaxed),
             prompt_tokens: self.prompt_tokens.load(Relaxed),
             generated_tokens: self.generated_tokens.load(Relaxed),
+            drafts: self.drafts.load(Relaxed),
+            draft_tokens: self.draft_tokens.load(Relaxed),
+            accepted_draft_tokens: self.accepted_draft_tokens.load(Relaxed),
             steps: self.steps.load(Relaxed),
             failed_steps: self.failed_steps.load(Relaxed),
             busy_seconds: self.busy_us.load(Relaxed) as f64 / 1e6,
@@ -233,6 +242,12 @@ pub struct EngineStats {
     pub prompt_tokens: u64,
     /// Tokens generated (counter).
     pub generated_tokens: u64,
+    /// Drafts computed (counter).
+    pub drafts: u64,
+    /// Drafted tokens computed (counter).
+    pub draft_tokens: u64,
+    /// Drafted tokens that were right (counter); each has saved its sequence a step.
+    pub accepted_draft_tokens: u64,
     /// Forward passes that succeeded (counter).
     pub steps: u64,
     /// Forward passes that failed (counter).

@@ -174,6 +174,7 @@ pub(crate) fn engine_request(
         skip_special_tokens: params.skip_special_tokens,
         priority: params.priority,
         cache_salt: params.cache_salt.clone(),
+        max_draft: None,
     }
 }
 

@@ -92,6 +92,11 @@ const FIGURES: &[Figure<EngineStats>] = &[
     ("yantra_num_preemptions_total", "counter", "Sequences put back to make room.", |s| s.preemptions as f64),
     ("yantra_prompt_tokens_total", "counter", "Prompt tokens.", |s| s.prompt_tokens as f64),
     ("yantra_generation_tokens_total", "counter", "Generated tokens.", |s| s.generated_tokens as f64),
+    ("yantra_spec_decode_num_drafts_total", "counter", "Drafts computed.", |s| s.drafts as f64),
+    ("yantra_spec_decode_num_draft_tokens_total", "counter", "Drafted tokens computed.", |s| s.draft_tokens as f64),
+    ("yantra_spec_decode_num_accepted_tokens_total", "counter", "Drafted tokens that were right.", |s| {
+        s.accepted_draft_tokens as f64
+    }),
     ("yantra_engine_steps_total", "counter", "Forward passes.", |s| s.steps as f64),
     ("yantra_engine_failed_steps_total", "counter", "Forward passes that failed.", |s| s.failed_steps as f64),
     ("yantra_engine_busy_seconds_total", "counter", "Time spent in steps.", |s| s.busy_seconds),

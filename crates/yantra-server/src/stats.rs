@@ -84,6 +84,8 @@ fn model_stats(id: &str, engine: &EngineHandle) -> ModelStats {
         requests_failed_total: stats.requests_failed,
         prompt_tokens_total: stats.prompt_tokens,
         output_tokens_total: stats.generated_tokens,
+        draft_tokens_total: stats.draft_tokens,
+        accepted_draft_tokens_total: stats.accepted_draft_tokens,
         steps_total: stats.steps,
         busy_seconds_total: stats.busy_seconds,
         kv_spill: stats.spill.map(spill_stats),

@@ -3,13 +3,14 @@
 use crate::{
     commands::pull::DownloadBar,
     config::{EngineSettings, GenerationConfig},
-    failure::hinted,
+    failure::{hinted, usage},
     output,
 };
 use anyhow::{Context, Result, bail};
 use std::{path::PathBuf, sync::Arc};
 use yantra_engine::{
-    EmbedderHandle, EncoderRunner, EngineConfig, EngineHandle, ModelRunner, SamplingParams,
+    EmbedderHandle, EncoderRunner, EngineConfig, EngineHandle, ModelRunner, SamplingParams, Speculation,
+    SpeculationMethod,
     load::{self, LoadOptions, LoadedModel, MemoryPlan, ModelKind},
     spill::SpillStore,
 };
@@ -54,11 +55,17 @@ pub(crate) fn compute(settings: &EngineSettings) -> Arc<Compute> {
 /// The settings as the engine takes them.
 pub(crate) fn load_options(settings: &EngineSettings) -> LoadOptions {
     let default = LoadOptions::default();
+    let by_model = settings.draft_model.as_ref().map(|_| SpeculationMethod::DraftModel);
+    let speculation = Speculation {
+        method: settings.speculate.or(by_model).unwrap_or(default.engine.speculation.method),
+        max_draft: settings.draft_max.unwrap_or(default.engine.speculation.max_draft),
+    };
     let engine = EngineConfig {
         max_sequences: settings.max_sequences.unwrap_or(default.engine.max_sequences),
         token_budget: settings.token_budget.unwrap_or(default.engine.token_budget),
         max_queue: settings.max_queue.unwrap_or(default.engine.max_queue),
         prefix_cache: settings.prefix_cache.unwrap_or(default.engine.prefix_cache),
+        speculation,
         ..default.engine
     };
     LoadOptions {
@@ -69,6 +76,7 @@ pub(crate) fn load_options(settings: &EngineSettings) -> LoadOptions {
         encoder_dtype: settings.embedding_dtype.unwrap_or(default.encoder_dtype),
         reserved_bytes: 0,
         spill: None,
+        draft_model: settings.draft_model.as_ref().map(PathBuf::from),
         engine,
     }
 }
@@ -99,7 +107,8 @@ pub(crate) fn load_beside(
 ) -> Result<LoadedModel> {
     let resolved = resolve_model(model)?;
     let path = &resolved.path;
-    let options = LoadOptions { reserved_bytes: *reserved, ..options.clone() };
+    let mut options = LoadOptions { reserved_bytes: *reserved, ..options.clone() };
+    options.draft_model = draft_model(&options)?;
     let show = |plan: &MemoryPlan| {
         eprintln!("{model}: {plan}");
         *reserved += plan.reserved_bytes();
@@ -116,6 +125,16 @@ pub(crate) fn load_beside(
         });
     }
     Ok(loaded)
+}
+
+/// The file of the draft model, if one is to be used; the options have the name it was given by.
+pub(crate) fn draft_model(options: &LoadOptions) -> Result<Option<PathBuf>> {
+    if options.engine.speculation.method != SpeculationMethod::DraftModel {
+        return Ok(None);
+    }
+    let named = options.draft_model.as_ref().and_then(|name| name.to_str());
+    let named = named.ok_or_else(|| usage("speculation with a draft model needs one: give --draft-model MODEL"))?;
+    resolve(named).map(Some)
 }
 
 /// How to sample from a model when nobody says.

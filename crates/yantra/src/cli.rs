@@ -52,6 +52,7 @@ enum Bench {
     Hardware(bench::hardware::HardwareArgs),
     Embed(bench::embed::EmbedArgs),
     Load(bench::load::LoadArgs),
+    Speculation(bench::speculation::SpeculationArgs),
 }
 
 impl Cli {
@@ -73,6 +74,7 @@ impl Cli {
             Command::Bench(Bench::Hardware(args)) => bench::hardware::run(&args),
             Command::Bench(Bench::Embed(args)) => bench::embed::run(&args),
             Command::Bench(Bench::Load(args)) => bench::load::run(&args),
+            Command::Bench(Bench::Speculation(args)) => bench::speculation::run(&args),
             Command::Completions { shell } => {
                 let mut script = Vec::new();
                 clap_complete::generate(shell, &mut Self::command(), "yantra", &mut script);

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
+use yantra_engine::SpeculationMethod;
 use yantra_kernels::{KvFormat, WeightFormat};
 use yantra_model::EncoderDtype;
 use yantra_server::{RawServerConfig, ServerConfig};
@@ -85,6 +86,16 @@ pub(crate) struct RawEngine {
     /// (OpenAI's defaults) [default: auto]
     #[arg(long, value_name = "SOURCE")]
     pub(crate) generation_config: Option<String>,
+    /// Guess tokens ahead and compute the guesses together, which changes no token: lookup (what followed the same words
+    /// before), draft (a small model, see --draft-model) or none [default: lookup, or draft with --draft-model]
+    #[arg(long, value_name = "METHOD")]
+    pub(crate) speculate: Option<String>,
+    /// Path or catalogue name of a small model with the same vocabulary, to guess ahead
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) draft_model: Option<String>,
+    /// Most tokens guessed ahead; fewer where they do not pay [default: 16]
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) draft_max: Option<usize>,
 }
 
 /// `[[models]]`
@@ -98,6 +109,7 @@ pub(crate) struct RawModel {
     pub(crate) kv_memory: Option<String>,
     pub(crate) quantize: Option<String>,
     pub(crate) embedding_dtype: Option<String>,
+    pub(crate) draft_model: Option<String>,
 }
 
 /// Everything checked.
@@ -123,6 +135,9 @@ pub(crate) struct EngineSettings {
     pub(crate) prefix_cache: Option<bool>,
     pub(crate) kv_spill: Option<KvSpill>,
     pub(crate) generation_config: GenerationConfig,
+    pub(crate) speculate: Option<SpeculationMethod>,
+    pub(crate) draft_model: Option<String>,
+    pub(crate) draft_max: Option<usize>,
 }
 
 /// Where pages go that leave the prefix cache.
@@ -217,6 +232,9 @@ impl RawConfig {
                 kv_spill: self.engine.kv_spill.or(below.engine.kv_spill),
                 kv_spill_limit: self.engine.kv_spill_limit.or(below.engine.kv_spill_limit),
                 generation_config: self.engine.generation_config.or(below.engine.generation_config),
+                speculate: self.engine.speculate.or(below.engine.speculate),
+                draft_model: self.engine.draft_model.or(below.engine.draft_model),
+                draft_max: self.engine.draft_max.or(below.engine.draft_max),
             },
             models,
         }
@@ -273,6 +291,13 @@ impl RawEngine {
             Some("none") => GenerationConfig::None,
             Some(other) => return Err(usage(format!("generation-config is `{other}`, expected auto or none"))),
         };
+        let speculate = match self.speculate.as_deref() {
+            None => None,
+            Some("none") => Some(SpeculationMethod::None),
+            Some("lookup") => Some(SpeculationMethod::Lookup),
+            Some("draft") => Some(SpeculationMethod::DraftModel),
+            Some(other) => return Err(usage(format!("speculate is `{other}`, expected lookup, draft or none"))),
+        };
         let settings = EngineSettings {
             threads,
             context: positive("context", self.context)?,
@@ -286,6 +311,9 @@ impl RawEngine {
             prefix_cache: self.prefix_cache,
             kv_spill: KvSpill::validate(self)?,
             generation_config,
+            speculate,
+            draft_model: self.draft_model.clone().filter(|model| !model.is_empty()),
+            draft_max: positive("draft-max", self.draft_max)?,
         };
         // Before anything is loaded.
         crate::backend::load_options(&settings).engine.validate().map_err(|error| usage(error.to_string()))?;
@@ -338,6 +366,7 @@ impl RawModel {
         if let Some(dtype) = &self.embedding_dtype {
             engine.embedding_dtype = Some(parse_dtype(dtype)?);
         }
+        engine.draft_model = self.draft_model.or(engine.draft_model);
         Ok(ModelSettings { name, aliases: self.aliases, model, engine })
     }
 }
@@ -466,6 +495,8 @@ mod tests {
         check("[engine]\nmax_queue = 2000000", "'max_queue': 2000000 given");
         check("[engine]\nmax_sequences = 9000", "'max_sequences': 9000 given, 1 to 4096 expected");
         check("[engine]\ngeneration_config = 'vllm'", "expected auto or none");
+        check("[engine]\nspeculate = 'yes'", "expected lookup, draft or none");
+        check("[engine]\ndraft_max = 1000", "'max_draft': 1000 given, 1 to 128 expected");
         check("[server]\nhost = '0.0.0.0'", "without API keys");
         check("[[models]]\nmodel = 'x'\naliases = ['b', 'x']", "the name `x` is given twice to `x`");
         check(

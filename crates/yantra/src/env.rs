@@ -43,6 +43,9 @@ pub(crate) fn config() -> Result<RawConfig> {
     raw.engine.kv_spill = text("YANTRA_KV_SPILL").map(PathBuf::from);
     raw.engine.kv_spill_limit = text("YANTRA_KV_SPILL_LIMIT");
     raw.engine.generation_config = text("YANTRA_GENERATION_CONFIG");
+    raw.engine.speculate = text("YANTRA_SPECULATE");
+    raw.engine.draft_model = text("YANTRA_DRAFT_MODEL");
+    raw.engine.draft_max = parsed("YANTRA_DRAFT_MAX", "a number of tokens")?;
     Ok(raw)
 }
 

@@ -24,7 +24,7 @@ impl Core {
             self.note_start(entry, scheduled);
             self.score_prompt(entry);
             if let Some(row) = entry.sample_row {
-                self.commit_token(entry, row, now);
+                self.commit_tokens(plan, entry, row, now);
             }
         }
         while let Some(slot) = self.to_fork.pop() {
@@ -73,21 +73,38 @@ impl Core {
         }
     }
 
-    /// Samples a sequence's next token and sends it on.
-    fn commit_token(&mut self, entry: &PlannedSequence, row: usize, now: Instant) {
-        let Some(slot) = self.request_of(entry.key) else { return };
+    /// Samples a sequence's next token and, while the draft has it right, the ones after it. Each is sampled from its own
+    /// row, in order and with all that came before it seen, as if it had had a step of its own.
+    fn commit_tokens(&mut self, plan: &StepPlan, entry: &PlannedSequence, first_row: usize, now: Instant) {
+        let position = entry.context_len - entry.draft_len;
+        let draft = &plan.tokens()[entry.query_start + entry.query_len - entry.draft_len..][..entry.draft_len];
+        for (offset, guess) in draft.iter().map(Some).chain([None]).enumerate() {
+            let Some(id) = self.commit_token(entry.key, position + offset, first_row + offset, now) else { return };
+            if guess != Some(&id) {
+                return self.scheduler.push_token(entry.key, id);
+            }
+            self.scheduler.push_computed(entry.key, id);
+            stats::add(&self.shared.counters.accepted_draft_tokens, 1);
+        }
+    }
+
+    /// Samples the token at `position` of a sequence and sends it on; `None` when the sequence ends with it.
+    fn commit_token(&mut self, key: SequenceKey, position: usize, row: usize, now: Instant) -> Option<u32> {
+        let slot = self.request_of(key)?;
         if self.requests[slot].as_ref().is_some_and(|active| active.request.max_tokens == Some(0)) {
-            return self.finish_empty(slot, now);
+            self.finish_empty(slot, now);
+            return None;
         }
-        let Some(Sampled { id, logprob }) = self.sample(entry, row) else {
-            let position = entry.context_len;
-            return self.fail_request(slot, EngineError::NonFiniteLogits { position });
+        let Some(Sampled { id, logprob }) = self.sample(key, position, row) else {
+            self.fail_request(slot, EngineError::NonFiniteLogits { position });
+            return None;
         };
-        self.count_token(slot, entry.key, now);
+        self.count_token(slot, key, now);
         if let Some(reason) = self.ending_token(slot, id) {
-            return self.finish_choice(entry.key, reason, now);
+            self.finish_choice(key, reason, now);
+            return None;
         }
-        let (Some(choice), Some(active)) = (&mut self.choices[entry.key.index()], &self.requests[slot]) else { return };
+        let (Some(choice), Some(active)) = (&mut self.choices[key.index()], &self.requests[slot]) else { return None };
         let index = choice.index;
         let (text, stop) = match choice.text.push(id) {
             Stopping::Continue(text) => (text, None),
@@ -95,27 +112,29 @@ impl Core {
         };
         let at_limit = active.request.max_tokens.is_some_and(|most| choice.generated >= most);
         if !self.send(slot, Event::Token { index, id, text, logprob }) {
-            return;
+            return None;
         }
         if let Some(stop) = stop {
-            self.end_choice(entry.key, FinishReason::StopString(stop), String::new(), now);
-        } else if at_limit || entry.context_len + 1 >= self.shared.limits.context {
-            self.finish_choice(entry.key, FinishReason::Length, now);
+            self.end_choice(key, FinishReason::StopString(stop), String::new(), now);
+        } else if at_limit || position + 1 >= self.shared.limits.context {
+            self.finish_choice(key, FinishReason::Length, now);
         } else {
-            self.scheduler.push_token(entry.key, id);
+            return Some(id);
         }
+        None
     }
 
-    fn sample(&mut self, entry: &PlannedSequence, row: usize) -> Option<Sampled> {
+    /// The one place where tokens are chosen: what restricts them further belongs here, and holds for drafts too.
+    fn sample(&mut self, key: SequenceKey, position: usize, row: usize) -> Option<Sampled> {
         let vocab_size = self.shared.limits.vocab_size;
         let row = &mut self.logits[row * vocab_size..(row + 1) * vocab_size];
-        let choice = self.choices[entry.key.index()].as_mut()?;
+        let choice = self.choices[key.index()].as_mut()?;
         let top = self.requests[choice.request].as_ref()?.request.logprobs;
         if top.is_some() {
             self.raw_row.clear();
             self.raw_row.extend_from_slice(row);
         }
-        let id = choice.sampler.sample(row, entry.context_len, &mut self.scratch)?;
+        let id = choice.sampler.sample(row, position, &mut self.scratch)?;
         let logprob = match top {
             Some(top) => Some(logprobs::of_token(&self.raw_row, id, top, &mut self.values)?),
             None => None,

@@ -200,6 +200,9 @@ impl Core {
     pub(super) fn take_choice(&mut self, key: SequenceKey) -> Option<Choice> {
         let choice = self.choices.get_mut(key.index())?.take()?;
         self.scheduler.remove(key);
+        if let Some(speculating) = &mut self.speculating {
+            speculating.forget(key);
+        }
         Some(choice)
     }
 

@@ -13,13 +13,16 @@ pub struct PlannedSequence {
     pub query_start: usize,
     /// Tokens computed for it.
     pub query_len: usize,
-    /// Its tokens in the KV cache after the step.
+    /// Its tokens in the KV cache after the step, the draft's included.
     pub context_len: usize,
+    /// How many of the tokens computed are a draft: the last ones.
+    pub draft_len: usize,
     /// The prompt positions whose logits are wanted to score the tokens that follow them.
     pub scored_positions: Range<usize>,
     /// The logits row of the first of them; the others follow.
     pub first_scored_row: usize,
-    /// The logits row to sample its next token from; `None` while its prompt is not complete.
+    /// The logits row to sample its next token from, followed by a row for each token of the draft; `None` while its
+    /// prompt is not complete.
     pub sample_row: Option<usize>,
     /// When this is its first step: how many of its tokens came from the prefix cache.
     pub started_with: Option<usize>,
@@ -92,6 +95,7 @@ impl Scheduler {
     pub fn schedule(&mut self, plan: &mut StepPlan) {
         plan.reset(self.config.token_budget, self.config.max_scored_rows);
         self.out_of_pages = false;
+        self.release_spare_pages();
         self.make_room_for_priority();
         self.plan_decoding(plan);
         self.plan_prompts(plan);
@@ -101,14 +105,38 @@ impl Scheduler {
     }
 
     fn plan_decoding(&mut self, plan: &mut StepPlan) {
-        let mut at = 0;
+        let (mut at, mut unplanned) = (0, 0);
         // Preemption shortens the list from its end while it is walked.
         while let Some(rank) = self.running.get(at) {
             let key = rank.key;
             if self.sequences[key as usize].remaining() == 1 && self.ensure_page(key) {
-                self.plan_tokens(plan, key, 1, None);
+                unplanned += 1;
             }
             at += 1;
+        }
+        for at in 0..self.running.len() {
+            let key = self.running[at].key;
+            if self.sequences[key as usize].remaining() == 1 {
+                unplanned -= 1;
+                self.trim_draft(key, plan.tokens_left - 1 - unplanned);
+                self.plan_tokens(plan, key, 1, None);
+                self.sequences[key as usize].draft.clear();
+            }
+        }
+    }
+
+    /// Cuts the sequence's draft to `most` tokens and to what there are pages for without preemption.
+    fn trim_draft(&mut self, key: u32, most: usize) {
+        let page_tokens = self.config.page_tokens;
+        let sequence = &mut self.sequences[key as usize];
+        sequence.draft.truncate(most);
+        while sequence.pages.len() * page_tokens < sequence.tokens.len() + sequence.draft.len() {
+            match self.pages.allocate() {
+                Some(page) => sequence.pages.push(page),
+                None => {
+                    sequence.draft.truncate(sequence.pages.len() * page_tokens - sequence.tokens.len());
+                }
+            }
         }
     }
 
@@ -157,14 +185,19 @@ impl Scheduler {
         }
     }
 
-    /// Puts the sequence's next `count` tokens into the plan; there are pages for them.
+    /// Puts the sequence's next `count` tokens into the plan, and its draft if they are all it knows; there are pages for
+    /// them.
     pub(super) fn plan_tokens(&self, plan: &mut StepPlan, key: u32, count: usize, started_with: Option<usize>) {
         let sequence = &self.sequences[key as usize];
         let (start, end) = (sequence.computed, sequence.computed + count);
+        let is_complete = end == sequence.tokens.len();
+        let draft: &[u32] = if is_complete { &sequence.draft } else { &[] };
         let query_start = plan.tokens.len();
         plan.tokens.extend_from_slice(&sequence.tokens[start..end]);
+        plan.tokens.extend_from_slice(draft);
         let page_tokens = self.config.page_tokens;
-        for position in start..end {
+        let context_len = end + draft.len();
+        for position in start..context_len {
             let page = sequence.pages[position / page_tokens];
             plan.positions.push(position as u32);
             plan.slots.push(page * page_tokens as u32 + (position % page_tokens) as u32);
@@ -173,17 +206,18 @@ impl Scheduler {
         let scored_positions = sequence.scored.max(start)..end.min(sequence.prompt_len - 1);
         let row_of = |position: usize| (query_start + position - start) as u32;
         plan.logit_rows.extend(scored_positions.clone().map(row_of));
-        let sample_row = (end == sequence.tokens.len()).then(|| {
-            plan.logit_rows.push(row_of(end - 1));
-            plan.logit_rows.len() - 1
-        });
-        plan.tokens_left -= count;
+        let sample_row = is_complete.then_some(plan.logit_rows.len());
+        if is_complete {
+            plan.logit_rows.extend((end - 1..context_len).map(row_of));
+        }
+        plan.tokens_left -= context_len - start;
         plan.scored_rows_left = plan.scored_rows_left.saturating_sub(scored_positions.len());
         plan.entries.push(PlannedSequence {
             key: SequenceKey(key),
             query_start,
-            query_len: count,
-            context_len: end,
+            query_len: context_len - start,
+            context_len,
+            draft_len: draft.len(),
             scored_positions,
             first_scored_row,
             sample_row,

@@ -33,6 +33,8 @@ pub(super) struct Sequence {
     pub(super) twin: Option<SequenceKey>,
     /// Prompt and generated tokens.
     pub(super) tokens: Vec<u32>,
+    /// A guess at what follows them, for the next step only.
+    pub(super) draft: Vec<u32>,
     pub(super) prompt_len: usize,
     /// How many tokens have their keys and values in the KV cache.
     pub(super) computed: usize,
@@ -62,6 +64,7 @@ impl Sequence {
         self.twin = new.twin;
         self.tokens.clear();
         self.tokens.extend_from_slice(new.prompt);
+        self.draft.clear();
         self.prompt_len = new.prompt.len();
         self.pages.clear();
         self.hashes.clear();

@@ -8,7 +8,7 @@ use std::{
 use proptest::prelude::*;
 use yantra_engine::{EngineConfig, Event, FinishReason, Request, SamplingParams};
 
-use crate::fake::{FakeModel, Gate, Pending, Rng, assert_idle, expected_tokens, greedy};
+use crate::fake::{FakeModel, Gate, Pending, Rng, assert_idle, expected_tokens, greedy, random_config};
 
 pub(crate) fn random_request(rng: &mut Rng, context: usize) -> Request {
     let prompt_len = 1 + rng.below(context / 2);
@@ -63,15 +63,7 @@ proptest! {
         let mut rng = Rng(seed);
         let (page_tokens, num_pages) = (1 + rng.below(6), 14 + rng.below(20));
         let context = (page_tokens * num_pages).min(1000);
-        let max_sequences = 1 + rng.below(8);
-        let config = EngineConfig {
-            max_sequences,
-            token_budget: max_sequences + rng.below(24),
-            max_queue: 1000,
-            prefix_cache: !rng.chance(20),
-            max_scored_rows: 1 + rng.below(8),
-        };
-        let engine = FakeModel::new(page_tokens, num_pages).spawn(config);
+        let engine = FakeModel::new(page_tokens, num_pages).spawn(random_config(&mut rng));
         let mut kept = Vec::new();
         let mut cancelled = Vec::new();
         for _ in 0..220 {

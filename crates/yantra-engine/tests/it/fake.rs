@@ -348,6 +348,19 @@ impl Pending {
     }
 }
 
+/// An engine of random size, most of them small.
+pub(crate) fn random_config(rng: &mut Rng) -> EngineConfig {
+    let max_sequences = 1 + rng.below(8);
+    EngineConfig {
+        max_sequences,
+        token_budget: max_sequences + rng.below(24),
+        max_queue: 1000,
+        prefix_cache: !rng.chance(20),
+        max_scored_rows: 1 + rng.below(8),
+        ..EngineConfig::default()
+    }
+}
+
 /// A greedy request.
 pub(crate) fn greedy(prompt: &[u32], max_tokens: usize) -> Request {
     Request {

@@ -1,6 +1,6 @@
 //! What is refused, and with which words.
 
-use yantra_engine::{Engine, EngineConfig, EngineError, Event, Request, SamplingParams, SubmitError};
+use yantra_engine::{Engine, EngineConfig, EngineError, Event, Request, SamplingParams, Speculation, SubmitError};
 
 use crate::fake::{FakeModel, Pending, VOCAB, greedy};
 
@@ -62,6 +62,7 @@ fn settings_out_of_range_are_named() {
         (EngineConfig { token_budget: 15, ..default() }, "token_budget"),
         (EngineConfig { max_queue: 0, ..default() }, "max_queue"),
         (EngineConfig { max_scored_rows: 0, ..default() }, "max_scored_rows"),
+        (EngineConfig { speculation: Speculation { max_draft: 0, ..Speculation::OFF }, ..default() }, "max_draft"),
     ];
     for (config, name) in cases {
         let Err(EngineError::Config { field, .. }) = spawn(config) else { panic!("{name} was accepted") };

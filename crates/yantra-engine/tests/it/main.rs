@@ -9,5 +9,6 @@ mod limits;
 mod plan;
 mod real_model;
 mod scheduler;
+mod speculation;
 mod spill;
 mod text;

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use yantra_engine::EngineConfig;
 use yantra_engine::load::{LoadError, LoadOptions, load, plan_memory};
+use yantra_engine::{EngineConfig, Speculation, SpeculationMethod};
 use yantra_formats::Checkpoint;
 use yantra_kernels::Compute;
 
@@ -42,6 +42,30 @@ fn every_buffer_is_counted() {
     assert!(quantized.weight_bytes < usual.weight_bytes);
     let kept = usual.weight_bytes + usual.kv_bytes + usual.step_bytes;
     assert_eq!((usual.total_bytes(), usual.reserved_bytes()), (kept, kept - usual.weight_bytes));
+}
+
+#[test]
+fn a_draft_model_is_planned_for_and_must_have_the_vocabulary() {
+    let Some(path) = stories() else { return };
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    let plan = |draft_model, method| {
+        let speculation = Speculation { method, ..Speculation::default() };
+        let engine = EngineConfig { speculation, ..EngineConfig::default() };
+        let kv_memory_bytes = Some(8 << 20);
+        plan_memory(&checkpoint, &LoadOptions { kv_memory_bytes, draft_model, engine, ..LoadOptions::default() })
+    };
+    let alone = plan(Some(path.clone()), SpeculationMethod::None).unwrap();
+    assert_eq!(alone.draft_bytes, 0, "it is not asked for");
+    let itself = plan(Some(path.clone()), SpeculationMethod::DraftModel).unwrap();
+    assert!(itself.draft_bytes > itself.weight_bytes + itself.kv_bytes, "{itself:?}");
+    let rows = 512 * 4 * Speculation::default().rows_per_step() as u64;
+    assert_eq!(itself.total_bytes(), alone.total_bytes() + rows + itself.draft_bytes);
+    assert!(itself.to_string().contains("draft model"), "{itself}");
+    let unnamed = plan(None, SpeculationMethod::DraftModel).unwrap_err().to_string();
+    assert!(unnamed.contains("'draft_model'"), "{unnamed}");
+    let Some(other) = crate::real_model::model() else { return };
+    let refused = plan(Some(other), SpeculationMethod::DraftModel).unwrap_err().to_string();
+    assert!(refused.contains("a vocabulary of 49152 tokens, the model one of 512"), "{refused}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 use yantra_engine::{
-    EngineConfig, EngineHandle, Event, FinishReason, Request, SamplingParams,
+    EngineConfig, EngineHandle, Event, FinishReason, Request, SamplingParams, Speculation, SpeculationMethod,
     load::{LoadOptions, LoadedModel, ModelKind, load},
     spill::SpillStore,
 };
@@ -16,7 +16,7 @@ use yantra_kernels::Compute;
 
 const REQUESTS: usize = 200;
 
-fn model() -> Option<PathBuf> {
+pub(crate) fn model() -> Option<PathBuf> {
     let cache = std::env::var_os("YANTRA_MODELS").map(PathBuf::from).or_else(|| {
         let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
         let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
@@ -124,14 +124,21 @@ fn answer(events: &mpsc::Receiver<Event>) -> Answer {
     }
 }
 
-fn load_engine(kv_memory_bytes: u64) -> Option<(LoadedModel, EngineHandle)> {
-    load_engine_with(kv_memory_bytes, None)
+fn load_engine(kv_memory_bytes: u64, method: SpeculationMethod) -> Option<(LoadedModel, EngineHandle)> {
+    load_engine_with(kv_memory_bytes, method, None)
 }
 
-fn load_engine_with(kv_memory_bytes: u64, spill: Option<Arc<SpillStore>>) -> Option<(LoadedModel, EngineHandle)> {
-    let engine = EngineConfig { max_sequences: 16, max_queue: REQUESTS, ..EngineConfig::default() };
+fn load_engine_with(
+    kv_memory_bytes: u64,
+    method: SpeculationMethod,
+    spill: Option<Arc<SpillStore>>,
+) -> Option<(LoadedModel, EngineHandle)> {
+    let speculation = Speculation { method, ..Speculation::default() };
+    let engine = EngineConfig { max_sequences: 16, max_queue: REQUESTS, speculation, ..EngineConfig::default() };
+    let draft_model = if method == SpeculationMethod::DraftModel { model() } else { None };
     let kv_memory_bytes = Some(kv_memory_bytes);
-    let options = LoadOptions { context: Some(256), kv_memory_bytes, engine, spill, ..LoadOptions::default() };
+    let options =
+        LoadOptions { context: Some(256), kv_memory_bytes, draft_model, engine, spill, ..LoadOptions::default() };
     let loaded = load(&model()?, &Arc::new(Compute::new(2)), &options, |_| {}).unwrap();
     let ModelKind::Generate(engine) = &loaded.kind else { panic!("SmolLM2 generates") };
     let engine = engine.clone();
@@ -141,7 +148,7 @@ fn load_engine_with(kv_memory_bytes: u64, spill: Option<Arc<SpillStore>>) -> Opt
 #[test]
 fn random_requests_leak_nothing_lose_nothing_and_answer_as_if_alone() {
     // About 20 pages: two or three sequences fit, so that sequences wait, are preempted and evict one another's pages.
-    let Some((_loaded, engine)) = load_engine(16 << 20) else { return };
+    let Some((_loaded, engine)) = load_engine(16 << 20, SpeculationMethod::Lookup) else { return };
     let mut random = Random(7);
     let cases: Vec<Case> = (0..REQUESTS).map(|_| case(&mut random)).collect();
     let arrive = |case| {
@@ -165,7 +172,7 @@ fn random_requests_leak_nothing_lose_nothing_and_answer_as_if_alone() {
     assert!(stats.requests_cancelled > 20, "hardly any was cancelled: {stats:?}");
 
     // Alone: one at a time, in a fresh engine with room to spare.
-    let Some((_loaded, alone)) = load_engine(64 << 20) else { return };
+    let Some((_loaded, alone)) = load_engine(64 << 20, SpeculationMethod::None) else { return };
     let mut finished = 0;
     for (case, together) in cases.iter().zip(&together) {
         match together {
@@ -191,7 +198,9 @@ fn pages_from_disk_give_the_bits_of_pages_computed() {
     let mut answers = Vec::new();
     for start in 0..3 {
         let spill = (start > 0).then(store);
-        let Some((_loaded, engine)) = load_engine_with(16 << 20, spill.clone()) else { return };
+        let Some((_loaded, engine)) = load_engine_with(16 << 20, SpeculationMethod::None, spill.clone()) else {
+            return;
+        };
         let (events, received) = mpsc::channel();
         engine.submit(request.clone(), Box::new(move |event| events.send(event).is_ok())).unwrap();
         let mut tokens = Vec::new();
@@ -214,4 +223,50 @@ fn pages_from_disk_give_the_bits_of_pages_computed() {
     }
     assert_eq!(answers[0], answers[1], "keeping pages changes nothing");
     assert_eq!(answers[0], answers[2], "loading them neither");
+}
+
+/// A prompt that an answer repeats, of one token per word or so.
+fn repetitive(random: &mut Random) -> Vec<u32> {
+    let passage: Vec<u32> = (0..20).map(|_| 300 + random.below(2000) as u32).collect();
+    passage.repeat(3)
+}
+
+#[test]
+fn speculation_changes_no_token() {
+    let Some((_loaded, plain)) = load_engine(64 << 20, SpeculationMethod::None) else { return };
+    let mut random = Random(11);
+    let requests: Vec<Request> = (0..24)
+        .map(|i| {
+            let temperature = if i % 2 == 0 { 0.0 } else { 0.6 };
+            let repetition_penalty = if i % 5 == 0 { 1.1 } else { 1.0 };
+            let seed = Some(i as u64);
+            let prompt = if i % 3 == 0 { case(&mut random).request.prompt } else { repetitive(&mut random) };
+            let sampling = SamplingParams { temperature, seed, repetition_penalty, ..SamplingParams::default() };
+            Request { prompt, max_tokens: Some(40), ignore_eos: true, sampling, ..Request::default() }
+        })
+        .collect();
+    let run = |engine: &EngineHandle, request: &Request| {
+        let pause = Duration::ZERO;
+        submit(engine, &Case { request: request.clone(), fate: Fate::Runs, pause })
+    };
+    let expected: Vec<Answer> = requests.iter().map(|request| answer(&run(&plain, request))).collect();
+    for method in [SpeculationMethod::Lookup, SpeculationMethod::DraftModel] {
+        let Some((_loaded, engine)) = load_engine(96 << 20, method) else { return };
+        let together: Vec<_> = requests.iter().map(|request| run(&engine, request)).collect();
+        let together: Vec<Answer> = together.iter().map(answer).collect();
+        assert_eq!(together, expected, "{method:?}");
+        let stats = engine.stats();
+        assert!(stats.accepted_draft_tokens > 20, "{method:?}: {stats:?}");
+        // Greedy answers of the model itself are never wrong; sampled ones may be.
+        let is_greedy = |request: &Request| request.sampling.temperature == 0.0;
+        let certain = |request: &Request| is_greedy(request) && request.sampling.repetition_penalty == 1.0;
+        for (request, expected) in requests.iter().zip(&expected).filter(|(request, _)| certain(request)) {
+            assert_eq!(answer(&run(&engine, request)), *expected);
+        }
+        let after = engine.stats();
+        let (drafted, accepted) =
+            (after.draft_tokens - stats.draft_tokens, after.accepted_draft_tokens - stats.accepted_draft_tokens);
+        assert!(method == SpeculationMethod::Lookup || drafted == accepted, "{drafted} {accepted}");
+        assert!(accepted > 20, "{method:?}: {after:?}");
+    }
 }

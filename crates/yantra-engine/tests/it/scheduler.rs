@@ -131,6 +131,7 @@ impl Simulation {
 
     fn step(&mut self, plan: &mut StepPlan) {
         let preemptions = self.scheduler.counts().preemptions;
+        self.propose();
         if self.spills {
             self.restore_some();
         }
@@ -138,7 +139,8 @@ impl Simulation {
         self.scheduler.audit().unwrap();
         assert_eq!(plan.is_empty(), self.live.is_empty(), "there is always something to do");
         assert!(plan.tokens().len() <= self.config.token_budget);
-        assert!(plan.logit_rows().len() <= self.config.max_sequences + self.config.max_scored_rows);
+        let drafted: usize = plan.entries().iter().map(|entry| entry.draft_len).sum();
+        assert!(plan.logit_rows().len() <= self.config.max_sequences + self.config.max_scored_rows + drafted);
         if self.scheduler.counts().preemptions == preemptions {
             let planned: Vec<_> = plan.entries().iter().map(|entry| entry.key).collect();
             let starved = self.live.iter().find(|(key, live)| live.decodes && !planned.contains(key));
@@ -151,6 +153,16 @@ impl Simulation {
         self.scheduler.audit().unwrap();
         self.commit(plan);
         self.scheduler.audit().unwrap();
+    }
+
+    /// Gives some decoding sequences drafts.
+    fn propose(&mut self) {
+        let decoding: Vec<_> = self.scheduler.decoding().collect();
+        for key in decoding {
+            let len = self.rng.below(6).min(self.live[&key].want - 1);
+            let draft = self.rng.tokens(len, 2);
+            self.scheduler.set_draft(key, &draft);
+        }
     }
 
     /// Stores the step's tokens and checks that every sequence finds its own tokens through its pages.
@@ -170,8 +182,9 @@ impl Simulation {
         let mut spans = Vec::new();
         self.scheduler.spans(plan, &mut spans);
         for (entry, span) in plan.entries().iter().zip(&spans) {
-            let tokens = &self.scheduler.tokens(entry.key)[..span.context_len];
-            for (position, &token) in tokens.iter().enumerate() {
+            let draft = &plan.tokens()[entry.query_start + entry.query_len - entry.draft_len..][..entry.draft_len];
+            let tokens = &self.scheduler.tokens(entry.key)[..span.context_len - entry.draft_len];
+            for (position, &token) in tokens.iter().chain(draft).enumerate() {
                 let page = span.pages[position / self.config.page_tokens] as usize;
                 let slot = page * self.config.page_tokens + position % self.config.page_tokens;
                 assert_eq!(self.kv[slot], Some((token, position as u32)), "page {page} at {position}");
@@ -190,13 +203,21 @@ impl Simulation {
                 continue;
             }
             assert!(!live.scores || live.scored == live.prompt.len() - 1, "a token before all scores");
-            live.want -= 1;
             live.decodes = true;
-            if live.want == 0 {
-                self.live.remove(&entry.key);
-                self.scheduler.remove(entry.key);
-            } else {
-                self.scheduler.push_token(entry.key, self.rng.below(2) as u32);
+            let draft = &plan.tokens()[entry.query_start + entry.query_len - entry.draft_len..][..entry.draft_len];
+            for guess in draft.iter().map(Some).chain([None]) {
+                live.want -= 1;
+                if live.want == 0 {
+                    self.live.remove(&entry.key);
+                    self.scheduler.remove(entry.key);
+                    break;
+                }
+                let token = self.rng.below(2) as u32;
+                if guess != Some(&token) {
+                    self.scheduler.push_token(entry.key, token);
+                    break;
+                }
+                self.scheduler.push_computed(entry.key, token);
             }
         }
     }

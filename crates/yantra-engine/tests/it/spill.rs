@@ -35,7 +35,7 @@ fn store(directory: &Path) -> Arc<SpillStore> {
 
 fn spawn(model: FakeModel, store: &Arc<SpillStore>, fingerprint: PageKey) -> EngineHandle {
     let spill = Spill { store: Arc::clone(store), fingerprint };
-    Engine::spawn_with_spill(Box::new(model), Some(Arc::new(Bytes)), EngineConfig::default(), Some(spill)).unwrap()
+    Engine::spawn_with(Box::new(model), Some(Arc::new(Bytes)), EngineConfig::default(), None, Some(spill)).unwrap()
 }
 
 fn stats(engine: &EngineHandle) -> SpillStats {
@@ -225,7 +225,7 @@ fn what_can_not_be_spilled_is_refused_at_the_start() {
     let check = |model: FakeModel, limit: u64, config: EngineConfig, part: &str| {
         let store = Arc::new(SpillStore::open(directory.path(), limit).unwrap());
         let spill = Spill { store, fingerprint: FINGERPRINT };
-        let error = Engine::spawn_with_spill(Box::new(model), None, config, Some(spill)).unwrap_err();
+        let error = Engine::spawn_with(Box::new(model), None, config, None, Some(spill)).unwrap_err();
         assert!(matches!(&error, EngineError::Config { field: "kv_spill", .. }), "{error}");
         assert!(error.to_string().contains(part), "{error}");
     };

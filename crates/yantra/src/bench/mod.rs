@@ -4,4 +4,5 @@ pub(crate) mod embed;
 pub(crate) mod engine;
 pub(crate) mod hardware;
 pub(crate) mod load;
+pub(crate) mod speculation;
 pub(crate) mod statistics;

@@ -56,7 +56,8 @@ pub(crate) fn run(args: &InspectArgs) -> Result<()> {
         return Ok(());
     }
     let settings = args.engine.clone().over_environment()?;
-    let options = backend::load_options(&settings);
+    let mut options = backend::load_options(&settings);
+    options.draft_model = backend::draft_model(&options)?;
     let plan = load::plan_memory(&checkpoint, &options);
     let report = Report { args, checkpoint: &checkpoint, tokenizer, template, plan };
     if args.json { print_json(&report.json()) } else { report.print() }

@@ -24,6 +24,7 @@ pub(crate) fn run(settings: &Settings) -> Result<()> {
     // Wrong names are found before the port is taken.
     for model in &settings.models {
         backend::resolve(&model.model)?;
+        model.engine.draft_model.as_deref().map(backend::resolve).transpose()?;
     }
     let spill = backend::spill_store(&settings.engine)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;

@@ -21,6 +21,7 @@ fn help_of_every_command() {
     check("bench_hardware", &["bench", "hardware"]);
     check("bench_embed", &["bench", "embed"]);
     check("bench_load", &["bench", "load"]);
+    check("bench_speculation", &["bench", "speculation"]);
     check("completions", &["completions"]);
 }
 
