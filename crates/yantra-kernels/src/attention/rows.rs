@@ -408,13 +408,19 @@ fn merge<S: Simd>(simd: S, total: &mut Sums, row: usize, max: f32, sum: f32, val
         return;
     }
     let joint = total.max[row].max(max);
-    let (old, new) = ((total.max[row] - joint).exp(), (max - joint).exp());
+    // One of them is the joint maximum itself.
+    let (old, new) = (exp_or_one(total.max[row] - joint), exp_or_one(max - joint));
     total.max[row] = joint;
     total.sum[row] = total.sum[row] * old + sum * new;
     let (old, new) = (simd.splat(old), simd.splat(new));
     for (to, value) in to.chunks_exact_mut(S::LANES).zip(values.chunks_exact(S::LANES)) {
         simd.store_slice(to, simd.fma(simd.load_slice(value), new, simd.mul(simd.load_slice(to), old)));
     }
+}
+
+#[inline(always)]
+fn exp_or_one(x: f32) -> f32 {
+    if x == 0.0 { 1.0 } else { x.exp() }
 }
 
 /// The smallest range that holds all.
@@ -437,12 +443,20 @@ fn hide(scores: &mut [f32], start: usize, visible: &Range<usize>) {
 
 /// The largest of some scores and `floor`.
 #[inline(always)]
+#[allow(clippy::needless_range_loop, reason = "an index names a vector in two arrays")]
 fn largest<S: Simd>(simd: S, scores: &[f32], floor: f32) -> f32 {
-    let mut max = simd.splat(floor);
-    for scores in scores.chunks_exact(S::LANES) {
-        max = simd.max(max, simd.load_slice(scores));
+    // Four at a time: each waits for the one before.
+    let mut max = [simd.splat(floor); 4];
+    let mut fours = scores.chunks_exact(4 * S::LANES);
+    for four in &mut fours {
+        for v in 0..4 {
+            max[v] = simd.max(max[v], simd.load_slice(&four[v * S::LANES..]));
+        }
     }
-    simd.reduce_max(max)
+    for rest in fours.remainder().chunks_exact(S::LANES) {
+        max[0] = simd.max(max[0], simd.load_slice(rest));
+    }
+    simd.reduce_max(simd.max(simd.max(max[0], max[1]), simd.max(max[2], max[3])))
 }
 
 #[inline(always)]
