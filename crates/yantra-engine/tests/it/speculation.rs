@@ -111,7 +111,7 @@ fn comparable(mut answer: Answer) -> Answer {
     if let Some(usage) = &mut answer.usage {
         usage.cached_prompt_tokens = 0;
     }
-    answer.logprobs.sort_by(|a, b| (a.id, a.logprob.to_bits()).cmp(&(b.id, b.logprob.to_bits())));
+    answer.logprobs.sort_by_key(|score| (score.id, score.logprob.to_bits()));
     answer
 }
 
@@ -177,7 +177,7 @@ fn every_limit_ends_an_answer_within_a_draft() {
 #[test]
 fn an_answer_that_ends_by_itself_ends_within_a_draft() {
     // The answer repeats the prompt, then ends.
-    let passage: Vec<u32> = (b'a'..b'z').map(u32::from).collect();
+    let passage: Vec<u32> = (b'a'..=b'y').map(u32::from).collect();
     let script: Vec<u32> = [&passage[1..], &[0], &passage[..20], &[EOS]].concat();
     let engine = |config| FakeModel { script: Some(script.clone()), ..slow(4, 64) }.spawn(config);
     let request = Request { ignore_eos: false, ..greedy(&[&passage[..], &[0], &passage[..3]].concat(), 60) };
