@@ -12,7 +12,7 @@ const MAX_RATE: f64 = 0.98;
 /// Drafted tokens that promise less are not worth finding out what they cost.
 const MIN_GAIN: f64 = 0.2;
 /// How much better than plain decoding a draft must look.
-const MARGIN: f64 = 1.02;
+const MARGIN: f64 = 1.08;
 /// Weight of one step in the time of its kind.
 const STEP_WEIGHT: f64 = 0.2;
 /// Steps after which the time of a kind that was not tried since is doubted: one bad measurement must not last.

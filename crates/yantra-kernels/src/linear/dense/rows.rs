@@ -104,7 +104,7 @@ impl DenseRows {
         let value = |token: usize, col: usize| match self.dense {
             DenseType::Bf16 => {
                 let word = self.words[token * words + col / 2];
-                f32::from_bits(if col % 2 == 0 { word << 16 } else { word & 0xffff_0000 })
+                f32::from_bits(if col.is_multiple_of(2) { word << 16 } else { word & 0xffff_0000 })
             }
             DenseType::Int8 => {
                 let byte = self.words[token * words + col / 4].to_le_bytes()[col % 4];
