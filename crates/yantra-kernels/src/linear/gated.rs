@@ -25,8 +25,9 @@ pub struct GatedJob<'a> {
 /// # Panics
 /// If shapes disagree or `x` does not hold the form of activations a weight reads.
 pub fn linear_gated(cx: &Compute, x: &Activations, job: GatedJob<'_>, out: &mut Activations) {
-    /// Floats of a product that a task computes before it goes on to the activation function: a first-level cache.
-    const PASS_VALUES: usize = 4 << 10;
+    /// Floats of a product that a task computes before it goes on to the activation function: an eighth of a second-level
+    /// cache for both.
+    const PASS_VALUES: usize = 16 << 10;
     let rows = job.up.rows;
     assert_eq!(job.gate.rows, rows, "rows of a gate and of what it gates");
     for (weight, bias) in [(job.gate, job.gate_bias), (job.up, job.up_bias)] {
@@ -44,7 +45,10 @@ pub fn linear_gated(cx: &Compute, x: &Activations, job: GatedJob<'_>, out: &mut 
             let stride = groups.len() * GROUP;
             scratch::with_values(2 * tokens.len() * stride, |values| {
                 let (gate, up) = values.split_at_mut(tokens.len() * stride);
+                // What follows elsewhere in memory is on its way while this is computed.
+                job.up.fetch(groups.start * units_per_group(job.up));
                 multiply(job.gate, job.gate_bias, x, tokens.clone(), groups.clone(), gate);
+                job.gate.fetch(groups.end * units_per_group(job.gate));
                 multiply(job.up, job.up_bias, x, tokens.clone(), groups.clone(), up);
                 // SAFETY: this task alone has these groups of these tokens.
                 #[expect(unsafe_code, reason = "tasks are disjoint")]
@@ -56,6 +60,10 @@ pub fn linear_gated(cx: &Compute, x: &Activations, job: GatedJob<'_>, out: &mut 
     });
 }
 
+fn units_per_group(weight: &PackedLinear) -> usize {
+    GROUP / (scratch::UNIT_TILES * weight.lanes)
+}
+
 /// Rows `groups`, counted in groups, of the product with some tokens, `[tokens, groups * GROUP]`.
 fn multiply(
     weight: &PackedLinear,
@@ -65,7 +73,7 @@ fn multiply(
     groups: Range<usize>,
     out: &mut [f32],
 ) {
-    let units_per_group = GROUP / (scratch::UNIT_TILES * weight.lanes);
+    let units_per_group = units_per_group(weight);
     let units = groups.start * units_per_group..(groups.end * units_per_group).min(weight.num_units());
     let epilogue = Epilogue {
         out: out.as_mut_ptr().wrapping_sub(groups.start * GROUP),

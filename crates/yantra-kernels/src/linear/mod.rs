@@ -137,6 +137,15 @@ impl PackedLinear {
         UNIT_TILES * self.lanes * self.cols
     }
 
+    /// Fetches what a product reads first of a unit.
+    fn fetch(&self, unit: usize) {
+        const BYTES: usize = 2 << 10;
+        let start = self.buffer.as_ptr().wrapping_add(unit * UNIT_TILES * self.tile_bytes);
+        for line in (0..BYTES).step_by(64) {
+            crate::simd::Simd::prefetch(crate::simd::Portable::<8>, start.wrapping_add(line));
+        }
+    }
+
     /// Rows `units` of the product with tokens `tokens`.
     fn multiply(&self, x: &Activations, tokens: Range<usize>, units: Range<usize>, epilogue: Epilogue<'_>) {
         if self.format.is_float() {
