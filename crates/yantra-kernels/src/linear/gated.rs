@@ -37,7 +37,11 @@ pub fn linear_gated(cx: &Compute, x: &Activations, job: GatedJob<'_>, out: &mut 
     }
     let part = out.start_gated(cx.level(), x.num_tokens(), rows, job.function);
     let num_groups = rows.div_ceil(GROUP);
-    let split = Split::new(cx.num_threads(), x, num_groups, 2 * num_groups * GROUP * x.cols());
+    let mut split = Split::new(cx.num_threads(), x, num_groups, 2 * num_groups * GROUP * x.cols());
+    if split.num_chunks == 1 {
+        // Each task reads two parts of memory: few and long ones are read faster.
+        split.num_ranges = split.num_ranges.min(2 * cx.num_threads());
+    }
     split.run(cx, &|tokens, groups| {
         let pass = (PASS_VALUES / GROUP / tokens.len()).max(1);
         for first in groups.clone().step_by(pass) {
