@@ -78,6 +78,10 @@ impl Core {
     fn commit_tokens(&mut self, plan: &StepPlan, entry: &PlannedSequence, first_row: usize, now: Instant) {
         let position = entry.context_len - entry.draft_len;
         let draft = &plan.tokens()[entry.query_start + entry.query_len - entry.draft_len..][..entry.draft_len];
+        if !draft.is_empty() {
+            stats::add(&self.shared.counters.drafts, 1);
+            stats::add(&self.shared.counters.draft_tokens, draft.len());
+        }
         for (offset, guess) in draft.iter().map(Some).chain([None]).enumerate() {
             let Some(id) = self.commit_token(entry.key, position + offset, first_row + offset, now) else { return };
             if guess != Some(&id) {

@@ -13,7 +13,6 @@ use crate::{
         Draft, Drafter,
         policy::{Policy, Wish},
     },
-    stats,
 };
 
 /// The engine's drafter and what belongs to it.
@@ -129,12 +128,7 @@ impl Core {
     pub(super) fn learn(&mut self, plan: &StepPlan, seconds: f64) {
         let Some(Speculating { policy, guesses, .. }) = &mut self.speculating else { return };
         policy.note_step(plan.tokens().len(), seconds);
-        let counters = &self.shared.counters;
         for entry in plan.entries() {
-            if entry.draft_len > 0 {
-                stats::add(&counters.drafts, 1);
-                stats::add(&counters.draft_tokens, entry.draft_len);
-            }
             let Some(guess) = guesses.get_mut(entry.key.index()).filter(|guess| !guess.tokens.is_empty()) else {
                 continue;
             };
