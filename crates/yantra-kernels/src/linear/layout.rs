@@ -197,7 +197,7 @@ impl Quants for Codes {
     }
 }
 
-/// Scales and mins of one group; only the first of each if the group is not halved.
+/// Scales and mins of one group; only the first of each if the group is not halved, and mins only if they are stored.
 pub(super) struct GroupScales<S: Simd> {
     pub(super) scale: [S::Vector; 2],
     pub(super) min: [S::Vector; 2],
