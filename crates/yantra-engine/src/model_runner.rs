@@ -75,10 +75,11 @@ impl PageBytes for ModelRunner {
     }
 
     fn export(&self, page: u32, bytes: &mut Vec<u8>) {
-        self.kv.export_page(page, bytes);
+        bytes.clear();
+        bytes.extend_from_slice(self.kv.page(page));
     }
 
     fn import(&mut self, page: u32, bytes: &[u8]) {
-        self.kv.import_page(page, bytes);
+        self.kv.page_mut(page).copy_from_slice(bytes);
     }
 }

@@ -86,10 +86,10 @@ fn attention_cases(counts: &Counts, cx: &Compute) {
         for (queries, context) in [(64_usize, 64_usize), (1, 256)] {
             let layout = KvLayout { num_kv_heads: kv_heads, head_dim, page_tokens, format };
             let num_pages = context.div_ceil(page_tokens);
-            let mut kv = KvPages::new(layout, num_pages).unwrap();
+            let mut kv = KvPages::new(&[layout], num_pages).unwrap();
             let stored = values(context * kv_heads * head_dim);
             let slots: Vec<u32> = (0..context as u32).collect();
-            kv.store(cx, &stored, &stored, &slots);
+            kv.store(cx, 0, &stored, &stored, &slots);
             let pages: Vec<u32> = (0..num_pages as u32).collect();
             let q = values(queries * heads * head_dim);
             let mut out = vec![0.0; q.len()];
@@ -97,10 +97,10 @@ fn attention_cases(counts: &Counts, cx: &Compute) {
                 AttentionSequence { query_start: 0, query_len: queries, context_len: context, pages: &pages };
             let name = format!("{format:?}").to_lowercase();
             counts.run(&format!("attention {name} {queries}@{context}"), || {
-                attention(cx, &params, &q, &kv, &[sequence], &mut out);
+                attention(cx, &params, &q, kv.layer(0), &[sequence], &mut out);
             });
             if queries > 1 {
-                counts.run(&format!("store {name} x{context}"), || kv.store(cx, &stored, &stored, &slots));
+                counts.run(&format!("store {name} x{context}"), || kv.store(cx, 0, &stored, &stored, &slots));
             }
         }
     }

@@ -52,10 +52,10 @@ struct Shape {
 fn bench_attention(cx: &Compute, shape: &Shape, format: KvFormat, queries: usize, context: usize) {
     let Shape { name, heads, kv_heads, head_dim } = *shape;
     let layout = KvLayout { num_kv_heads: kv_heads, head_dim, page_tokens: 32, format };
-    let mut kv = KvPages::new(layout, context.div_ceil(32)).unwrap();
+    let mut kv = KvPages::new(&[layout], context.div_ceil(32)).unwrap();
     let (k, v) = (values(context * kv_heads * head_dim), values(context * kv_heads * head_dim));
     let slots: Vec<u32> = (0..context as u32).collect();
-    kv.store(cx, &k, &v, &slots);
+    kv.store(cx, 0, &k, &v, &slots);
     let pages: Vec<u32> = (0..context.div_ceil(32) as u32).collect();
     let q = values(queries * heads * head_dim);
     let mut out = vec![0.0; q.len()];
@@ -65,11 +65,11 @@ fn bench_attention(cx: &Compute, shape: &Shape, format: KvFormat, queries: usize
     let work = (seen * heads * head_dim * 4) as f64;
     let runs = (60 * 2048 / context).clamp(3, 60);
     measure(&format!("attention {name} {format:?} {queries} @ {context}"), runs, work, "FLOP", || {
-        attention(cx, &params, &q, &kv, &sequences, &mut out);
+        attention(cx, &params, &q, kv.layer(0), &sequences, &mut out);
     });
     if queries == context {
         let bytes = (k.len() * 8) as f64;
-        measure(&format!("store {name} {format:?} {queries}"), 60, bytes, "B", || kv.store(cx, &k, &v, &slots));
+        measure(&format!("store {name} {format:?} {queries}"), 60, bytes, "B", || kv.store(cx, 0, &k, &v, &slots));
     }
 }
 

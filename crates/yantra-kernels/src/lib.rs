@@ -6,6 +6,7 @@
 mod activations;
 mod attention;
 mod block;
+mod buffer;
 mod compute;
 mod cpu;
 mod elementwise;
@@ -22,7 +23,7 @@ mod simd;
 mod test_support;
 
 pub use activations::{ActivationKinds, Activations};
-pub use attention::{AttentionParams, AttentionSequence, KvFormat, KvLayout, KvPages, attention};
+pub use attention::{AttentionParams, AttentionSequence, KvFormat, KvLayer, KvLayout, KvPages, attention};
 pub use block::{dequantize_row, quantize_row, quantize_rows};
 pub use compute::Compute;
 pub use cpu::CpuLevel;

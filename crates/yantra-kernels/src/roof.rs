@@ -5,10 +5,8 @@
 
 use crate::{
     Compute, CpuLevel, KernelError,
-    linear::{
-        buffer::Buffer,
-        simd::{Isa, Operation, Simd},
-    },
+    buffer::Buffer,
+    linear::simd::{Isa, Operation, Simd},
     simd::{Simd as FloatSimd, simd_dispatch},
 };
 use std::hint::black_box;

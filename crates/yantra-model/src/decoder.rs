@@ -10,7 +10,7 @@ use crate::{
 };
 use yantra_formats::Checkpoint;
 use yantra_kernels::{
-    ActivationKind, ActivationKinds, Activations, AttentionParams, Compute, GatedJob, LinearJob, PackedLinear,
+    ActivationKind, ActivationKinds, Activations, AttentionParams, Compute, GatedJob, KvPages, LinearJob, PackedLinear,
     RopeTable, WeightFormat, add_assign, attention, embed_rows, linear, linear_gated, rms_norm_in_place, rope, softcap,
 };
 
@@ -149,7 +149,7 @@ impl Decoder {
         let (width, scale) = (spec.hidden_size, spec.embedding_scale);
         embed_rows(cx, table.format, &table.data, width, batch.tokens, scale, &mut scratch.hidden)?;
         for (index, layer) in self.layers.iter().enumerate() {
-            self.attend(cx, layer, batch, kv.layer_mut(index), scratch);
+            self.attend(cx, index, layer, batch, &mut kv.pages, scratch);
             self.feed_forward(cx, layer, num_tokens, scratch);
         }
         logits.resize(batch.logit_rows.len() * spec.vocab_size, 0.0);
@@ -169,9 +169,10 @@ impl Decoder {
     fn attend(
         &self,
         cx: &Compute,
+        index: usize,
         layer: &Layer,
         batch: &Batch<'_>,
-        kv: &mut yantra_kernels::KvPages,
+        kv: &mut KvPages,
         scratch: &mut Scratch,
     ) {
         let spec = &self.spec;
@@ -188,9 +189,9 @@ impl Decoder {
             rope(cx, table, rope_style, query, num_heads, head_dim, batch.positions);
             rope(cx, table, rope_style, key, num_kv_heads, head_dim, batch.positions);
         }
-        kv.store(cx, key, value, batch.slots);
+        kv.store(cx, index, key, value, batch.slots);
         let params = AttentionParams { num_heads, scale, window: layer.spec.window, softcap, causal: true };
-        attention(cx, &params, query, kv, batch.sequences, attended);
+        attention(cx, &params, query, kv.layer(index), batch.sequences, attended);
         input.set(cx, attended, num_tokens, spec.query_size());
         self.join(cx, &layer.output, layer.post_attention_norm.as_deref(), input, block, hidden);
     }

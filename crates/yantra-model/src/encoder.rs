@@ -271,7 +271,7 @@ impl Encoder {
         };
         let matrices = self.layers.iter().flat_map(|layer| [&layer.query, &layer.output, &layer.up, &layer.down]);
         Ok(Scratch {
-            pages: KvPages::new(layout, num_pages)?,
+            pages: KvPages::new(&[layout], num_pages)?,
             num_pages,
             input: Input::new(cx.level(), self.dense, matrices),
             hidden: Vec::new(),
@@ -311,10 +311,10 @@ impl Encoder {
         for (matrix, out) in [(&layer.query, &mut *query), (&layer.key, key), (&layer.value, value)] {
             matrix.multiply(cx, input, out, DenseThen::Store);
         }
-        pages.store(cx, key, value, slots);
+        pages.store(cx, 0, key, value, slots);
         let scale = ((hidden_size / num_heads) as f32).sqrt().recip();
         let params = AttentionParams { num_heads, scale, window: None, softcap: None, causal: false };
-        attention(cx, &params, query, pages, sequences, sums);
+        attention(cx, &params, query, pages.layer(0), sequences, sums);
         input.set(cx, sums, num_tokens, hidden_size);
         layer.output.multiply(cx, input, hidden, DenseThen::Add);
         layer.attention_norm.apply(cx, hidden, sums, norm_eps);

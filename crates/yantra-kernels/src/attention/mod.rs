@@ -17,7 +17,7 @@ mod tile;
 #[cfg(test)]
 mod tests;
 
-pub use pages::{KvFormat, KvLayout, KvPages};
+pub use pages::{KvFormat, KvLayer, KvLayout, KvPages};
 
 use crate::{
     Compute,
@@ -79,7 +79,7 @@ pub fn attention(
     cx: &Compute,
     params: &AttentionParams,
     q: &[f32],
-    kv: &KvPages,
+    kv: KvLayer<'_>,
     sequences: &[AttentionSequence<'_>],
     out: &mut [f32],
 ) {
@@ -106,7 +106,7 @@ thread_local! {
     static ROWS: Cell<Rows> = Cell::default();
 }
 
-fn check(params: &AttentionParams, q: &[f32], kv: &KvPages, sequences: &[AttentionSequence<'_>], out: &[f32]) {
+fn check(params: &AttentionParams, q: &[f32], kv: KvLayer<'_>, sequences: &[AttentionSequence<'_>], out: &[f32]) {
     let layout = kv.layout();
     assert!(
         params.num_heads > 0 && params.num_heads.is_multiple_of(layout.num_kv_heads),
@@ -236,7 +236,7 @@ struct Call<'a> {
     shape: RowShape,
     heads_per_group: usize,
     q: &'a [f32],
-    kv: &'a KvPages,
+    kv: KvLayer<'a>,
     sequences: &'a [AttentionSequence<'a>],
     tasks: &'a [Task],
     groups: &'a [Group],

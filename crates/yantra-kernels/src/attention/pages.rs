@@ -13,11 +13,11 @@ use super::{
 };
 use crate::{
     Compute, CpuLevel, KernelError,
+    buffer::Buffer,
     parallel::SharedSlice,
     simd::{MAX_LANES, Simd, simd_dispatch},
 };
-use std::alloc::{Layout, alloc_zeroed, dealloc};
-use std::ptr::NonNull;
+use std::ops::Range;
 
 /// Tokens whose keys and values are worth waking other threads for.
 const FORK_TOKENS: usize = 4;
@@ -98,39 +98,53 @@ impl KvLayout {
     }
 }
 
-/// The pages of one layer. New pages read as zeros; the operating system provides their memory when first written.
+/// The pages of all layers. New pages read as zeros; the operating system provides their memory when first written.
+///
+/// What a page holds of all layers lies together, `[page][layer][keys, values]`, in huge pages of the system: decoding
+/// reads a few kilobytes of a page and layer, and would otherwise look up as many translations.
 pub struct KvPages {
-    layout: KvLayout,
+    layers: Vec<PlacedLayer>,
+    page_bytes: usize,
     num_pages: usize,
-    keys: ZeroedBytes,
-    values: ZeroedBytes,
+    bytes: Buffer,
+}
+
+/// A layer, and where its keys and values begin in a page.
+#[derive(Clone, Copy)]
+struct PlacedLayer {
+    layout: KvLayout,
+    keys: usize,
+    values: usize,
 }
 
 impl KvPages {
-    /// `num_pages` pages of a layout.
+    /// `num_pages` pages of layers with these layouts.
     ///
     /// # Errors
-    /// If the layout is not supported (see [`KvLayout`]) or the memory could not be reserved.
-    pub fn new(layout: KvLayout, num_pages: usize) -> Result<Self, KernelError> {
-        layout.check()?;
-        let bytes = Self::bytes_per_page(layout).saturating_mul(num_pages);
-        let (keys, values) = layout.page_bytes();
-        let side = |page_bytes: usize| {
-            let len = page_bytes.saturating_mul(num_pages);
-            ZeroedBytes::new(len).ok_or(KernelError::OutOfMemory { bytes, what: "key/value pages" })
-        };
-        Ok(Self { layout, num_pages, keys: side(keys)?, values: side(values)? })
+    /// If a layout is not supported (see [`KvLayout`]) or the memory could not be reserved.
+    pub fn new(layouts: &[KvLayout], num_pages: usize) -> Result<Self, KernelError> {
+        let (mut layers, mut page_bytes) = (Vec::with_capacity(layouts.len()), 0);
+        for &layout in layouts {
+            layout.check()?;
+            let (keys, values) = layout.page_bytes();
+            layers.push(PlacedLayer { layout, keys: page_bytes, values: page_bytes + keys });
+            page_bytes += keys + values;
+        }
+        let bytes = Buffer::lazily_zeroed(page_bytes.saturating_mul(num_pages), "key/value pages")?;
+        Ok(Self { layers, page_bytes, num_pages, bytes })
     }
 
-    /// Bytes of one page of one layer, keys and values together.
-    pub fn bytes_per_page(layout: KvLayout) -> usize {
-        let (keys, values) = layout.page_bytes();
-        keys + values
+    /// Bytes of one page of layers with these layouts.
+    pub fn bytes_per_page(layouts: &[KvLayout]) -> usize {
+        layouts.iter().map(KvLayout::page_bytes).map(|(keys, values)| keys + values).sum()
     }
 
-    /// The shape of the pages.
-    pub fn layout(&self) -> KvLayout {
-        self.layout
+    /// The shape of a layer's part of the pages.
+    ///
+    /// # Panics
+    /// If there is no such layer.
+    pub fn layout(&self, layer: usize) -> KvLayout {
+        self.layers[layer].layout
     }
 
     /// How many pages there are.
@@ -138,22 +152,32 @@ impl KvPages {
         self.num_pages
     }
 
-    /// Writes the keys and values of tokens: `k` and `v` are `[num_tokens, num_kv_heads, head_dim]`, `slots` is
+    /// The pages of one layer.
+    ///
+    /// # Panics
+    /// If there is no such layer.
+    pub fn layer(&self, layer: usize) -> KvLayer<'_> {
+        let Self { page_bytes, num_pages, .. } = *self;
+        KvLayer { layer: self.layers[layer], page_bytes, num_pages, bytes: self.bytes.as_slice() }
+    }
+
+    /// Writes the keys and values of tokens in a layer: `k` and `v` are `[num_tokens, num_kv_heads, head_dim]`, `slots` is
     /// `[num_tokens]`, each `page * page_tokens + offset`.
     ///
     /// # Panics
-    /// If a slice is not of that shape or a slot is past the last page.
-    pub fn store(&mut self, cx: &Compute, k: &[f32], v: &[f32], slots: &[u32]) {
-        let layout = self.layout;
+    /// If a slice is not of that shape, there is no such layer, or a slot is past the last page.
+    pub fn store(&mut self, cx: &Compute, layer: usize, k: &[f32], v: &[f32], slots: &[u32]) {
+        let layer = self.layers[layer];
+        let layout = layer.layout;
         let width = layout.num_kv_heads * layout.head_dim;
         assert!(k.len() == slots.len() * width && v.len() == k.len(), "keys and values of every token");
         let num_slots = self.num_pages * layout.page_tokens;
         assert!(slots.iter().all(|&slot| (slot as usize) < num_slots), "slots within the pages");
-        let tokens = Tokens { layout, k, v, slots };
-        let (keys, values) = (SharedSlice::new(self.keys.as_mut_slice()), SharedSlice::new(self.values.as_mut_slice()));
+        let tokens = Tokens { layer, page_bytes: self.page_bytes, k, v, slots };
+        let bytes = SharedSlice::new(self.bytes.as_mut_slice());
         // Heads go to different tasks, so that a slot given twice is no race. A token's key has a value on each of many
         // cache lines: what takes time is to get them.
-        let store_head = |head: usize| store_head(cx.level(), &tokens, head, &keys, &values);
+        let store_head = |head: usize| store_head(cx.level(), &tokens, head, &bytes);
         if slots.len() < FORK_TOKENS {
             (0..layout.num_kv_heads).for_each(store_head);
         } else {
@@ -161,50 +185,62 @@ impl KvPages {
         }
     }
 
-    /// Copies a whole page, keys and values.
+    /// Copies a whole page, all layers.
     ///
     /// # Panics
     /// If a page is past the last.
     pub fn copy_page(&mut self, from: u32, to: u32) {
-        for (side, bytes) in self.sides() {
-            let from = from as usize * bytes;
-            side.as_mut_slice().copy_within(from..from + bytes, to as usize * bytes);
-        }
+        let (from, to) = (self.page_range(from), self.page_range(to).start);
+        self.bytes.as_mut_slice().copy_within(from, to);
     }
 
-    /// The stored bytes of a page, whatever its format: its keys and its values, [`Self::bytes_per_page`] together.
+    /// The stored bytes of a page, whatever its formats: layer by layer, keys before values.
     ///
     /// # Panics
     /// If the page is past the last.
-    pub fn page_bytes(&self, page: u32) -> [&[u8]; 2] {
-        let (keys, values) = self.layout.page_bytes();
-        let page = page as usize;
-        [
-            &self.keys.as_slice()[page * keys..(page + 1) * keys],
-            &self.values.as_slice()[page * values..(page + 1) * values],
-        ]
+    pub fn page(&self, page: u32) -> &[u8] {
+        &self.bytes.as_slice()[self.page_range(page)]
     }
 
-    /// As [`Self::page_bytes`], to be overwritten with those of a page of the same layout.
+    /// As [`Self::page`], to be overwritten with those of a page of the same layouts.
     ///
     /// # Panics
     /// If the page is past the last.
-    pub fn page_bytes_mut(&mut self, page: u32) -> [&mut [u8]; 2] {
-        let page = page as usize;
-        self.sides().map(|(side, bytes)| &mut side.as_mut_slice()[page * bytes..(page + 1) * bytes])
+    pub fn page_mut(&mut self, page: u32) -> &mut [u8] {
+        let range = self.page_range(page);
+        &mut self.bytes.as_mut_slice()[range]
     }
 
-    /// Keys and values, and the bytes of a page of each.
-    fn sides(&mut self) -> [(&mut ZeroedBytes, usize); 2] {
-        let (keys, values) = self.layout.page_bytes();
-        [(&mut self.keys, keys), (&mut self.values, values)]
+    fn page_range(&self, page: u32) -> Range<usize> {
+        let start = page as usize * self.page_bytes;
+        start..start + self.page_bytes
     }
 
     /// Overwrites every page with bits that are NaN in every format, or a factor that is: what a test must not see.
     #[cfg(test)]
     pub(super) fn fill_with_nan(&mut self) {
-        self.keys.as_mut_slice().fill(0xff);
-        self.values.as_mut_slice().fill(0xff);
+        self.bytes.as_mut_slice().fill(0xff);
+    }
+}
+
+/// The pages of one layer of [`KvPages`].
+#[derive(Clone, Copy)]
+pub struct KvLayer<'a> {
+    layer: PlacedLayer,
+    page_bytes: usize,
+    num_pages: usize,
+    bytes: &'a [u8],
+}
+
+impl<'a> KvLayer<'a> {
+    /// The shape of the pages.
+    pub fn layout(&self) -> KvLayout {
+        self.layer.layout
+    }
+
+    /// How many pages there are.
+    pub fn num_pages(&self) -> usize {
+        self.num_pages
     }
 
     /// Keys and values of one head in one page.
@@ -212,123 +248,64 @@ impl KvPages {
     /// # Panics
     /// If the page or the head is past the last.
     #[inline]
-    pub(super) fn head(&self, page: u32, head: usize) -> (&[u8], &[u8]) {
-        assert!((page as usize) < self.num_pages && head < self.layout.num_kv_heads, "a page and a head that exist");
-        let index = page as usize * self.layout.num_kv_heads + head;
+    pub(super) fn head(&self, page: u32, head: usize) -> (&'a [u8], &'a [u8]) {
+        assert!(
+            (page as usize) < self.num_pages && head < self.layer.layout.num_kv_heads,
+            "a page and a head that exist"
+        );
+        let (keys, values) = self.layer.head(self.page_bytes, page as usize, head);
+        (&self.bytes[keys], &self.bytes[values])
+    }
+}
+
+impl PlacedLayer {
+    /// Where keys and values of one head in one page are among the bytes of all pages.
+    #[inline]
+    fn head(&self, page_bytes: usize, page: usize, head: usize) -> (Range<usize>, Range<usize>) {
         let (keys, values) = self.layout.head_bytes();
-        (&self.keys.as_slice()[index * keys..][..keys], &self.values.as_slice()[index * values..][..values])
+        let page = page * page_bytes;
+        let (key, value) = (page + self.keys + head * keys, page + self.values + head * values);
+        (key..key + keys, value..value + values)
     }
 }
 
 /// Tokens to be stored.
 struct Tokens<'a> {
-    layout: KvLayout,
+    layer: PlacedLayer,
+    page_bytes: usize,
     k: &'a [f32],
     v: &'a [f32],
     slots: &'a [u32],
 }
 
 simd_dispatch! {
-    fn store_head(tokens: &Tokens<'_>, head: usize, keys: &SharedSlice<'_, u8>, values: &SharedSlice<'_, u8>)
+    fn store_head(tokens: &Tokens<'_>, head: usize, bytes: &SharedSlice<'_, u8>)
         = store_head_body;
 }
 
 #[inline(always)]
-fn store_head_body<S: Simd>(
-    simd: S,
-    tokens: &Tokens<'_>,
-    head: usize,
-    keys: &SharedSlice<'_, u8>,
-    values: &SharedSlice<'_, u8>,
-) {
-    match tokens.layout.format {
-        KvFormat::F32 => store_head_as::<S, F32>(simd, tokens, head, keys, values),
-        KvFormat::F16 => store_head_as::<S, F16>(simd, tokens, head, keys, values),
-        KvFormat::BF16 => store_head_as::<S, Bf16>(simd, tokens, head, keys, values),
+fn store_head_body<S: Simd>(simd: S, tokens: &Tokens<'_>, head: usize, bytes: &SharedSlice<'_, u8>) {
+    match tokens.layer.layout.format {
+        KvFormat::F32 => store_head_as::<S, F32>(simd, tokens, head, bytes),
+        KvFormat::F16 => store_head_as::<S, F16>(simd, tokens, head, bytes),
+        KvFormat::BF16 => store_head_as::<S, Bf16>(simd, tokens, head, bytes),
         // What they are computed with does not matter here.
-        KvFormat::Int8 => store_head_as::<S, Int8<F32>>(simd, tokens, head, keys, values),
-        KvFormat::Int4 => store_head_as::<S, Int4<F32>>(simd, tokens, head, keys, values),
+        KvFormat::Int8 => store_head_as::<S, Int8<F32>>(simd, tokens, head, bytes),
+        KvFormat::Int4 => store_head_as::<S, Int4<F32>>(simd, tokens, head, bytes),
     }
 }
 
 #[inline(always)]
-fn store_head_as<S: Simd, K: Stored>(
-    simd: S,
-    tokens: &Tokens<'_>,
-    head: usize,
-    keys: &SharedSlice<'_, u8>,
-    values: &SharedSlice<'_, u8>,
-) {
-    let KvLayout { num_kv_heads, head_dim, page_tokens, .. } = tokens.layout;
-    let (key_bytes, value_bytes) = tokens.layout.head_bytes();
+fn store_head_as<S: Simd, K: Stored>(simd: S, tokens: &Tokens<'_>, head: usize, bytes: &SharedSlice<'_, u8>) {
+    let KvLayout { num_kv_heads, head_dim, page_tokens, .. } = tokens.layer.layout;
     for (token, &slot) in tokens.slots.iter().enumerate() {
         let (page, offset) = (slot as usize / page_tokens, slot as usize % page_tokens);
-        let index = page * num_kv_heads + head;
         let source = (token * num_kv_heads + head) * head_dim;
         let (key, value) = (&tokens.k[source..][..head_dim], &tokens.v[source..][..head_dim]);
+        let (keys, values) = tokens.layer.head(tokens.page_bytes, page, head);
         // SAFETY: this task alone writes this head; `slice` checks bounds.
         #[expect(unsafe_code, reason = "heads are disjoint")]
-        let (keys, values) =
-            unsafe { (keys.slice(index * key_bytes, key_bytes), values.slice(index * value_bytes, value_bytes)) };
+        let (keys, values) = unsafe { (bytes.slice(keys.start, keys.len()), bytes.slice(values.start, values.len())) };
         K::store(simd, key, value, keys, values, offset);
-    }
-}
-
-/// A fixed buffer of zeros, aligned to a cache line, whose memory the system provides lazily.
-///
-/// The allocation itself is aligned to [`LAZY_ALIGN`] only: the system allocator clears memory of a larger alignment by
-/// hand, touching every page of a cache that may never be filled.
-struct ZeroedBytes {
-    allocation: NonNull<u8>,
-    layout: Layout,
-    /// Where the buffer starts in the allocation.
-    offset: usize,
-    len: usize,
-}
-
-const CACHE_LINE: usize = 64;
-const LAZY_ALIGN: usize = 16;
-
-// SAFETY: the buffer is owned, as a boxed slice would be.
-#[expect(unsafe_code, reason = "an owned buffer")]
-unsafe impl Send for ZeroedBytes {}
-// SAFETY: as above; shared access only reads.
-#[expect(unsafe_code, reason = "an owned buffer")]
-unsafe impl Sync for ZeroedBytes {}
-
-impl ZeroedBytes {
-    #[expect(unsafe_code, reason = "aligned, lazily provided memory has no safe constructor")]
-    fn new(len: usize) -> Option<Self> {
-        let layout = Layout::from_size_align(len.checked_add(CACHE_LINE)?, LAZY_ALIGN).ok()?;
-        // SAFETY: the layout is not of size zero.
-        let allocation = NonNull::new(unsafe { alloc_zeroed(layout) })?;
-        let offset = allocation.as_ptr().addr().wrapping_neg() % CACHE_LINE;
-        Some(Self { allocation, layout, offset, len })
-    }
-
-    #[expect(unsafe_code, reason = "the offset stays inside the allocation")]
-    fn start(&self) -> *mut u8 {
-        // SAFETY: the allocation is a cache line longer than the buffer, and the offset is less than one.
-        unsafe { self.allocation.as_ptr().add(self.offset) }
-    }
-
-    #[expect(unsafe_code, reason = "the buffer as a slice")]
-    fn as_slice(&self) -> &[u8] {
-        // SAFETY: the buffer is this long, initialised, and borrowed with `self`.
-        unsafe { std::slice::from_raw_parts(self.start(), self.len) }
-    }
-
-    #[expect(unsafe_code, reason = "the buffer as a slice")]
-    fn as_mut_slice(&mut self) -> &mut [u8] {
-        // SAFETY: the buffer is this long, initialised, and borrowed mutably with `self`.
-        unsafe { std::slice::from_raw_parts_mut(self.start(), self.len) }
-    }
-}
-
-impl Drop for ZeroedBytes {
-    #[expect(unsafe_code, reason = "allocated by `new`")]
-    fn drop(&mut self) {
-        // SAFETY: allocated in `new` with this layout.
-        unsafe { dealloc(self.allocation.as_ptr(), self.layout) }
     }
 }

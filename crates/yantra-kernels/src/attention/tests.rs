@@ -49,7 +49,7 @@ struct StoredHead<'a> {
 }
 
 impl<'a> StoredHead<'a> {
-    fn new(kv: &'a KvPages, page: u32, head: usize) -> Self {
+    fn new(kv: KvLayer<'a>, page: u32, head: usize) -> Self {
         let (keys, values) = kv.head(page, head);
         Self { layout: kv.layout(), keys, values }
     }
@@ -88,7 +88,7 @@ fn turn(x: &[f64]) -> Vec<f64> {
     x.iter().enumerate().map(entry).collect()
 }
 
-fn read_back(kv: &KvPages, slots: &[u32]) -> (Vec<f32>, Vec<f32>) {
+fn read_back(kv: KvLayer<'_>, slots: &[u32]) -> (Vec<f32>, Vec<f32>) {
     let KvLayout { num_kv_heads, page_tokens, .. } = kv.layout();
     let (mut keys, mut values) = (Vec::new(), Vec::new());
     for slot in slots {
@@ -107,7 +107,7 @@ impl Case {
         let KvLayout { num_kv_heads, head_dim, page_tokens, format } = self.layout;
         let pages: Vec<usize> = self.lengths.iter().map(|(_, context)| context.div_ceil(page_tokens)).collect();
         let num_pages: usize = pages.iter().sum::<usize>() + 1;
-        let mut kv = KvPages::new(self.layout, num_pages).unwrap();
+        let mut kv = KvPages::new(&[self.layout], num_pages).unwrap();
         // What earlier owners left in the pages must not matter.
         kv.fill_with_nan();
         // Page 0 is nobody's; the others are handed out in an order of their own.
@@ -129,9 +129,9 @@ impl Case {
             let v = random(50 + index as u64, context * width);
             let slots: Vec<u32> =
                 (0..*context).map(|t| table[t / page_tokens] * page_tokens as u32 + (t % page_tokens) as u32).collect();
-            kv.store(cx, &k, &v, &slots);
+            kv.store(cx, 0, &k, &v, &slots);
             let (k, v) = match format {
-                KvFormat::Int8 | KvFormat::Int4 => read_back(&kv, &slots),
+                KvFormat::Int8 | KvFormat::Int4 => read_back(kv.layer(0), &slots),
                 _ => [k, v].map(|x| x.iter().map(|&x| rounded(format, x)).collect()).into(),
             };
             keys.push(k);
@@ -163,7 +163,7 @@ impl Case {
 
     fn run(&self, cx: &Compute, built: &Built) -> Vec<f32> {
         let mut out = vec![f32::NAN; built.q.len()];
-        attention(cx, &self.params, &built.q, &built.kv, &self.sequences(built), &mut out);
+        attention(cx, &self.params, &built.q, built.kv.layer(0), &self.sequences(built), &mut out);
         out
     }
 
@@ -289,7 +289,7 @@ fn sixteen_lanes_agree_with_the_definition() {
             shape,
             heads_per_group,
             q: &built.q,
-            kv: &built.kv,
+            kv: built.kv.layer(0),
             sequences: &sequences,
             tasks: &plan.tasks,
             groups: &plan.groups,
@@ -329,7 +329,7 @@ fn a_query_is_the_same_bits_alone_or_in_a_chunk_on_any_number_of_threads() {
                 };
                 let mut out = vec![0.0; width];
                 let query = &built.q[position * width..][..width];
-                attention(&cx, &whole.params, query, &built.kv, &[alone], &mut out);
+                attention(&cx, &whole.params, query, built.kv.layer(0), &[alone], &mut out);
                 assert_eq!(out, chunk[position * width..][..width], "position {position}, {}", cx.level());
             }
             results.push((cx.level(), chunk));
@@ -347,7 +347,7 @@ fn integers_are_within_half_a_step_at_every_level() {
         let layout = KvLayout { num_kv_heads: 2, head_dim, page_tokens: 32, format };
         let mut bytes: Vec<Vec<u8>> = Vec::new();
         for cx in computes() {
-            let mut kv = KvPages::new(layout, 2).unwrap();
+            let mut kv = KvPages::new(&[layout], 2).unwrap();
             kv.fill_with_nan();
             // One dimension is far larger than the others; one token is zeros.
             let mut k = random(1, 40 * 2 * head_dim);
@@ -355,10 +355,10 @@ fn integers_are_within_half_a_step_at_every_level() {
             k[6 * head_dim..8 * head_dim].fill(0.0);
             let v = random(2, k.len());
             let slots: Vec<u32> = (0..40).map(|slot| slot * 7 % 64).collect();
-            kv.store(&cx, &k, &v, &slots);
+            kv.store(&cx, 0, &k, &v, &slots);
             for (index, (k, v)) in k.chunks_exact(head_dim).zip(v.chunks_exact(head_dim)).enumerate() {
                 let (slot, head) = (slots[index / 2], index % 2);
-                let stored = StoredHead::new(&kv, slot / 32, head).turned(slot as usize % 32);
+                let stored = StoredHead::new(kv.layer(0), slot / 32, head).turned(slot as usize % 32);
                 for ((stored, step), exact) in stored.into_iter().zip([k, v]) {
                     let exact = turn(&exact.iter().map(|x| f64::from(*x)).collect::<Vec<_>>());
                     let max = exact.iter().fold(0.0_f64, |max, x| max.max(x.abs()));
@@ -372,7 +372,10 @@ fn integers_are_within_half_a_step_at_every_level() {
                     }
                 }
             }
-            bytes.push([0, 1].iter().flat_map(|page| [kv.head(*page, 1).0, kv.head(*page, 1).1].concat()).collect());
+            let layer = kv.layer(0);
+            bytes.push(
+                [0, 1].iter().flat_map(|page| [layer.head(*page, 1).0, layer.head(*page, 1).1].concat()).collect(),
+            );
         }
         // Only the search for a step of four bits adds in another order at another level.
         assert!(format == KvFormat::Int4 || bytes.windows(2).all(|pair| pair[0] == pair[1]), "other bytes");
@@ -421,35 +424,45 @@ fn check_copies(format: KvFormat) {
 #[test]
 fn refuses_layouts_it_cannot_store() {
     let layout = KvLayout { num_kv_heads: 1, head_dim: 64, page_tokens: 32, format: KvFormat::F16 };
-    assert_eq!(KvPages::bytes_per_page(layout), 2 * 64 * 32 * 2);
-    assert_eq!(KvPages::bytes_per_page(KvLayout { format: KvFormat::Int8, ..layout }), 2 * (64 + 2) * 32);
-    assert_eq!(KvPages::bytes_per_page(KvLayout { format: KvFormat::Int4, ..layout }), (64 + 2 + 32 + 2) * 32);
-    assert!(KvPages::new(KvLayout { head_dim: 3, format: KvFormat::Int8, ..layout }, 1).is_err());
-    assert!(KvPages::new(KvLayout { page_tokens: 24, ..layout }, 1).is_err());
-    assert!(KvPages::new(KvLayout { head_dim: 0, ..layout }, 1).is_err());
-    assert!(KvPages::new(KvLayout { head_dim: 3, format: KvFormat::BF16, ..layout }, 1).is_err());
-    assert!(KvPages::new(KvLayout { num_kv_heads: 0, ..layout }, 1).is_err());
-    let too_many = KvPages::new(layout, usize::MAX / 16384);
+    assert_eq!(KvPages::bytes_per_page(&[layout]), 2 * 64 * 32 * 2);
+    assert_eq!(KvPages::bytes_per_page(&[KvLayout { format: KvFormat::Int8, ..layout }]), 2 * (64 + 2) * 32);
+    assert_eq!(KvPages::bytes_per_page(&[KvLayout { format: KvFormat::Int4, ..layout }]), (64 + 2 + 32 + 2) * 32);
+    assert!(KvPages::new(&[KvLayout { head_dim: 3, format: KvFormat::Int8, ..layout }], 1).is_err());
+    assert!(KvPages::new(&[KvLayout { page_tokens: 24, ..layout }], 1).is_err());
+    assert!(KvPages::new(&[KvLayout { head_dim: 0, ..layout }], 1).is_err());
+    assert!(KvPages::new(&[KvLayout { head_dim: 3, format: KvFormat::BF16, ..layout }], 1).is_err());
+    assert!(KvPages::new(&[KvLayout { num_kv_heads: 0, ..layout }], 1).is_err());
+    let too_many = KvPages::new(&[layout], usize::MAX / 16384);
     assert!(matches!(too_many, Err(crate::KernelError::OutOfMemory { .. })));
-    assert!(KvPages::new(layout, 0).is_ok());
+    assert!(KvPages::new(&[layout], 0).is_ok());
 }
 
 #[test]
 fn a_pages_bytes_are_all_there_is_to_it() {
     for format in [KvFormat::F32, KvFormat::F16, KvFormat::BF16] {
-        let layout = KvLayout { num_kv_heads: 3, head_dim: 10, page_tokens: 32, format };
-        let mut pages = KvPages::new(layout, 4).unwrap();
+        // Layers need not be alike.
+        let layouts = [(3, 10), (1, 64)].map(|(num_kv_heads, head_dim)| KvLayout {
+            num_kv_heads,
+            head_dim,
+            page_tokens: 32,
+            format,
+        });
+        let mut pages = KvPages::new(&layouts, 4).unwrap();
         pages.fill_with_nan();
         let slots: Vec<u32> = (64..96).collect();
-        pages.store(&Compute::new(1), &random(1, 32 * 30), &random(2, 32 * 30), &slots);
-        let stored = pages.page_bytes(2).map(<[u8]>::to_vec);
-        assert_eq!(stored.iter().map(Vec::len).sum::<usize>(), KvPages::bytes_per_page(layout), "{format:?}");
-        assert!(stored.iter().flatten().any(|&byte| byte != 0xff));
-        pages.page_bytes_mut(3).into_iter().zip(&stored).for_each(|(part, bytes)| part.copy_from_slice(bytes));
+        for (layer, layout) in layouts.iter().enumerate() {
+            let len = 32 * layout.num_kv_heads * layout.head_dim;
+            assert!(pages.page(2)[layer * KvPages::bytes_per_page(&layouts[..1])..].iter().all(|&byte| byte == 0xff));
+            pages.store(&Compute::new(1), layer, &random(1, len), &random(2, len), &slots);
+        }
+        let stored = pages.page(2).to_vec();
+        assert_eq!(stored.len(), KvPages::bytes_per_page(&layouts), "{format:?}");
+        assert!(!stored.windows(4).any(|bytes| bytes == [0xff; 4]), "all of it is written");
+        pages.page_mut(3).copy_from_slice(&stored);
         pages.copy_page(2, 0);
         for page in [0, 2, 3] {
-            assert_eq!(pages.page_bytes(page).map(<[u8]>::to_vec), stored, "{format:?}, page {page}");
+            assert_eq!(pages.page(page), stored, "{format:?}, page {page}");
         }
-        assert!(pages.page_bytes(1).iter().all(|part| part.iter().all(|&byte| byte == 0xff)), "others are left alone");
+        assert!(pages.page(1).iter().all(|&byte| byte == 0xff), "others are left alone");
     }
 }

@@ -15,11 +15,8 @@ mod rows;
 #[cfg(test)]
 mod tests;
 
-use super::{
-    buffer::Buffer,
-    simd::{Isa, Operation, Simd},
-};
-use crate::{Compute, CpuLevel, KernelError, simd};
+use super::simd::{Isa, Operation, Simd};
+use crate::{Compute, CpuLevel, KernelError, buffer::Buffer, simd};
 use half::bf16;
 use kernel::{Block, UNIT_VECTORS};
 pub use rows::DenseRows;

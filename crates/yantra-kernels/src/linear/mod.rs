@@ -8,7 +8,6 @@
 //! Every output element is computed in the same order, whatever the number of tokens, threads or the place in the
 //! batch: its bits depend on the weights, its own activations and the CPU level only.
 
-pub(crate) mod buffer;
 mod dense;
 mod epilogue;
 mod extract;
@@ -22,8 +21,7 @@ pub(crate) mod simd;
 #[cfg(test)]
 mod tests;
 
-use crate::{Activations, Compute, KernelError, WeightFormat};
-use buffer::Buffer;
+use crate::{Activations, Compute, KernelError, WeightFormat, buffer::Buffer};
 pub use dense::{DenseLinear, DenseRows, DenseThen, DenseType, dense};
 use epilogue::Epilogue;
 use float::FloatUnits;

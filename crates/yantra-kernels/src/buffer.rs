@@ -1,4 +1,4 @@
-//! Aligned memory for packed weights: from huge pages, which small matrices share.
+//! Aligned memory in huge pages, for packed weights, of which small ones share a page, and for keys and values.
 //!
 //! Decoding reads every weight once per token, so most reads miss the translation buffer of small pages: huge ones read a
 //! third faster with one thread. A matrix of a small model is smaller than a huge page, therefore matrices are cut from
@@ -45,6 +45,12 @@ impl Buffer {
             *current = (Arc::downgrade(&chunk), taken);
         }
         Ok(Self { chunk, start: 0, len })
+    }
+
+    /// Zeroed memory of its own, given back when it is dropped. The system provides a huge page when it is first touched.
+    pub(crate) fn lazily_zeroed(len: usize, what: &'static str) -> Result<Self, KernelError> {
+        let chunk = Chunk::new(len.max(1)).ok_or(KernelError::OutOfMemory { bytes: len, what })?;
+        Ok(Self { chunk: Arc::new(chunk), start: 0, len })
     }
 
     pub(crate) fn len(&self) -> usize {
