@@ -2,7 +2,8 @@
 //!
 //! One algorithm serves prefill and decode. A task takes a block of query rows (some consecutive queries times the query
 //! heads that share a key/value head) and walks the pages they see; memory per task does not grow with the context. Where
-//! rows are few (decode), the context is divided over tasks as well.
+//! rows are few (decode), the context is divided over tasks as well, and what sequences have in common is read once for
+//! all of them (Juravsky et al. 2024, arXiv:2402.05099).
 //!
 //! The context is always summed in splits of [`SPLIT_TOKENS`], joined in order, whoever computes them: a query's result is
 //! the same bits alone or in a chunk, on one thread or many.
@@ -89,9 +90,9 @@ pub fn attention(
     let heads_per_group = params.num_heads / layout.num_kv_heads;
     let mut plan = PLAN.take();
     plan.fill(cx.num_threads(), params, shape, layout.num_kv_heads, heads_per_group, sequences);
-    let Plan { tasks, groups, partials, .. } = &mut plan;
+    let Plan { tasks, members, groups, partials, .. } = &mut plan;
     let (out, partials) = (SharedSlice::new(out), SharedSlice::new(partials));
-    let call = Call { params, shape, heads_per_group, q, kv, sequences, tasks, groups, out, partials };
+    let call = Call { params, shape, heads_per_group, q, kv, sequences, tasks, members, groups, out, partials };
     cx.run(tasks.len(), &|index| {
         let mut rows = ROWS.take();
         run_task(cx.level(), &call, index, &mut rows);
@@ -124,13 +125,20 @@ fn check(params: &AttentionParams, q: &[f32], kv: KvLayer<'_>, sequences: &[Atte
     }
 }
 
-/// Some queries of a sequence, one key/value head, some splits of the context.
+/// Some members, one key/value head, some splits of the context, whose pages members share.
 struct Task {
-    sequence: usize,
+    /// In [`Plan::members`].
+    members: Range<usize>,
     kv_head: usize,
-    queries: Range<usize>,
     splits: Range<usize>,
-    /// The group whose sums this task is part of, when the context was divided.
+}
+
+/// Some queries of a sequence.
+#[derive(Clone)]
+struct Member {
+    sequence: usize,
+    queries: Range<usize>,
+    /// The group whose sums the task is part of, when the context was divided.
     group: Option<usize>,
 }
 
@@ -141,11 +149,24 @@ struct Group {
     unfinished: AtomicU32,
 }
 
+/// Sequences whose first pages are the same.
+struct Cohort {
+    leader: usize,
+    /// Splits they share.
+    splits: usize,
+    rows: usize,
+    sequences: usize,
+}
+
 #[derive(Default)]
 struct Plan {
     tasks: Vec<Task>,
+    members: Vec<Member>,
     groups: Vec<Group>,
     partials: Vec<f32>,
+    cohorts: Vec<Cohort>,
+    /// The cohort of each sequence.
+    cohort_of: Vec<Option<usize>>,
 }
 
 impl Plan {
@@ -162,26 +183,33 @@ impl Plan {
         let blocks: usize = sequences.iter().map(|sequence| sequence.query_len.div_ceil(queries_per_block)).sum();
         let divide = num_threads > 1 && blocks * num_kv_heads < 4 * num_threads;
         self.tasks.clear();
+        self.members.clear();
         self.groups.clear();
         let mut partials_len = 0;
+        self.find_cohorts(params, shape, heads_per_group, sequences);
+        for cohort in 0..self.cohorts.len() {
+            for kv_head in 0..num_kv_heads {
+                self.push_cohort(cohort, kv_head, params, shape, heads_per_group, sequences, &mut partials_len);
+            }
+        }
         for (index, sequence) in sequences.iter().enumerate() {
+            if self.cohort_of[index].is_some() {
+                continue;
+            }
             // Late queries see most: they come first, so that no thread is left with a long task at the end.
             for block in (0..sequence.query_len.div_ceil(queries_per_block)).rev() {
                 let first = block * queries_per_block;
                 let queries = first..sequence.query_len.min(first + queries_per_block);
                 let splits = visible_splits(params, sequence, &queries, shape.page_tokens);
                 for kv_head in 0..num_kv_heads {
-                    let task = Task {
-                        sequence: index,
-                        kv_head,
-                        queries: queries.clone(),
-                        splits: splits.clone(),
-                        group: None,
-                    };
+                    let mut member = Member { sequence: index, queries: queries.clone(), group: None };
                     if divide && splits.len() > 1 {
-                        partials_len += self.push_group(task, shape, heads_per_group, partials_len);
+                        let rows = queries.len() * heads_per_group;
+                        member.group =
+                            Some(self.push_group(splits.clone(), splits.len(), rows, shape, &mut partials_len));
+                        splits.clone().for_each(|split| self.push_task(member.clone(), kv_head, split..split + 1));
                     } else {
-                        self.tasks.push(task);
+                        self.push_task(member, kv_head, splits.clone());
                     }
                 }
             }
@@ -191,17 +219,111 @@ impl Plan {
         }
     }
 
-    /// Adds one task per split; returns how many values their sums take.
-    fn push_group(&mut self, task: Task, shape: RowShape, heads_per_group: usize, partials_start: usize) -> usize {
-        let group = Some(self.groups.len());
-        let splits = task.splits.clone();
-        let unfinished = AtomicU32::new(splits.len() as u32);
-        self.groups.push(Group { splits: splits.clone(), partials_start, unfinished });
-        let tasks =
-            splits.clone().map(|split| Task { splits: split..split + 1, group, queries: task.queries.clone(), ..task });
-        self.tasks.extend(tasks);
-        splits.len() * task.queries.len() * heads_per_group * Rows::record_len(shape)
+    /// Finds sequences of few queries that share at least their first split, each in one cohort at most.
+    fn find_cohorts(
+        &mut self,
+        params: &AttentionParams,
+        shape: RowShape,
+        heads_per_group: usize,
+        sequences: &[AttentionSequence<'_>],
+    ) {
+        self.cohorts.clear();
+        self.cohort_of.clear();
+        for (index, sequence) in sequences.iter().enumerate() {
+            let rows = sequence.query_len * heads_per_group;
+            if params.window.is_some() || rows == 0 || 2 * rows > BLOCK_ROWS {
+                self.cohort_of.push(None);
+                continue;
+            }
+            let found = self.cohorts.iter().position(|cohort| {
+                cohort.rows + rows <= BLOCK_ROWS && common_splits(shape, &sequences[cohort.leader], sequence) > 0
+            });
+            let found = found.unwrap_or_else(|| {
+                self.cohorts.push(Cohort { leader: index, splits: usize::MAX, rows: 0, sequences: 0 });
+                self.cohorts.len() - 1
+            });
+            let cohort = &mut self.cohorts[found];
+            cohort.splits = cohort.splits.min(common_splits(shape, &sequences[cohort.leader], sequence));
+            cohort.rows += rows;
+            cohort.sequences += 1;
+            self.cohort_of.push(Some(found));
+        }
+        for cohort in &mut self.cohort_of {
+            *cohort = cohort.filter(|&cohort| self.cohorts[cohort].sequences > 1);
+        }
     }
+
+    /// Adds the tasks of a cohort's head: those of the splits it shares, and one for the rest of each sequence.
+    #[expect(clippy::too_many_arguments, reason = "what a plan is made from")]
+    fn push_cohort(
+        &mut self,
+        cohort: usize,
+        kv_head: usize,
+        params: &AttentionParams,
+        shape: RowShape,
+        heads_per_group: usize,
+        sequences: &[AttentionSequence<'_>],
+        partials_len: &mut usize,
+    ) {
+        let Cohort { splits: shared, sequences: count, .. } = self.cohorts[cohort];
+        if count < 2 {
+            return;
+        }
+        let first = self.members.len();
+        for (index, sequence) in sequences.iter().enumerate() {
+            if self.cohort_of[index] == Some(cohort) {
+                let queries = 0..sequence.query_len;
+                let splits = visible_splits(params, sequence, &queries, shape.page_tokens);
+                let tasks = shared + usize::from(splits.end > shared);
+                let rows = queries.len() * heads_per_group;
+                let group = Some(self.push_group(splits, tasks, rows, shape, partials_len));
+                self.members.push(Member { sequence: index, queries, group });
+            }
+        }
+        let members = first..self.members.len();
+        self.tasks.extend((0..shared).map(|split| Task {
+            members: members.clone(),
+            kv_head,
+            splits: split..split + 1,
+        }));
+        for member in members {
+            let all = self.members[member].group.map_or(0..0, |group| self.groups[group].splits.clone());
+            if all.end > shared {
+                self.tasks.push(Task { members: member..member + 1, kv_head, splits: shared..all.end });
+            }
+        }
+    }
+
+    fn push_task(&mut self, member: Member, kv_head: usize, splits: Range<usize>) {
+        let members = self.members.len()..self.members.len() + 1;
+        self.members.push(member);
+        self.tasks.push(Task { members, kv_head, splits });
+    }
+
+    /// Adds a group of `rows` rows whose splits are summed by so many tasks.
+    fn push_group(
+        &mut self,
+        splits: Range<usize>,
+        tasks: usize,
+        rows: usize,
+        shape: RowShape,
+        partials_len: &mut usize,
+    ) -> usize {
+        let (partials_start, unfinished) = (*partials_len, AtomicU32::new(tasks as u32));
+        *partials_len += splits.len() * rows * Rows::record_len(shape);
+        self.groups.push(Group { splits, partials_start, unfinished });
+        self.groups.len() - 1
+    }
+}
+
+/// How many whole splits from the start on have the same pages in both.
+fn common_splits(shape: RowShape, a: &AttentionSequence<'_>, b: &AttentionSequence<'_>) -> usize {
+    let split_pages = split_tokens(shape.page_tokens) / shape.page_tokens;
+    // Tokens of this step are not seen by all queries.
+    let seen = |sequence: &AttentionSequence<'_>| (sequence.context_len - sequence.query_len) / shape.page_tokens;
+    let pages = seen(a).min(seen(b));
+    let (a, b) = (a.pages[..pages].chunks_exact(split_pages), b.pages[..pages].chunks_exact(split_pages));
+    a.zip(b).take_while(|(a, b)| a == b).count()
 }
 
 fn split_tokens(page_tokens: usize) -> usize {
@@ -239,6 +361,7 @@ struct Call<'a> {
     kv: KvLayer<'a>,
     sequences: &'a [AttentionSequence<'a>],
     tasks: &'a [Task],
+    members: &'a [Member],
     groups: &'a [Group],
     out: SharedSlice<'a, f32>,
     partials: SharedSlice<'a, f32>,
@@ -265,10 +388,11 @@ impl Call<'_> {
     #[inline(always)]
     fn run<S: Simd, K: Stored>(&self, simd: S, index: usize, rows: &mut Rows) {
         let task = &self.tasks[index];
-        self.gather::<S, K>(simd, task, rows);
+        let members = &self.members[task.members.clone()];
+        self.gather::<S, K>(simd, task, members, rows);
         let seen = rows.any_visible();
         let split_tokens = split_tokens(self.shape.page_tokens);
-        let pages = self.sequences[task.sequence].pages;
+        let pages = self.sequences[members[0].sequence].pages;
         let split_pages = split_tokens / self.shape.page_tokens;
         for split in task.splits.clone() {
             let context = seen.start.max(split * split_tokens)..seen.end.min((split + 1) * split_tokens);
@@ -287,61 +411,73 @@ impl Call<'_> {
                     next.and_then(|(task, next)| self.page_of(task, index + next * split_pages - split * split_pages))
                 },
             );
-            match task.group {
-                None => rows.merge_split(simd),
-                Some(group) => self.save(&self.groups[group], split, rows, task.queries.len() * self.heads_per_group),
-            }
-        }
-        let finished = match task.group {
-            None => true,
-            // The last to finish joins the splits: everybody's sums are visible to it, in the order of the context.
-            Some(group) => {
-                self.groups[group].unfinished.fetch_sub(1, Ordering::AcqRel) == 1 && {
-                    self.join(simd, &self.groups[group], rows, task.queries.len() * self.heads_per_group);
-                    true
+            let mut first = 0;
+            for member in members {
+                match member.group {
+                    None => rows.merge_split(simd),
+                    Some(group) => self.save(&self.groups[group], split, rows, first, self.num_rows(member)),
                 }
+                first += self.num_rows(member);
             }
-        };
-        if finished {
-            self.scatter::<S, K>(simd, task, rows);
         }
+        for member in members {
+            let finished = member.group.is_none_or(|group| {
+                let group = &self.groups[group];
+                // The last to finish joins the splits: everybody's sums are visible to it, in the order of the context.
+                let last = group.unfinished.fetch_sub(1, Ordering::AcqRel) == 1;
+                if last {
+                    self.join(simd, group, rows, self.num_rows(member));
+                }
+                last
+            });
+            if finished {
+                self.scatter::<S, K>(simd, member, task.kv_head, rows);
+            }
+        }
+    }
+
+    fn num_rows(&self, member: &Member) -> usize {
+        member.queries.len() * self.heads_per_group
     }
 
     /// Where keys and values of a task's head begin in the page at a place in its context, if it has that many.
     fn page_of(&self, task: &Task, index: usize) -> Option<(*const u8, *const u8)> {
-        let sequence = &self.sequences[task.sequence];
+        let sequence = &self.sequences[self.members[task.members.start].sequence];
         let page = *sequence.pages.get(index).filter(|_| index * self.shape.page_tokens < sequence.context_len)?;
         let (keys, values) = self.kv.head(page, task.kv_head);
         Some((keys.as_ptr(), values.as_ptr()))
     }
 
-    /// Where query `index` of the task's sequence has its `heads_per_group` rows in `q` and `out`.
-    fn row_start(&self, task: &Task, index: usize) -> usize {
-        let token = self.sequences[task.sequence].query_start + index;
-        (token * self.params.num_heads + task.kv_head * self.heads_per_group) * self.shape.head_dim
+    /// Where query `index` of a sequence has the `heads_per_group` rows of a key/value head in `q` and `out`.
+    fn row_start(&self, sequence: usize, kv_head: usize, index: usize) -> usize {
+        let token = self.sequences[sequence].query_start + index;
+        (token * self.params.num_heads + kv_head * self.heads_per_group) * self.shape.head_dim
     }
 
     #[inline(always)]
-    fn gather<S: Simd, K: Stored>(&self, simd: S, task: &Task, rows: &mut Rows) {
+    fn gather<S: Simd, K: Stored>(&self, simd: S, task: &Task, members: &[Member], rows: &mut Rows) {
         let head_dim = self.shape.head_dim;
         rows.clear(self.shape);
-        for index in task.queries.clone() {
-            let visible = visible(self.params, &self.sequences[task.sequence], index);
-            let queries = &self.q[self.row_start(task, index)..][..self.heads_per_group * head_dim];
-            for query in queries.chunks_exact(head_dim) {
-                rows.push(query, self.params.scale, visible.clone());
+        for Member { sequence, queries, .. } in members {
+            for index in queries.clone() {
+                let visible = visible(self.params, &self.sequences[*sequence], index);
+                let start = self.row_start(*sequence, task.kv_head, index);
+                for query in self.q[start..][..self.heads_per_group * head_dim].chunks_exact(head_dim) {
+                    rows.push(query, self.params.scale, visible.clone());
+                }
             }
         }
         rows.prepare::<S, K>(simd);
     }
 
     #[inline(always)]
-    fn scatter<S: Simd, K: Stored>(&self, simd: S, task: &Task, rows: &Rows) {
+    fn scatter<S: Simd, K: Stored>(&self, simd: S, member: &Member, kv_head: usize, rows: &Rows) {
         let head_dim = self.shape.head_dim;
-        for (row, index) in task.queries.clone().enumerate() {
+        for (row, index) in member.queries.clone().enumerate() {
+            let start = self.row_start(member.sequence, kv_head, index);
             // SAFETY: sequences do not overlap, and one task at a time finishes these queries of this head.
             #[expect(unsafe_code, reason = "disjoint rows")]
-            let out = unsafe { self.out.slice(self.row_start(task, index), self.heads_per_group * head_dim) };
+            let out = unsafe { self.out.slice(start, self.heads_per_group * head_dim) };
             for (head, out) in out.chunks_exact_mut(head_dim).enumerate() {
                 rows.finish::<S, K>(simd, row * self.heads_per_group + head, out);
             }
@@ -353,15 +489,16 @@ impl Call<'_> {
         (group.partials_start + (split - group.splits.start) * len, len)
     }
 
-    fn save(&self, group: &Group, split: usize, rows: &Rows, num_rows: usize) {
+    fn save(&self, group: &Group, split: usize, rows: &Rows, first: usize, num_rows: usize) {
         let (start, len) = self.partial_range(group, split, num_rows);
         // SAFETY: each split of a group is one task's, and read only after all have finished.
         #[expect(unsafe_code, reason = "disjoint splits")]
-        rows.save_split(unsafe { self.partials.slice(start, len) });
+        rows.save_split(first, unsafe { self.partials.slice(start, len) });
     }
 
     #[inline(always)]
     fn join<S: Simd>(&self, simd: S, group: &Group, rows: &mut Rows, num_rows: usize) {
+        rows.restart(num_rows);
         for split in group.splits.clone() {
             let (start, len) = self.partial_range(group, split, num_rows);
             // SAFETY: all tasks of the group have finished writing.

@@ -306,14 +306,19 @@ impl Rows {
         2 + shape.stride()
     }
 
-    /// Writes the current split's sums, `[rows, record_len]`.
-    pub(super) fn save_split(&self, records: &mut [f32]) {
+    /// Writes the current split's sums of the rows from `first` on, `[rows, record_len]`.
+    pub(super) fn save_split(&self, first: usize, records: &mut [f32]) {
         let stride = self.shape.stride();
-        for (row, record) in records.chunks_exact_mut(Self::record_len(self.shape)).enumerate() {
+        for (row, record) in (first..).zip(records.chunks_exact_mut(Self::record_len(self.shape))) {
             record[0] = self.split.max[row];
             record[1] = self.split.sum[row];
             record[2..].copy_from_slice(&self.split.values[row * stride..][..stride]);
         }
+    }
+
+    /// Forgets the total, which is to be that of `rows` rows whose splits were saved.
+    pub(super) fn restart(&mut self, rows: usize) {
+        self.total.reset(rows, self.shape.stride());
     }
 
     /// Adds a split written by [`Rows::save_split`] to the total.

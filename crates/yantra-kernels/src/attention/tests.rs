@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 use super::*;
-use crate::test_support::{assert_close, computes, random};
+use crate::{
+    CpuLevel,
+    test_support::{assert_close, computes, random},
+};
 use half::{bf16, f16};
 
 /// A batch over shuffled pages, with the keys and values as stored kept aside.
@@ -292,6 +295,7 @@ fn sixteen_lanes_agree_with_the_definition() {
             kv: built.kv.layer(0),
             sequences: &sequences,
             tasks: &plan.tasks,
+            members: &plan.members,
             groups: &plan.groups,
             out: SharedSlice::new(&mut out),
             partials: SharedSlice::new(&mut plan.partials),
@@ -464,5 +468,54 @@ fn a_pages_bytes_are_all_there_is_to_it() {
             assert_eq!(pages.page(page), stored, "{format:?}, page {page}");
         }
         assert!(pages.page(1).iter().all(|&byte| byte == 0xff), "others are left alone");
+    }
+}
+
+#[test]
+fn a_shared_prefix_is_read_for_all_and_changes_no_bit() {
+    let (heads, kv_heads, head_dim) = (6, 2, 64);
+    // Pages of the common start, then of each sequence's own; the last sequence shares nothing.
+    let starts = [(20, 70, 1), (20, 1, 1), (17, 300, 4), (20, 45, 1), (0, 600, 1)];
+    for format in [KvFormat::F32, KvFormat::F16, KvFormat::BF16, KvFormat::Int8] {
+        let params = AttentionParams { num_heads: heads, scale: 0.125, window: None, softcap: None, causal: true };
+        let (mut own, mut lists) = (20_u32, Vec::new());
+        for (shared, tokens, _) in starts {
+            let pages = (tokens as u32).div_ceil(32);
+            lists.push((0..shared).chain(own..own + pages).collect::<Vec<u32>>());
+            own += pages;
+        }
+        let layout = KvLayout { num_kv_heads: kv_heads, head_dim, page_tokens: 32, format };
+        let mut kv = KvPages::new(layout, own as usize).unwrap();
+        let len = own as usize * 32 * kv_heads * head_dim;
+        let slots: Vec<u32> = (0..own * 32).collect();
+        kv.store(&Compute::new(1), &random(1, len), &random(2, len), &slots);
+        let mut sequences = Vec::new();
+        for ((shared, tokens, query_len), pages) in starts.into_iter().zip(&lists) {
+            let query_start =
+                sequences.last().map_or(0, |last: &AttentionSequence<'_>| last.query_start + last.query_len);
+            let context_len = shared as usize * 32 + tokens;
+            sequences.push(AttentionSequence { query_start, query_len, context_len, pages });
+        }
+        let num_tokens: usize = starts.iter().map(|start| start.2).sum();
+        let q = random(3, num_tokens * heads * head_dim);
+        for level in CpuLevel::supported() {
+            let run = |threads: usize, sequences: &[AttentionSequence<'_>]| {
+                let mut out = vec![f32::NAN; q.len()];
+                attention(&Compute::with_level(threads, level).unwrap(), &params, &q, &kv, sequences, &mut out);
+                out
+            };
+            let mut plan = Plan::default();
+            plan.fill(2, &params, RowShape { head_dim, page_tokens: 32 }, kv_heads, heads / kv_heads, &sequences);
+            assert!(plan.tasks.iter().any(|task| task.members.len() == 4), "four sequences share their start");
+            for threads in [1, 3] {
+                let together = run(threads, &sequences);
+                for sequence in &sequences {
+                    let width = heads * head_dim;
+                    let rows = sequence.query_start * width..(sequence.query_start + sequence.query_len) * width;
+                    let alone = run(1, std::slice::from_ref(sequence));
+                    assert!(together[rows.clone()] == alone[rows], "{format:?} {level}");
+                }
+            }
+        }
     }
 }
