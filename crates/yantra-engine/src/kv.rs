@@ -193,6 +193,12 @@ impl PageTable {
         }
     }
 
+    /// The remembered page that continues `last` (or begins a sequence) most like `tokens`, and how many tokens are the
+    /// same. It is there to be copied until the next forward pass.
+    pub fn find_similar(&self, last: Option<u32>, scope: &CacheScope, tokens: &[u32]) -> Option<(u32, usize)> {
+        self.tree.find_similar(last, scope, tokens)
+    }
+
     /// How many of these remembered pages nobody holds (holding them makes fewer pages available).
     pub fn count_unused(&self, pages: &[u32]) -> usize {
         pages.iter().filter(|&&page| self.pool.references(page) == 0).count()

@@ -21,8 +21,9 @@
 //! end of the rank order and planning goes from its start, nothing already planned is ever taken back.
 //!
 //! A waiting sequence whose next page is just being computed by another one is left waiting: one step later it shares
-//! that page instead of computing it again. Sixteen requests with one system prompt prefill it once. The choices of one
-//! request also share what is on its last, not full page: as that page goes on differently for each, it is copied.
+//! that page instead of computing it again. Sixteen requests with one system prompt prefill it once. Where prompts part
+//! in the middle of a page, the page is copied and goes on differently for each: that of a remembered prompt, or, for the
+//! choices of one request, the last page of the first one.
 
 mod admission;
 mod plan;
@@ -90,7 +91,7 @@ pub struct NewSequence<'a> {
 pub struct SchedulerCounts {
     /// Sequences put back to make room.
     pub preemptions: u64,
-    /// Prompt tokens found in the prefix cache at first admission.
+    /// Prompt tokens found in the prefix cache at first admission, copied ones included.
     pub prefix_hit_tokens: u64,
     /// Prompt tokens admitted.
     pub prefix_query_tokens: u64,

@@ -2,7 +2,8 @@
 //!
 //! A node is one full page; its children continue it. As a page can be only one node, nodes are numbered like pages and
 //! the tree needs no storage of its own per node but the page's tokens. Children are found by a hash of their tokens and
-//! compared token for token, so a hash collision costs a cache miss and never a wrong answer.
+//! compared token for token, so a hash collision costs a cache miss and never a wrong answer. Children are also a list,
+//! the newest first: one that begins as wanted and ends otherwise is worth a copy.
 //!
 //! Pages nobody holds form a list from the one unused longest. Sequences release their last page first and hold every
 //! page their pages continue, so a page enters the list after all its descendants: the head is always a leaf.
@@ -10,6 +11,9 @@
 use std::{collections::HashMap, sync::Arc};
 
 const NONE: u32 = u32::MAX;
+
+/// Children looked at for one that begins alike.
+const MAX_COMPARED: usize = 64;
 
 /// Whose pages a sequence may share: only sequences of an equal scope find each other's pages.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -48,14 +52,29 @@ struct Node {
     parent: u32,
     hash: u64,
     children: u32,
+    /// The newest child, and the neighbours among the children of its own parent.
+    first_child: u32,
+    newer_sibling: u32,
+    older_sibling: u32,
     previous: u32,
     next: u32,
     /// Only of nodes without a parent.
     scope: Option<Arc<CacheScope>>,
 }
 
-const VACANT: Node =
-    Node { cached: false, unused: false, parent: NONE, hash: 0, children: 0, previous: NONE, next: NONE, scope: None };
+const VACANT: Node = Node {
+    cached: false,
+    unused: false,
+    parent: NONE,
+    hash: 0,
+    children: 0,
+    first_child: NONE,
+    newer_sibling: NONE,
+    older_sibling: NONE,
+    previous: NONE,
+    next: NONE,
+    scope: None,
+};
 
 /// Full pages by their tokens, and the order in which unused ones are given up.
 #[derive(Debug)]
@@ -65,6 +84,8 @@ pub struct PrefixTree {
     /// `[num_pages, page_tokens]`
     tokens: Vec<u32>,
     children: HashMap<(u32, u64), u32>,
+    /// The newest node without a parent.
+    first_root: u32,
     oldest: u32,
     newest: u32,
     unused: usize,
@@ -78,6 +99,7 @@ impl PrefixTree {
             nodes: vec![VACANT; num_pages],
             tokens: vec![0; num_pages * page_tokens],
             children: HashMap::new(),
+            first_root: NONE,
             oldest: NONE,
             newest: NONE,
             unused: 0,
@@ -110,9 +132,30 @@ impl PrefixTree {
         self.matches(page, parent, scope, tokens).then_some(page)
     }
 
+    /// Among the newest pages that continue `parent`, the one that begins most like `tokens`, and how many tokens are the
+    /// same: at least one.
+    pub fn find_similar(&self, parent: Option<u32>, scope: &CacheScope, tokens: &[u32]) -> Option<(u32, usize)> {
+        let node = |page: u32| (page != NONE).then_some(page);
+        let first = node(parent.map_or(self.first_root, |parent| self.nodes[parent as usize].first_child));
+        std::iter::successors(first, |&page| node(self.nodes[page as usize].older_sibling))
+            .take(MAX_COMPARED)
+            .filter(|&page| self.is_of_scope(page, parent, scope))
+            .map(|page| (page, self.page_content(page).iter().zip(tokens).take_while(|(a, b)| a == b).count()))
+            .filter(|&(_, same)| same > 0)
+            .max_by_key(|&(_, same)| same)
+    }
+
     fn matches(&self, page: u32, parent: Option<u32>, scope: &CacheScope, tokens: &[u32]) -> bool {
-        let same_scope = parent.is_some() || self.nodes[page as usize].scope.as_deref() == Some(scope);
-        same_scope && self.page_content(page) == tokens
+        self.is_of_scope(page, parent, scope) && self.page_content(page) == tokens
+    }
+
+    fn is_of_scope(&self, page: u32, parent: Option<u32>, scope: &CacheScope) -> bool {
+        parent.is_some() || self.nodes[page as usize].scope.as_deref() == Some(scope)
+    }
+
+    /// Where the newest child of a node is noted, or the newest node without a parent.
+    fn first_child_mut(&mut self, parent: u32) -> &mut u32 {
+        if parent == NONE { &mut self.first_root } else { &mut self.nodes[parent as usize].first_child }
     }
 
     /// The tokens of a remembered page.
@@ -157,7 +200,11 @@ impl PrefixTree {
             self.nodes[parent as usize].children += 1;
         }
         let scope = parent.is_none().then(|| Arc::clone(scope));
-        self.nodes[page as usize] = Node { cached: true, parent: key.0, hash, scope, ..VACANT };
+        let older_sibling = std::mem::replace(self.first_child_mut(key.0), page);
+        if older_sibling != NONE {
+            self.nodes[older_sibling as usize].newer_sibling = page;
+        }
+        self.nodes[page as usize] = Node { cached: true, parent: key.0, hash, older_sibling, scope, ..VACANT };
         let start = page as usize * self.page_tokens;
         self.tokens[start..start + self.page_tokens].copy_from_slice(tokens);
         Inserted::New
@@ -204,8 +251,16 @@ impl PrefixTree {
         }
         debug_assert_eq!(self.nodes[page as usize].children, 0, "the oldest unused page {page} is not a leaf");
         self.set_used(page);
-        let Node { parent, hash, .. } = std::mem::replace(&mut self.nodes[page as usize], VACANT);
+        let Node { parent, hash, newer_sibling, older_sibling, .. } =
+            std::mem::replace(&mut self.nodes[page as usize], VACANT);
         self.children.remove(&(parent, hash));
+        match newer_sibling {
+            NONE => *self.first_child_mut(parent) = older_sibling,
+            _ => self.nodes[newer_sibling as usize].older_sibling = older_sibling,
+        }
+        if older_sibling != NONE {
+            self.nodes[older_sibling as usize].newer_sibling = newer_sibling;
+        }
         if parent != NONE {
             self.nodes[parent as usize].children -= 1;
         }
@@ -219,6 +274,14 @@ impl PrefixTree {
             let node = &self.nodes[page as usize];
             if !node.cached || (node.parent, node.hash) != (parent, hash) {
                 return Err(format!("page {page} is not the child the tree says it is"));
+            }
+            let is_listed = match (node.newer_sibling, parent) {
+                (NONE, NONE) => self.first_root == page,
+                (NONE, _) => self.nodes[parent as usize].first_child == page,
+                (newer, _) => self.nodes[newer as usize].older_sibling == page,
+            };
+            if !is_listed {
+                return Err(format!("page {page} is not in the list of its siblings"));
             }
             if parent == NONE {
                 continue;
@@ -265,6 +328,34 @@ mod tests {
         assert_eq!(tree.find(None, &salted, first, &[1, 2]), None, "colliding hash, other scope");
         assert_eq!(tree.find(None, &plain, first, &[1, 9]), None, "colliding hash, other tokens");
         assert_eq!(tree.insert(None, &plain, first, &[1, 9], 1), Inserted::Clash);
+    }
+
+    #[test]
+    fn the_page_that_begins_most_alike_is_found() {
+        let mut tree = PrefixTree::new(8, 3);
+        let (plain, salted) = (scope(None), scope(Some("tenant")));
+        let pages =
+            [(None, [1, 2, 3]), (None, [1, 2, 4]), (Some(0), [5, 6, 7]), (Some(0), [5, 8, 8]), (None, [9, 9, 9])];
+        for (page, (parent, tokens)) in (0..).zip(pages) {
+            let scope = if page == 4 { &salted } else { &plain };
+            tree.insert(parent, scope, hash_page(parent.is_none().then_some(scope), &tokens), &tokens, page);
+        }
+        assert_eq!(tree.find_similar(None, &plain, &[1, 2, 4, 5]), Some((1, 3)));
+        assert_eq!(tree.find_similar(None, &plain, &[1]).map(|found| found.1), Some(1));
+        assert_eq!(tree.find_similar(None, &plain, &[2, 2, 3]), None);
+        assert_eq!(tree.find_similar(Some(0), &plain, &[5, 6, 9]), Some((2, 2)));
+        assert_eq!(tree.find_similar(Some(1), &plain, &[5, 6, 9]), None, "nothing continues that page");
+        assert_eq!(tree.find_similar(None, &plain, &[9, 9]), None, "another scope's");
+        assert_eq!(tree.find_similar(None, &salted, &[9, 9]), Some((4, 2)));
+        for page in [1, 3, 2, 0] {
+            tree.set_unused(page);
+        }
+        assert_eq!(tree.evict(), Some(1), "from the middle of its siblings");
+        tree.audit().expect("consistent");
+        assert_eq!(tree.find_similar(None, &plain, &[1, 2, 4]), Some((0, 2)));
+        assert_eq!(tree.evict(), Some(3), "the newest of its siblings");
+        tree.audit().expect("consistent");
+        assert_eq!(tree.find_similar(Some(0), &plain, &[5, 8]), Some((2, 1)));
     }
 
     #[test]

@@ -47,17 +47,16 @@ impl Scheduler {
         if self.available_besides_found() < new_pages + self.running.len() {
             return Admission::NoRoom;
         }
-        let found_tokens = self.found.len() * self.config.page_tokens;
-        let twin_page = self.twin_page(rank.key);
-        let sequence = &mut self.sequences[rank.key as usize];
-        sequence.computed = if twin_page.is_some() { sequence.tokens.len() - 1 } else { found_tokens };
+        let (copied, copied_tokens) = self.next_page_to_copy(rank.key).unzip();
+        let found_tokens = self.found.len() * self.config.page_tokens + copied_tokens.unwrap_or(0);
+        self.sequences[rank.key as usize].computed = found_tokens;
         let chunk = self.chunk(plan, rank.key);
         if chunk == 0 {
             self.sequences[rank.key as usize].computed = 0;
             return Admission::Deferred;
         }
         self.enter(rank, new_pages);
-        if let Some(from) = twin_page {
+        if let Some(from) = copied {
             plan.copies.push((from, self.sequences[rank.key as usize].pages[self.found.len()]));
         }
         let started_with = self.note_start(rank.key, found_tokens);
@@ -65,9 +64,22 @@ impl Scheduler {
         Admission::Admitted
     }
 
-    /// The page of a running twin that holds what comes after the pages found, up to the last token. That one is always
-    /// computed, for its logits.
-    fn twin_page(&self, key: u32) -> Option<u32> {
+    /// The page that begins like what comes after the pages found, and how many tokens of it are the same: that of a
+    /// running twin, or a remembered one. The last token is always computed, for its logits.
+    fn next_page_to_copy(&self, key: u32) -> Option<(u32, usize)> {
+        if let Some(twin) = self.twin_page(key) {
+            return Some(twin);
+        }
+        let sequence = &self.sequences[key as usize];
+        if !self.config.prefix_cache {
+            return None;
+        }
+        let wanted = self.found.len() * self.config.page_tokens..sequence.sharable_tokens();
+        self.pages.find_similar(self.found.last().copied(), &sequence.scope, sequence.tokens.get(wanted)?)
+    }
+
+    /// As [`Self::next_page_to_copy`], of a running twin that has all but the last token.
+    fn twin_page(&self, key: u32) -> Option<(u32, usize)> {
         let sequence = &self.sequences[key as usize];
         let twin = &self.sequences[sequence.twin?.index()];
         let needed = sequence.tokens.len() - 1;
@@ -78,7 +90,8 @@ impl Scheduler {
             twin.tokens.get(..sequence.tokens.len()) == Some(&*sequence.tokens) && twin.scope == sequence.scope;
         let has_it = twin.state == State::Running && twin.computed >= needed;
         let is_scored = sequence.scored + 1 >= sequence.prompt_len;
-        (is_rest && is_same && has_it && is_scored).then(|| twin.pages[self.found.len()])
+        let page = || (twin.pages[self.found.len()], needed % self.config.page_tokens);
+        (is_rest && is_same && has_it && is_scored).then(page)
     }
 
     /// Moves the sequence into the batch, with the pages found and as many new ones.

@@ -88,11 +88,15 @@ impl Sequence {
         }
     }
 
-    /// How many full pages may come from the prefix cache: the last token must be computed, and so must every position
-    /// that is still to be scored.
+    /// How many tokens may come from the prefix cache: the last token must be computed, and so must every position that
+    /// is still to be scored.
+    pub(super) fn sharable_tokens(&self) -> usize {
+        if self.scored + 1 < self.prompt_len { self.scored } else { self.tokens.len() - 1 }
+    }
+
+    /// How many full pages may come from the prefix cache.
     pub(super) fn sharable_pages(&self, page_tokens: usize) -> usize {
-        let computed_elsewhere = if self.scored + 1 < self.prompt_len { self.scored } else { self.tokens.len() - 1 };
-        computed_elsewhere / page_tokens
+        self.sharable_tokens() / page_tokens
     }
 
     /// The tokens of page `index`, if they are all known.

@@ -317,7 +317,28 @@ fn the_last_prompt_token_is_always_computed() {
     scheduler.remove(first);
     assert_eq!(scheduler.pages().cached(), 2);
     let second = add(&mut scheduler, &prompt, 0, 2);
-    assert_eq!(step(&mut scheduler), [(second, 4)], "one page of two is taken over");
+    assert_eq!(step(&mut scheduler), [(second, 1)], "one page is taken over, the other copied");
+    assert_eq!(scheduler.counts().prefix_hit_tokens, 7);
+}
+
+#[test]
+fn where_prompts_part_within_a_page_it_is_copied() {
+    let mut scheduler = Scheduler::new(config());
+    let first = add(&mut scheduler, &[0, 1, 2, 3, 4, 5, 6, 7, 8], 0, 1);
+    step(&mut scheduler);
+    let second = add(&mut scheduler, &[0, 1, 2, 3, 4, 5, 9, 9, 9], 0, 2);
+    let mut plan = StepPlan::default();
+    scheduler.schedule(&mut plan);
+    let computed: Vec<_> = plan.entries().iter().map(|entry| (entry.key, entry.query_len)).collect();
+    assert_eq!((computed.as_slice(), plan.copies().len()), (&[(first, 1), (second, 3)][..], 1));
+    scheduler.advance(&plan);
+    assert_eq!(scheduler.counts().prefix_hit_tokens, 6);
+    scheduler.remove(first);
+    scheduler.remove(second);
+    let third = add(&mut scheduler, &[0, 1, 2, 3, 4, 5, 9, 9, 1], 0, 3);
+    assert_eq!(step(&mut scheduler), [(third, 1)], "the page that was filled up with other tokens is found whole");
+    let stranger = add(&mut scheduler, &[7, 7, 7], 0, 4);
+    assert_eq!(step(&mut scheduler), [(third, 1), (stranger, 3)], "nothing begins like it");
 }
 
 #[test]
