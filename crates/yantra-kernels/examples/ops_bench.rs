@@ -73,6 +73,51 @@ fn bench_attention(cx: &Compute, shape: &Shape, format: KvFormat, queries: usize
     }
 }
 
+/// A step of sequences that decode: `shared` tokens they have in common, then `own` ones each. Layers take turns, so that
+/// keys and values come from memory, as they do in a model.
+fn bench_batch(cx: &Compute, shape: &Shape, num_sequences: usize, shared: usize, own: usize) {
+    const LAYERS: usize = 30;
+    let Shape { name, heads, kv_heads, head_dim } = *shape;
+    let layout = KvLayout { num_kv_heads: kv_heads, head_dim, page_tokens: 32, format: KvFormat::BF16 };
+    let (shared_pages, own_pages) = (shared / 32, own.div_ceil(32));
+    let num_pages = shared_pages + num_sequences * own_pages;
+    let mut kv = KvPages::new(&[layout; LAYERS], num_pages).unwrap();
+    let slots: Vec<u32> = (0..num_pages as u32 * 32).collect();
+    let stored = values(slots.len() * kv_heads * head_dim);
+    (0..LAYERS).for_each(|layer| kv.store(cx, layer, &stored, &stored, &slots));
+    let pages_of = |index: usize| {
+        let first = (shared_pages + index * own_pages) as u32;
+        (0..shared_pages as u32).chain(first..first + own_pages as u32).collect::<Vec<u32>>()
+    };
+    let tables: Vec<Vec<u32>> = (0..num_sequences).map(pages_of).collect();
+    let context_len = shared_pages * 32 + own;
+    let sequences: Vec<AttentionSequence<'_>> = tables
+        .iter()
+        .enumerate()
+        .map(|(query_start, pages)| AttentionSequence { query_start, query_len: 1, context_len, pages })
+        .collect();
+    let q = values(num_sequences * heads * head_dim);
+    let mut out = vec![0.0; q.len()];
+    let params = AttentionParams { num_heads: heads, scale: 0.125, window: None, softcap: None, causal: true };
+    let work = (num_sequences * context_len * heads * head_dim * 4) as f64;
+    let mut layer = 0;
+    measure(&format!("attention {name} {num_sequences} x ({shared} + {own})"), 300, work, "FLOP", || {
+        attention(cx, &params, &q, kv.layer(layer), &sequences, &mut out);
+        layer = (layer + 1) % LAYERS;
+    });
+    let (key, slots) = (
+        values(num_sequences * kv_heads * head_dim),
+        Vec::from_iter(
+            (0..num_sequences)
+                .map(|index| (tables[index][(context_len - 1) / 32] as usize * 32 + (context_len - 1) % 32) as u32),
+        ),
+    );
+    measure(&format!("store {name} {num_sequences} x ({shared} + {own})"), 300, (key.len() * 8) as f64, "B", || {
+        kv.store(cx, layer, &key, &key, &slots);
+        layer = (layer + 1) % LAYERS;
+    });
+}
+
 fn bench_rows(cx: &Compute) {
     let (rows, cols) = (512, 576);
     let (x, weight) = (values(rows * cols), values(cols));
@@ -134,6 +179,9 @@ fn main() {
         bench_attention(&cx, &long, format, 1, 131_072);
     }
     bench_attention(&cx, &smollm, KvFormat::F32, 1, 2048);
+    for (num_sequences, shared, own) in [(16, 0, 128), (16, 0, 512), (16, 384, 96), (16, 256, 224)] {
+        bench_batch(&cx, &smollm, num_sequences, shared, own);
+    }
     measure("fork and join of 2 empty tasks", 5000, 0.0, "", || cx.run(2, &|_| {}));
     bench_rows(&cx);
     bench_sampling(49_152);

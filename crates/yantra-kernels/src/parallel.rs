@@ -22,6 +22,11 @@ impl<'a, T> SharedSlice<'a, T> {
         Self { start: slice.as_mut_ptr(), len: slice.len(), borrow: PhantomData }
     }
 
+    /// Where value `index` is, or would be, in memory.
+    pub(crate) fn address(&self, index: usize) -> *const T {
+        self.start.wrapping_add(index)
+    }
+
     /// The part `start..start + len`; panics when it is out of bounds.
     ///
     /// # Safety

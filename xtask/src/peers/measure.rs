@@ -30,6 +30,8 @@ pub(crate) struct Bench<'a> {
     pub(crate) peers: &'a Peers,
     pub(crate) threads: usize,
     pub(crate) repeat: usize,
+    /// Whether servers get fewer requests.
+    pub(crate) quick: bool,
 }
 
 /// What a measurement gave.
@@ -125,7 +127,7 @@ impl Bench<'_> {
             command.args(["--port", &port.to_string()]);
             Server::spawn(command, port, "/health", "peers-llama-server")?
         };
-        let requests = if self.repeat == 1 { clients.min(requests) } else { requests };
+        let requests = if self.quick { clients.min(requests) } else { requests };
         let mut command = Command::new(self.yantra);
         command.args(["bench", "load", "--url", &server.url(), "--clients", &clients.to_string()]);
         let report = json(command.args(["--requests", &requests.to_string(), "--json"]))?;

@@ -44,7 +44,10 @@ pub(crate) struct PeersArgs {
     /// Rounds in which the engines take turns [default: 5, or 1 with --quick]
     #[arg(long, value_name = "N")]
     rounds: Option<usize>,
-    /// One run a measurement instead of the median of three, and fewer requests; kept apart from full results
+    /// Runs of a measurement, whose median is taken [default: 3, or 1 with --quick]
+    #[arg(long, value_name = "N")]
+    repeat: Option<usize>,
+    /// Fewer rounds, runs and requests; kept apart from full results
     #[arg(long)]
     quick: bool,
     /// Peers to measure beside Yantra
@@ -92,8 +95,9 @@ pub(crate) fn run(args: &PeersArgs) -> Result<()> {
     }
     let cases = wanted_cases(&args.only)?;
     let rounds = args.rounds.unwrap_or(if args.quick { 1 } else { ROUNDS });
-    if rounds == 0 || args.threads == Some(0) {
-        bail!("--rounds and --threads must be at least 1");
+    let repeat = args.repeat.unwrap_or(if args.quick { 1 } else { REPEAT });
+    if rounds == 0 || repeat == 0 || args.threads == Some(0) {
+        bail!("--rounds, --repeat and --threads must be at least 1");
     }
     fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
     let ours = our_binary(args)?;
@@ -105,7 +109,8 @@ pub(crate) fn run(args: &PeersArgs) -> Result<()> {
         yantra: &ours,
         peers: &peers,
         threads: args.threads.unwrap_or(available),
-        repeat: if args.quick { 1 } else { REPEAT },
+        repeat,
+        quick: args.quick,
     };
     eprintln!("measuring what the hardware can do");
     let (_, processor) = bench.roofs("", 0)?;

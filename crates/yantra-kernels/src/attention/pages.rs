@@ -10,6 +10,7 @@
 use super::{
     quantized::{Int4, Int8, SCALE_BYTES},
     stored::{Bf16, F16, F32, Stored},
+    tile::fetch,
 };
 use crate::{
     Compute, CpuLevel, KernelError,
@@ -21,6 +22,8 @@ use std::ops::Range;
 
 /// Tokens whose keys and values are worth waking other threads for.
 const FORK_TOKENS: usize = 4;
+/// Tasks that share a head, each with pages of its own.
+const HEAD_TASKS: usize = 2;
 
 /// Head dimensions are at most this.
 pub(super) const MAX_HEAD_DIM: usize = 1024;
@@ -175,13 +178,13 @@ impl KvPages {
         assert!(slots.iter().all(|&slot| (slot as usize) < num_slots), "slots within the pages");
         let tokens = Tokens { layer, page_bytes: self.page_bytes, k, v, slots };
         let bytes = SharedSlice::new(self.bytes.as_mut_slice());
-        // Heads go to different tasks, so that a slot given twice is no race. A token's key has a value on each of many
-        // cache lines: what takes time is to get them.
-        let store_head = |head: usize| store_head(cx.level(), &tokens, head, &bytes);
+        // Heads and pages go to different tasks, so that a slot given twice is no race.
+        let store_part = |index| store_part(cx.level(), &tokens, index / HEAD_TASKS, index % HEAD_TASKS, &bytes);
+        let num_parts = layout.num_kv_heads * HEAD_TASKS;
         if slots.len() < FORK_TOKENS {
-            (0..layout.num_kv_heads).for_each(store_head);
+            (0..num_parts).for_each(store_part);
         } else {
-            cx.run(layout.num_kv_heads, &store_head);
+            cx.run(num_parts, &store_part);
         }
     }
 
@@ -279,32 +282,45 @@ struct Tokens<'a> {
 }
 
 simd_dispatch! {
-    fn store_head(tokens: &Tokens<'_>, head: usize, bytes: &SharedSlice<'_, u8>)
-        = store_head_body;
+    fn store_part(tokens: &Tokens<'_>, head: usize, part: usize, bytes: &SharedSlice<'_, u8>) = store_part_body;
 }
 
 #[inline(always)]
-fn store_head_body<S: Simd>(simd: S, tokens: &Tokens<'_>, head: usize, bytes: &SharedSlice<'_, u8>) {
+fn store_part_body<S: Simd>(simd: S, tokens: &Tokens<'_>, head: usize, part: usize, bytes: &SharedSlice<'_, u8>) {
     match tokens.layer.layout.format {
-        KvFormat::F32 => store_head_as::<S, F32>(simd, tokens, head, bytes),
-        KvFormat::F16 => store_head_as::<S, F16>(simd, tokens, head, bytes),
-        KvFormat::BF16 => store_head_as::<S, Bf16>(simd, tokens, head, bytes),
+        KvFormat::F32 => store_part_as::<S, F32>(simd, tokens, head, part, bytes),
+        KvFormat::F16 => store_part_as::<S, F16>(simd, tokens, head, part, bytes),
+        KvFormat::BF16 => store_part_as::<S, Bf16>(simd, tokens, head, part, bytes),
         // What they are computed with does not matter here.
-        KvFormat::Int8 => store_head_as::<S, Int8<F32>>(simd, tokens, head, bytes),
-        KvFormat::Int4 => store_head_as::<S, Int4<F32>>(simd, tokens, head, bytes),
+        KvFormat::Int8 => store_part_as::<S, Int8<F32>>(simd, tokens, head, part, bytes),
+        KvFormat::Int4 => store_part_as::<S, Int4<F32>>(simd, tokens, head, part, bytes),
     }
 }
 
+/// Stores a head of the tokens in every [`HEAD_TASKS`]th page from `part` on.
 #[inline(always)]
-fn store_head_as<S: Simd, K: Stored>(simd: S, tokens: &Tokens<'_>, head: usize, bytes: &SharedSlice<'_, u8>) {
+fn store_part_as<S: Simd, K: Stored>(
+    simd: S,
+    tokens: &Tokens<'_>,
+    head: usize,
+    part: usize,
+    bytes: &SharedSlice<'_, u8>,
+) {
     let KvLayout { num_kv_heads, head_dim, page_tokens, .. } = tokens.layer.layout;
-    for (token, &slot) in tokens.slots.iter().enumerate() {
-        let (page, offset) = (slot as usize / page_tokens, slot as usize % page_tokens);
+    let placed = tokens.slots.iter().map(|&slot| (slot as usize / page_tokens, slot as usize % page_tokens));
+    let mut placed = placed.enumerate().filter(|(_, (page, _))| page % HEAD_TASKS == part).peekable();
+    while let Some((token, (page, offset))) = placed.next() {
         let source = (token * num_kv_heads + head) * head_dim;
         let (key, value) = (&tokens.k[source..][..head_dim], &tokens.v[source..][..head_dim]);
+        // A token's key has a value on each of many cache lines, and what takes time is to get them. Attention reads the
+        // rest of the page next.
+        if let Some(&(_, (next, _))) = placed.peek().filter(|(_, (next, _))| *next != page) {
+            let (keys, values) = tokens.layer.head(tokens.page_bytes, next, head);
+            [keys, values].into_iter().for_each(|range| fetch(simd, bytes.address(range.start), range.len()));
+        }
         let (keys, values) = tokens.layer.head(tokens.page_bytes, page, head);
-        // SAFETY: this task alone writes this head; `slice` checks bounds.
-        #[expect(unsafe_code, reason = "heads are disjoint")]
+        // SAFETY: this task alone writes this head of this page; `slice` checks bounds.
+        #[expect(unsafe_code, reason = "heads and pages are disjoint")]
         let (keys, values) = unsafe { (bytes.slice(keys.start, keys.len()), bytes.slice(values.start, values.len())) };
         K::store(simd, key, value, keys, values, offset);
     }

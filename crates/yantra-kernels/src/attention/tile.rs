@@ -15,7 +15,8 @@ use std::ops::Range;
 pub(super) struct PagePointers {
     pub(super) keys: *const u8,
     pub(super) values: *const u8,
-    /// Where those that are read after the split start: they are fetched from memory while this page is worked on.
+    /// Where those that are read after the split start: they are fetched from memory while this page is worked on, a line
+    /// for each that is read. (More at once than a processor can wait for would hold up the reads.)
     pub(super) next: Option<(*const u8, *const u8)>,
 }
 
@@ -122,11 +123,10 @@ impl<S: Simd, K: Operand, const R: usize, const V: usize> Kernel<S> for Tile<Sco
         let ScoresTile { queries, pages, head_lanes, page_tokens, out, .. } = self.0;
         let stride = pages.len() * page_tokens;
         for (index, page) in pages.iter().enumerate() {
-            if let Some((keys, _)) = page.next {
-                fetch(simd, keys, head_lanes * page_tokens * size_of::<K::Lane>());
-            }
+            // Without a next page this one is fetched again, which costs next to nothing.
+            let next = page.next.map_or(page.keys, |(keys, _)| keys).cast::<K::Lane>();
             for first in (0..page_tokens).step_by(V * S::LANES) {
-                let keys = page.keys.cast::<K::Lane>().wrapping_add(first);
+                let (keys, next) = (page.keys.cast::<K::Lane>().wrapping_add(first), next.wrapping_add(first));
                 let mut sums = [[simd.splat(0.0); V]; R];
                 for d in 0..head_lanes {
                     // Rows' values stay in registers and vectors pass by: 12 sums, 3 values and 1 vector are 16 registers.
@@ -138,6 +138,7 @@ impl<S: Simd, K: Operand, const R: usize, const V: usize> Kernel<S> for Tile<Sco
                     for v in 0..V {
                         // SAFETY: the caller's promise.
                         let key = unsafe { K::load(simd, keys.add(d * page_tokens + v * S::LANES)) };
+                        simd.prefetch(next.wrapping_add(d * page_tokens + v * S::LANES).cast());
                         for r in 0..R {
                             sums[r][v] = K::madd(simd, query[r], key, sums[r][v]);
                         }
@@ -215,7 +216,9 @@ impl<K: Operand> ValuesTile<'_, K> {
         sums: &mut [[S::Vector; V]; R],
     ) {
         let weights_stride = self.operands.pages.len() * self.page_lanes;
-        let values = self.operands.pages[page].values.cast::<K::Lane>().wrapping_add(column);
+        let page_pointers = self.operands.pages[page];
+        let values = page_pointers.values.cast::<K::Lane>().wrapping_add(column);
+        let next = page_pointers.next.map_or(page_pointers.values, |(_, values)| values).cast::<K::Lane>();
         let weights = self.operands.weights.as_ptr();
         for lane in lanes {
             let mut weight = [K::splat(simd, 0); R];
@@ -223,10 +226,12 @@ impl<K: Operand> ValuesTile<'_, K> {
                 // SAFETY: the caller's promise.
                 weight[r] = K::splat(simd, unsafe { *weights.add(r * weights_stride + lane) });
             }
-            let values = values.wrapping_add((lane - page * self.page_lanes) * self.operands.value_stride);
+            let row = (lane - page * self.page_lanes) * self.operands.value_stride;
+            let (values, next) = (values.wrapping_add(row), next.wrapping_add(column + row));
             for v in 0..V {
                 // SAFETY: the caller's promise.
                 let mut value = unsafe { K::load(simd, values.add(v * S::LANES)) };
+                simd.prefetch(next.wrapping_add(v * S::LANES).cast());
                 if let Some(half) = without {
                     value = K::without(simd, value, half);
                 }
@@ -262,9 +267,6 @@ impl<S: Simd, K: Operand, const R: usize, const V: usize> Kernel<S> for Tile<Val
                 while at < last {
                     let page = page_of(at);
                     let end = last.min((page + 1) * tile.page_lanes);
-                    if let (Some((_, values)), 0) = (tile.operands.pages[page].next, column) {
-                        fetch(simd, values, tile.page_lanes * tile.operands.value_stride * size_of::<K::Lane>());
-                    }
                     tile.add(simd, page, at..end, column, None, &mut sums);
                     at = end;
                 }
