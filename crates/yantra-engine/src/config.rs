@@ -23,7 +23,7 @@ pub struct EngineConfig {
 impl Default for EngineConfig {
     fn default() -> Self {
         Self {
-            max_sequences: 16,
+            max_sequences: 64,
             token_budget: 512,
             max_queue: 256,
             prefix_cache: true,

@@ -105,13 +105,8 @@ pub(crate) fn run(args: &PeersArgs) -> Result<()> {
     models.iter().try_for_each(|model| tools::run(&mut program(&ours, &["pull", model], &root())))?;
     let peers = prepare(args, &cases)?;
     let available = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let bench = Bench {
-        yantra: &ours,
-        peers: &peers,
-        threads: args.threads.unwrap_or(available),
-        repeat,
-        quick: args.quick,
-    };
+    let bench =
+        Bench { yantra: &ours, peers: &peers, threads: args.threads.unwrap_or(available), repeat, quick: args.quick };
     eprintln!("measuring what the hardware can do");
     let (_, processor) = bench.roofs("", 0)?;
     let setting = Setting { processor, threads: bench.threads, repeat: bench.repeat, yantra: identity(&ours)? };

@@ -485,10 +485,10 @@ fn a_shared_prefix_is_read_for_all_and_changes_no_bit() {
             own += pages;
         }
         let layout = KvLayout { num_kv_heads: kv_heads, head_dim, page_tokens: 32, format };
-        let mut kv = KvPages::new(layout, own as usize).unwrap();
+        let mut kv = KvPages::new(&[layout], own as usize).unwrap();
         let len = own as usize * 32 * kv_heads * head_dim;
         let slots: Vec<u32> = (0..own * 32).collect();
-        kv.store(&Compute::new(1), &random(1, len), &random(2, len), &slots);
+        kv.store(&Compute::new(1), 0, &random(1, len), &random(2, len), &slots);
         let mut sequences = Vec::new();
         for ((shared, tokens, query_len), pages) in starts.into_iter().zip(&lists) {
             let query_start =
@@ -501,7 +501,7 @@ fn a_shared_prefix_is_read_for_all_and_changes_no_bit() {
         for level in CpuLevel::supported() {
             let run = |threads: usize, sequences: &[AttentionSequence<'_>]| {
                 let mut out = vec![f32::NAN; q.len()];
-                attention(&Compute::with_level(threads, level).unwrap(), &params, &q, &kv, sequences, &mut out);
+                attention(&Compute::with_level(threads, level).unwrap(), &params, &q, kv.layer(0), sequences, &mut out);
                 out
             };
             let mut plan = Plan::default();
