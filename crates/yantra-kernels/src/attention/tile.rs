@@ -28,6 +28,13 @@ pub(super) fn fetch<S: Simd>(simd: S, start: *const u8, bytes: usize) {
     }
 }
 
+/// Whether vector `v` of a tile's `vectors`, so many bytes each, is the first of a cache line. Not asked where a line is
+/// many tiles wide: such levels compute too slowly to wait for memory.
+#[inline(always)]
+fn begins_line(v: usize, vectors: usize, bytes: usize) -> bool {
+    vectors * bytes >= 64 && (v * bytes).is_multiple_of(64)
+}
+
 /// Rows a tile has at most: with four vectors beside them they fill sixteen registers or thirty-two.
 #[inline(always)]
 pub(super) fn tile_rows<S: Simd>(rows_left: usize) -> usize {
@@ -138,7 +145,9 @@ impl<S: Simd, K: Operand, const R: usize, const V: usize> Kernel<S> for Tile<Sco
                     for v in 0..V {
                         // SAFETY: the caller's promise.
                         let key = unsafe { K::load(simd, keys.add(d * page_tokens + v * S::LANES)) };
-                        simd.prefetch(next.wrapping_add(d * page_tokens + v * S::LANES).cast());
+                        if begins_line(v, V, S::LANES * size_of::<K::Lane>()) {
+                            simd.prefetch(next.wrapping_add(d * page_tokens + v * S::LANES).cast());
+                        }
                         for r in 0..R {
                             sums[r][v] = K::madd(simd, query[r], key, sums[r][v]);
                         }
@@ -231,7 +240,9 @@ impl<K: Operand> ValuesTile<'_, K> {
             for v in 0..V {
                 // SAFETY: the caller's promise.
                 let mut value = unsafe { K::load(simd, values.add(v * S::LANES)) };
-                simd.prefetch(next.wrapping_add(v * S::LANES).cast());
+                if begins_line(v, V, S::LANES * size_of::<K::Lane>()) {
+                    simd.prefetch(next.wrapping_add(v * S::LANES).cast());
+                }
                 if let Some(half) = without {
                     value = K::without(simd, value, half);
                 }
