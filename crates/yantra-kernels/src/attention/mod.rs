@@ -463,7 +463,7 @@ impl Call<'_> {
                 let visible = visible(self.params, &self.sequences[*sequence], index);
                 let start = self.row_start(*sequence, task.kv_head, index);
                 for query in self.q[start..][..self.heads_per_group * head_dim].chunks_exact(head_dim) {
-                    rows.push(query, self.params.scale, visible.clone());
+                    rows.push(query, self.params, visible.clone());
                 }
             }
         }

@@ -12,7 +12,7 @@ use super::{
     tile::{PagePointers, Scores, WeightedValues, fetch, tile_rows},
 };
 use crate::simd::{self, Kernel, MAX_LANES, Simd};
-use std::{marker::PhantomData, ops::Range};
+use std::{f32::consts::LOG2_E, marker::PhantomData, ops::Range};
 
 /// Maximum before any token is seen: finite, so that differences are never NaN.
 const NOTHING_SEEN: f32 = f32::MIN;
@@ -98,9 +98,11 @@ impl Rows {
         self.visible.clear();
     }
 
-    /// Adds a row that sees the context positions `visible`.
+    /// Adds a row that sees the context positions `visible`. Scores come out in units of `ln 2`, for weights that are
+    /// powers of two, unless a cap is put on them first.
     #[inline(always)]
-    pub(super) fn push(&mut self, query: &[f32], scale: f32, visible: Range<usize>) {
+    pub(super) fn push(&mut self, query: &[f32], params: &AttentionParams, visible: Range<usize>) {
+        let scale = if params.softcap.is_some() { params.scale } else { params.scale * LOG2_E };
         let start = self.scaled.len();
         self.scaled.extend_from_slice(query);
         for value in &mut self.scaled[start..] {
@@ -347,7 +349,7 @@ impl Rows {
     }
 }
 
-/// Turns a tile's scores into weights, exponentials relative to each row's maximum, and sums them.
+/// Turns a tile's scores into weights, powers of two relative to each row's maximum, and sums them.
 struct Soften<'a, K> {
     softcap: Option<f32>,
     /// Context position of the first score.
@@ -386,16 +388,16 @@ impl<S: Simd, K: Operand> Kernel<S> for Soften<'_, K> {
             let max = largest(simd, scores, NOTHING_SEEN);
             let maxes = simd.splat(max);
             let mut sum = simd.splat(0.0);
-            for scores in scores.chunks_exact_mut(S::LANES) {
-                let weight = simd::exp_of_negative(simd, simd.sub(simd.load_slice(scores), maxes));
-                simd.store_slice(scores, weight);
+            for (index, scores) in scores.chunks_exact(S::LANES).enumerate() {
+                let mut weight =
+                    simd::exp2_of_negative(simd, simd.sub(simd.load_slice(scores), maxes), K::PER_LANE == 1);
                 sum = simd.add(sum, weight);
+                if let Some(scales) = self.value_scales {
+                    weight = simd.mul(weight, simd.load_slice(&scales[index * S::LANES..]));
+                }
+                K::store_factors(simd, weight, weights, index * S::LANES);
             }
             (self.max[r], self.sum[r]) = (max, simd.reduce_add(sum));
-            if let Some(scales) = self.value_scales {
-                multiply(simd, scores, scales);
-            }
-            K::factors(simd, scores, weights);
         }
     }
 }
@@ -414,18 +416,13 @@ fn merge<S: Simd>(simd: S, total: &mut Sums, row: usize, max: f32, sum: f32, val
     }
     let joint = total.max[row].max(max);
     // One of them is the joint maximum itself.
-    let (old, new) = (exp_or_one(total.max[row] - joint), exp_or_one(max - joint));
+    let (old, new) = ((total.max[row] - joint).exp2(), (max - joint).exp2());
     total.max[row] = joint;
     total.sum[row] = total.sum[row] * old + sum * new;
     let (old, new) = (simd.splat(old), simd.splat(new));
     for (to, value) in to.chunks_exact_mut(S::LANES).zip(values.chunks_exact(S::LANES)) {
         simd.store_slice(to, simd.fma(simd.load_slice(value), new, simd.mul(simd.load_slice(to), old)));
     }
-}
-
-#[inline(always)]
-fn exp_or_one(x: f32) -> f32 {
-    if x == 0.0 { 1.0 } else { x.exp() }
 }
 
 /// The smallest range that holds all.
@@ -471,10 +468,11 @@ fn multiply<S: Simd>(simd: S, values: &mut [f32], factors: &[f32]) {
     }
 }
 
+/// Caps scores, and leaves them in units of `ln 2`.
 #[inline(always)]
 fn softcap<S: Simd>(simd: S, scores: &mut [f32], cap: f32) {
     for scores in scores.chunks_exact_mut(S::LANES) {
         let value = simd.mul(simd.load_slice(scores), simd.splat(1.0 / cap));
-        simd.store_slice(scores, simd.mul(simd::tanh(simd, value), simd.splat(cap)));
+        simd.store_slice(scores, simd.mul(simd::tanh(simd, value), simd.splat(cap * LOG2_E)));
     }
 }

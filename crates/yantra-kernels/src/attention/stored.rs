@@ -28,6 +28,8 @@ pub(super) trait Operand: 'static {
     fn without<S: Simd>(simd: S, register: Self::Register<S>, which: Half) -> Self::Register<S>;
     /// Writes values as factors, `PER_LANE` in each; whole vectors only.
     fn factors<S: Simd>(simd: S, values: &[f32], factors: &mut [u32]);
+    /// Writes a vector of values as factors, from value `at` on.
+    fn store_factors<S: Simd>(simd: S, values: S::Vector, factors: &mut [u32], at: usize);
 }
 
 /// An operand with lanes of 32 bits, which other formats are converted to.
@@ -154,6 +156,11 @@ impl Operand for F32 {
     fn factors<S: Simd>(_simd: S, values: &[f32], factors: &mut [u32]) {
         factors.copy_from_slice(bytemuck::cast_slice(values));
     }
+
+    #[inline(always)]
+    fn store_factors<S: Simd>(simd: S, values: S::Vector, factors: &mut [u32], at: usize) {
+        simd.store_slice(&mut bytemuck::cast_slice_mut(factors)[at..], values);
+    }
 }
 
 #[expect(unsafe_code, reason = "pointer loads")]
@@ -187,6 +194,11 @@ impl Operand for F16 {
     fn factors<S: Simd>(simd: S, values: &[f32], factors: &mut [u32]) {
         F32::factors(simd, values, factors);
     }
+
+    #[inline(always)]
+    fn store_factors<S: Simd>(simd: S, values: S::Vector, factors: &mut [u32], at: usize) {
+        F32::store_factors(simd, values, factors, at);
+    }
 }
 
 #[expect(unsafe_code, reason = "pointer loads")]
@@ -219,6 +231,14 @@ impl Operand for Bf16 {
     #[inline(always)]
     fn factors<S: Simd>(simd: S, values: &[f32], factors: &mut [u32]) {
         round_to(simd, values, bytemuck::cast_slice_mut(factors), Self);
+    }
+
+    #[inline(always)]
+    fn store_factors<S: Simd>(simd: S, values: S::Vector, factors: &mut [u32], at: usize) {
+        let factors = &mut bytemuck::cast_slice_mut::<_, u16>(factors)[at..];
+        assert!(factors.len() >= S::LANES);
+        // SAFETY: as many are writable by the assertion.
+        unsafe { simd.store_bf16(factors.as_mut_ptr(), values) }
     }
 }
 

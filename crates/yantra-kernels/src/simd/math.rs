@@ -4,9 +4,14 @@
 //! [-ln2/2, ln2/2] (coefficients of Cephes `expf`); relative error below 2e-7. `exp(0)` is exactly 1.
 
 use super::Simd;
+use std::f32::consts::LN_2;
 
 /// Below this the exponential is given as zero (it would not be a normal number).
 const LOWEST: f32 = -87.3;
+
+/// Of `2^x`, the highest power first.
+const EXP2_PRECISE: [f32; 6] = [1.326_472_7e-3, 9.671_513e-3, 5.550_733_6e-2, 0.240_222_42, LN_2, 1.0];
+const EXP2_HALF: [f32; 4] = [5.500_893e-2, 0.242_210_97, 0.693_282_9, 1.0];
 
 /// `e^x`; zero below -87.3, `e^88.3` above 88.3.
 #[inline(always)]
@@ -31,6 +36,22 @@ pub(crate) fn exp_of_negative<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
     let p = simd.add(simd.fma(p, simd.mul(r, r), r), simd.splat(1.0));
     // Where x is too low, whatever came of it is not used.
     simd.select_less(x, simd.splat(LOWEST), simd.splat(0.0), simd.scale_by_low_bits(p, shifted))
+}
+
+/// `2^x` for `x` not above 127; zero below -126, negative infinity included. `2^0` is exactly 1. The polynomial is the
+/// minimax one of its degree on [-1/2, 1/2]: relative error below 2e-7, or below 1.1e-4 where half precision will do.
+#[inline(always)]
+pub(crate) fn exp2_of_negative<S: Simd>(simd: S, x: S::Vector, precise: bool) -> S::Vector {
+    // As in `exp_of_negative`, but what is left over is exact.
+    let magic = simd.splat(12_582_912.0);
+    let shifted = simd.add(x, magic);
+    let r = simd.sub(x, simd.sub(shifted, magic));
+    let coefficients: &[f32] = if precise { &EXP2_PRECISE } else { &EXP2_HALF };
+    let mut p = simd.splat(coefficients[0]);
+    for &coefficient in &coefficients[1..] {
+        p = simd.fma(p, r, simd.splat(coefficient));
+    }
+    simd.select_less(x, simd.splat(-126.0), simd.splat(0.0), simd.scale_by_low_bits(p, shifted))
 }
 
 /// `tanh(x) = 1 - 2 / (e^2x + 1)`; absolute error below 3e-7.
