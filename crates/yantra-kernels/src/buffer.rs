@@ -91,11 +91,11 @@ impl Chunk {
         NonNull::new(unsafe { Self::allocate(layout) }).map(|start| Self { start, len })
     }
 
-    #[cfg(target_os = "linux")]
+    #[cfg(unix)]
     unsafe fn allocate(layout: Layout) -> *mut u8 {
-        // Mapped by hand: `alloc_zeroed` clears over-aligned memory in this thread, page by small page.
+        // Mapped by hand: `alloc_zeroed` clears over-aligned memory at once, in this thread, page by small page.
         let Some(size) = layout.size().checked_add(HUGE_PAGE) else { return std::ptr::null_mut() };
-        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANON);
         // SAFETY: a new private mapping; the parts outside of the aligned middle are given back; advice is only advice.
         unsafe {
             let mapped = libc::mmap(std::ptr::null_mut(), size, protection, flags, -1, 0);
@@ -108,12 +108,13 @@ impl Chunk {
                 libc::munmap(mapped, before);
             }
             libc::munmap(start.add(layout.size()).cast(), HUGE_PAGE - before);
+            #[cfg(target_os = "linux")]
             libc::madvise(start.cast(), layout.size(), libc::MADV_HUGEPAGE);
             start
         }
     }
 
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(not(unix))]
     unsafe fn allocate(layout: Layout) -> *mut u8 {
         // SAFETY: the caller passes a size that is not zero.
         unsafe { std::alloc::alloc_zeroed(layout) }
@@ -122,12 +123,12 @@ impl Chunk {
 
 impl Drop for Chunk {
     fn drop(&mut self) {
-        #[cfg(target_os = "linux")]
+        #[cfg(unix)]
         // SAFETY: mapped with this length, not used again.
         unsafe {
             libc::munmap(self.start.as_ptr().cast(), self.len);
         }
-        #[cfg(not(target_os = "linux"))]
+        #[cfg(not(unix))]
         if let Ok(layout) = Layout::from_size_align(self.len, HUGE_PAGE) {
             // SAFETY: allocated with this layout, not used again.
             unsafe { std::alloc::dealloc(self.start.as_ptr(), layout) };

@@ -51,7 +51,6 @@ struct Node {
     unused: bool,
     parent: u32,
     hash: u64,
-    children: u32,
     /// The newest child, and the neighbours among the children of its own parent.
     first_child: u32,
     newer_sibling: u32,
@@ -67,7 +66,6 @@ const VACANT: Node = Node {
     unused: false,
     parent: NONE,
     hash: 0,
-    children: 0,
     first_child: NONE,
     newer_sibling: NONE,
     older_sibling: NONE,
@@ -196,9 +194,6 @@ impl PrefixTree {
             return if same { Inserted::Existing(other) } else { Inserted::Clash };
         }
         self.children.insert(key, page);
-        if let Some(parent) = parent {
-            self.nodes[parent as usize].children += 1;
-        }
         let scope = parent.is_none().then(|| Arc::clone(scope));
         let older_sibling = std::mem::replace(self.first_child_mut(key.0), page);
         if older_sibling != NONE {
@@ -249,7 +244,7 @@ impl PrefixTree {
         if page == NONE {
             return None;
         }
-        debug_assert_eq!(self.nodes[page as usize].children, 0, "the oldest unused page {page} is not a leaf");
+        debug_assert_eq!(self.nodes[page as usize].first_child, NONE, "the oldest unused page {page} is not a leaf");
         self.set_used(page);
         let Node { parent, hash, newer_sibling, older_sibling, .. } =
             std::mem::replace(&mut self.nodes[page as usize], VACANT);
@@ -260,9 +255,6 @@ impl PrefixTree {
         }
         if older_sibling != NONE {
             self.nodes[older_sibling as usize].newer_sibling = newer_sibling;
-        }
-        if parent != NONE {
-            self.nodes[parent as usize].children -= 1;
         }
         Some(page)
     }
@@ -280,7 +272,8 @@ impl PrefixTree {
                 (NONE, _) => self.nodes[parent as usize].first_child == page,
                 (newer, _) => self.nodes[newer as usize].older_sibling == page,
             };
-            if !is_listed {
+            let older = node.older_sibling;
+            if !is_listed || (older != NONE && self.nodes[older as usize].newer_sibling != page) {
                 return Err(format!("page {page} is not in the list of its siblings"));
             }
             if parent == NONE {
@@ -292,8 +285,8 @@ impl PrefixTree {
                 return Err(format!("page {page} is held or remembered, but not page {parent}, which it continues"));
             }
         }
-        if self.nodes.iter().zip(&children).any(|(node, &count)| node.children != count) {
-            return Err("a node's count of children is wrong".to_owned());
+        if self.nodes.iter().zip(&children).any(|(node, &count)| (node.first_child == NONE) != (count == 0)) {
+            return Err("a node's list of children is wrong".to_owned());
         }
         let nodes = self.nodes.iter().filter(|node| node.cached).count();
         let unused = self.nodes.iter().filter(|node| node.unused).count();

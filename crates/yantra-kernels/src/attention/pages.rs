@@ -142,14 +142,6 @@ impl KvPages {
         layouts.iter().map(KvLayout::page_bytes).map(|(keys, values)| keys + values).sum()
     }
 
-    /// The shape of a layer's part of the pages.
-    ///
-    /// # Panics
-    /// If there is no such layer.
-    pub fn layout(&self, layer: usize) -> KvLayout {
-        self.layers[layer].layout
-    }
-
     /// How many pages there are.
     pub fn num_pages(&self) -> usize {
         self.num_pages

@@ -125,7 +125,9 @@ impl Rows {
         let per_lane = <K::Working as Operand>::PER_LANE;
         self.scaled.resize(self.scaled.len().next_multiple_of(MAX_LANES * per_lane), 0.0);
         self.queries.resize(self.scaled.len() / per_lane, 0);
-        K::Working::factors(simd, &self.scaled, &mut self.queries);
+        for (index, scaled) in self.scaled.chunks_exact(S::LANES).enumerate() {
+            K::Working::store_factors(simd, simd.load_slice(scaled), &mut self.queries, index * S::LANES);
+        }
         let tile_len = MAX_TILE_ROWS * split_tokens(page_tokens);
         self.scores.resize(tile_len, 0.0);
         self.weights.resize(tile_len, 0);

@@ -26,9 +26,7 @@ pub(super) trait Operand: 'static {
     fn madd<S: Simd>(simd: S, factor: Self::Register<S>, stored: Self::Register<S>, sum: S::Vector) -> S::Vector;
     /// Zeroes one value of each lane of two.
     fn without<S: Simd>(simd: S, register: Self::Register<S>, which: Half) -> Self::Register<S>;
-    /// Writes values as factors, `PER_LANE` in each; whole vectors only.
-    fn factors<S: Simd>(simd: S, values: &[f32], factors: &mut [u32]);
-    /// Writes a vector of values as factors, from value `at` on.
+    /// Writes a vector of values as factors, `PER_LANE` in each, from value `at` on.
     fn store_factors<S: Simd>(simd: S, values: S::Vector, factors: &mut [u32], at: usize);
 }
 
@@ -153,11 +151,6 @@ impl Operand for F32 {
     }
 
     #[inline(always)]
-    fn factors<S: Simd>(_simd: S, values: &[f32], factors: &mut [u32]) {
-        factors.copy_from_slice(bytemuck::cast_slice(values));
-    }
-
-    #[inline(always)]
     fn store_factors<S: Simd>(simd: S, values: S::Vector, factors: &mut [u32], at: usize) {
         simd.store_slice(&mut bytemuck::cast_slice_mut(factors)[at..], values);
     }
@@ -191,11 +184,6 @@ impl Operand for F16 {
     }
 
     #[inline(always)]
-    fn factors<S: Simd>(simd: S, values: &[f32], factors: &mut [u32]) {
-        F32::factors(simd, values, factors);
-    }
-
-    #[inline(always)]
     fn store_factors<S: Simd>(simd: S, values: S::Vector, factors: &mut [u32], at: usize) {
         F32::store_factors(simd, values, factors, at);
     }
@@ -226,11 +214,6 @@ impl Operand for Bf16 {
     #[inline(always)]
     fn without<S: Simd>(simd: S, register: S::Pairs, which: Half) -> S::Pairs {
         simd.mask_pairs(register, if which == Half::First { 0xffff_0000 } else { 0x0000_ffff })
-    }
-
-    #[inline(always)]
-    fn factors<S: Simd>(simd: S, values: &[f32], factors: &mut [u32]) {
-        round_to(simd, values, bytemuck::cast_slice_mut(factors), Self);
     }
 
     #[inline(always)]
