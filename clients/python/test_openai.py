@@ -3,9 +3,11 @@
 import asyncio
 import base64
 import math
+import re
 import struct
 
 import openai
+import pydantic
 import pytest
 
 QUESTION = [{"role": "user", "content": "What is the capital of Italy? Answer in one sentence."}]
@@ -152,3 +154,39 @@ def test_wrong_keys_are_refused(url, model):
     for key in ("wrong", "test-key-of-xtask-and-more"):
         with pytest.raises(openai.AuthenticationError):
             ask(openai.OpenAI(base_url=url, api_key=key, max_retries=0), model)
+
+
+class Capital(pydantic.BaseModel):
+    city: str = pydantic.Field(max_length=24)
+    inhabitants: int = pydantic.Field(ge=0, le=50_000_000)
+    is_coastal: bool
+
+
+def test_structured_output(client, model):
+    completion = client.chat.completions.parse(
+        model=model, messages=QUESTION, response_format=Capital, temperature=1, seed=7, max_tokens=120
+    )
+    assert completion.choices[0].finish_reason == "stop"
+    assert isinstance(completion.choices[0].message.parsed, Capital)
+
+
+def test_structured_output_streamed(client, model):
+    with client.chat.completions.stream(
+        model=model, messages=QUESTION, response_format=Capital, temperature=1, seed=8, max_tokens=120
+    ) as stream:
+        for _ in stream:
+            pass
+        assert isinstance(stream.get_final_completion().choices[0].message.parsed, Capital)
+
+
+def test_choices_and_patterns(client, model):
+    chosen = ask(client, model, extra_body={"structured_outputs": {"choice": ["Rome", "Milan"]}})
+    assert chosen.choices[0].message.content in ("Rome", "Milan")
+    matched = ask(client, model, extra_body={"response_format": {"type": "regex", "pattern": "[A-Z]{3}-[0-9]{2}"}})
+    assert re.fullmatch("[A-Z]{3}-[0-9]{2}", matched.choices[0].message.content)
+
+
+def test_unsupported_schema_is_named(client, model):
+    schema = {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}}
+    with pytest.raises(openai.BadRequestError, match="uniqueItems"):
+        ask(client, model, response_format={"type": "json_schema", "json_schema": {"name": "a", "schema": schema}})

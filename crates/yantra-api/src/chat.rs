@@ -10,7 +10,8 @@ use utoipa::ToSchema;
 use crate::generation::{GenerationFields, check_metadata};
 use crate::neutral::{self, Unsupported};
 use crate::{
-    ApiError, FinishReason, GenerationParams, MessageContent, SamplingDefaults, StringOrList, Usage, check, parse,
+    ApiError, Constrained, FinishReason, GenerationParams, MessageContent, ResponseFormat, SamplingDefaults,
+    StringOrList, StructuredOutputs, Usage, check, constraint, parse,
 };
 
 /// Most messages in a conversation.
@@ -147,10 +148,13 @@ pub struct ChatRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub function_call: Option<Value>,
-    /// Only `{"type": "text"}`.
+    /// What the answer must be: any text, a JSON object, JSON of a schema, a match of a regular expression, a text of a
+    /// grammar.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
-    pub response_format: Option<Value>,
+    pub response_format: Option<ResponseFormat>,
+    /// The same in vLLM's words, with choices.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub structured_outputs: Option<StructuredOutputs>,
     /// Not supported.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
@@ -278,6 +282,14 @@ impl ChatRequest {
         fields.validate(defaults)
     }
 
+    /// What the answer must be; `None`: any text.
+    ///
+    /// # Errors
+    /// 400 when that is said twice, or contradicts itself.
+    pub fn constraint(&self) -> Result<Option<Constrained>, ApiError> {
+        constraint::constraint(self.response_format.as_ref(), self.structured_outputs.as_ref())
+    }
+
     /// How many alternatives per token are wanted; `None`: no log-probabilities.
     ///
     /// # Errors
@@ -316,13 +328,12 @@ impl ChatRequest {
         }
     }
 
-    fn unsupported(&self) -> [Unsupported<'_>; 15] {
+    fn unsupported(&self) -> [Unsupported<'_>; 14] {
         let entry = |name, given, is_neutral| Unsupported { name, given, is_neutral };
         [
             entry("parallel_tool_calls", &self.parallel_tool_calls, neutral::is_true),
             entry("functions", &self.functions, neutral::is_empty_list),
             entry("function_call", &self.function_call, neutral::is_none_word),
-            entry("response_format", &self.response_format, neutral::is_text_format),
             entry("audio", &self.audio, neutral::nothing),
             entry("modalities", &self.modalities, neutral::is_text_only),
             entry("store", &self.store, neutral::is_false),

@@ -10,7 +10,8 @@ use crate::chat::{check_stream_options, nullable};
 use crate::generation::{GenerationFields, check_metadata};
 use crate::neutral::{self, Unsupported};
 use crate::{
-    ApiError, FinishReason, GenerationParams, Prompt, SamplingDefaults, StreamOptions, StringOrList, Usage, check,
+    ApiError, Constrained, FinishReason, GenerationParams, Prompt, ResponseFormat, SamplingDefaults, StreamOptions,
+    StringOrList, StructuredOutputs, Usage, check, constraint,
 };
 
 /// Most prompts in a request.
@@ -119,10 +120,13 @@ pub struct CompletionRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub suffix: Option<Value>,
-    /// Only `{"type": "text"}`.
+    /// What the answer must be: any text, a JSON object, JSON of a schema, a match of a regular expression, a text of a
+    /// grammar.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
-    pub response_format: Option<Value>,
+    pub response_format: Option<ResponseFormat>,
+    /// The same in vLLM's words, with choices.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub structured_outputs: Option<StructuredOutputs>,
     /// Only 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
@@ -146,7 +150,6 @@ impl CompletionRequest {
         let entry = |name, given, is_neutral| Unsupported { name, given, is_neutral };
         neutral::check(&[
             entry("suffix", &self.suffix, neutral::is_empty_text),
-            entry("response_format", &self.response_format, neutral::is_text_format),
             entry("min_tokens", &self.min_tokens, neutral::is_zero),
             entry("use_beam_search", &self.use_beam_search, neutral::is_false),
             entry("length_penalty", &self.length_penalty, neutral::is_one),
@@ -184,6 +187,14 @@ impl CompletionRequest {
             cache_salt: self.cache_salt.as_deref(),
         };
         fields.validate(defaults)
+    }
+
+    /// What the answer must be; `None`: any text.
+    ///
+    /// # Errors
+    /// 400 when that is said twice, or contradicts itself.
+    pub fn constraint(&self) -> Result<Option<Constrained>, ApiError> {
+        constraint::constraint(self.response_format.as_ref(), self.structured_outputs.as_ref())
     }
 
     /// How many alternatives per token are wanted; `None`: no log-probabilities.

@@ -65,10 +65,6 @@ pub(crate) fn is_default_tier(value: &Value) -> bool {
     matches!(value.as_str(), Some("auto" | "default"))
 }
 
-pub(crate) fn is_text_format(value: &Value) -> bool {
-    value.as_object().is_some_and(|format| format.len() == 1) && value["type"] == "text"
-}
-
 pub(crate) fn is_text_only(value: &Value) -> bool {
     value.as_array().is_some_and(|list| list.len() == 1 && list[0] == "text")
 }

@@ -1,5 +1,7 @@
 //! The engine's settings.
 
+use std::time::Duration;
+
 use crate::{EngineError, Speculation};
 
 /// How much the engine does at once and how much it lets wait.
@@ -18,6 +20,8 @@ pub struct EngineConfig {
     pub max_scored_rows: usize,
     /// Whether and how tokens are guessed ahead.
     pub speculation: Speculation,
+    /// Most time that the masks of one choice's grammar may take in all.
+    pub grammar_time: Duration,
 }
 
 impl Default for EngineConfig {
@@ -29,6 +33,7 @@ impl Default for EngineConfig {
             prefix_cache: true,
             max_scored_rows: 64,
             speculation: Speculation::default(),
+            grammar_time: Duration::from_secs(30),
         }
     }
 }

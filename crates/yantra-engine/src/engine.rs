@@ -5,6 +5,7 @@
 
 mod active;
 mod commit;
+mod constrain;
 mod intake;
 mod speculate;
 mod spilling;
@@ -26,6 +27,7 @@ use spilling::Spilling;
 
 use crate::{
     AttentionSequence, Batch, EngineConfig, EngineError, EngineHandle, RequestId, Scheduler, StepModel, TextDecoder,
+    constraint::masks::MaskThreads,
     handle::{Message, Shared},
     request::ModelLimits,
     sampling::SamplingScratch,
@@ -107,7 +109,7 @@ impl Engine {
         }
         let max_draft = config.speculation.max_draft;
         let counters = Counters::new(num_pages, spill.map(|spill| spill.store));
-        let shared = Arc::new(Shared::new(counters, limits, config));
+        let shared = Arc::new(Shared::new(counters, limits, config, tokenizer.clone()));
         let (sender, messages) = channel();
         let mut core = Core::new(model, tokenizer, Arc::clone(&shared), messages, scheduler);
         core.spilling = spilling;
@@ -150,6 +152,8 @@ struct Core {
     /// Requests whose other choices start after this step.
     to_fork: Vec<usize>,
     speculating: Option<Speculating>,
+    /// Started with the first grammar.
+    masks: Option<MaskThreads>,
     arrivals: u64,
     failures_in_a_row: u32,
     drains: Vec<Drain>,
@@ -183,6 +187,7 @@ impl Core {
             by_id: HashMap::new(),
             to_fork: Vec::new(),
             speculating: None,
+            masks: None,
             arrivals: 0,
             failures_in_a_row: 0,
             drains: Vec::new(),
@@ -205,6 +210,7 @@ impl Core {
     fn step(&mut self) {
         let start = Instant::now();
         self.propose();
+        self.propose_forced();
         let scheduled = Instant::now();
         let mut plan = std::mem::take(&mut self.plan);
         self.restore_pages();

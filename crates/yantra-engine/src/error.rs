@@ -31,6 +31,12 @@ pub enum EngineError {
         /// Position of the token that was to be sampled.
         position: usize,
     },
+    /// A request's grammar can not be followed any further.
+    #[error("the grammar: {message}")]
+    Grammar {
+        /// What happened.
+        message: String,
+    },
     /// A setting is out of range.
     #[error("engine setting '{field}': {message}")]
     Config {

@@ -11,7 +11,8 @@ use std::{
 };
 
 use crate::{
-    EngineConfig, EngineStats, EventSink, Request, RequestId, SubmitError, request::ModelLimits, sink::RequestSink,
+    Constraint, ConstraintError, EngineConfig, EngineStats, EventSink, Grammar, Request, RequestId, SubmitError, TextDecoder,
+    constraint::GrammarCompiler, request::ModelLimits, sink::RequestSink,
     stats::Counters,
 };
 
@@ -37,12 +38,19 @@ pub(crate) struct Shared {
     pub(crate) accepting: AtomicBool,
     pub(crate) limits: ModelLimits,
     pub(crate) config: EngineConfig,
+    pub(crate) grammars: GrammarCompiler,
     next_id: AtomicU64,
 }
 
 impl Shared {
-    pub(crate) fn new(counters: Counters, limits: ModelLimits, config: EngineConfig) -> Self {
-        Self { counters, accepting: AtomicBool::new(true), limits, config, next_id: AtomicU64::new(0) }
+    pub(crate) fn new(
+        counters: Counters,
+        limits: ModelLimits,
+        config: EngineConfig,
+        decoder: Option<Arc<dyn TextDecoder>>,
+    ) -> Self {
+        let (accepting, next_id) = (AtomicBool::new(true), AtomicU64::new(0));
+        Self { counters, accepting, limits, config, grammars: GrammarCompiler::new(decoder), next_id }
     }
 }
 
@@ -80,6 +88,16 @@ impl EngineHandle {
         let counter = if accepted.is_ok() { &counters.requests_accepted } else { &counters.requests_refused };
         crate::stats::add(counter, 1);
         accepted
+    }
+
+    /// Compiles what answers must be, for [`Request::grammar`]; remembers what it compiled last. May take long (a large
+    /// schema, the first grammar of a large vocabulary): not for threads that others wait for.
+    ///
+    /// # Errors
+    /// The constraint is no grammar, is not supported or too large, or the model has no tokenizer.
+    pub fn compile(&self, constraint: &Constraint) -> Result<Grammar, ConstraintError> {
+        let shared = &self.inner.shared;
+        shared.grammars.compile(constraint, &shared.counters)
     }
 
     /// Whether a request would find a place in the queue: asked before costly preparations.

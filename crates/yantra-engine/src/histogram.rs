@@ -1,4 +1,4 @@
-//! Histograms with fixed buckets, as Prometheus wants them; written by the engine's thread alone, read by anybody.
+//! Histograms with fixed buckets, as Prometheus wants them.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -10,11 +10,15 @@ pub(crate) const REQUEST_SECONDS: &[f64] =
 /// Bounds for the gap between tokens, in seconds.
 pub(crate) const TOKEN_SECONDS: &[f64] =
     &[0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5];
+/// Bounds for the mask of a grammar, in seconds.
+pub(crate) const MASK_SECONDS: &[f64] = &[
+    0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0,
+];
 /// Bounds for the tokens of a step.
 pub(crate) const STEP_TOKENS: &[f64] =
     &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0];
 
-/// A live histogram. Only one thread may record.
+/// A live histogram.
 #[derive(Debug)]
 pub(crate) struct Histogram {
     bounds: &'static [f64],
@@ -33,8 +37,9 @@ impl Histogram {
     pub(crate) fn record(&self, value: f64) {
         let bucket = self.bounds.partition_point(|&bound| bound < value);
         self.counts[bucket].fetch_add(1, Relaxed);
-        let sum = f64::from_bits(self.sum_bits.load(Relaxed)) + value;
-        self.sum_bits.store(sum.to_bits(), Relaxed);
+        let plus = |bits| Some((f64::from_bits(bits) + value).to_bits());
+        // The closure never refuses.
+        let _ = self.sum_bits.fetch_update(Relaxed, Relaxed, plus);
     }
 
     pub(crate) fn snapshot(&self) -> HistogramSnapshot {

@@ -15,6 +15,7 @@
 
 mod batch;
 mod config;
+mod constraint;
 mod embedder;
 mod engine;
 mod error;
@@ -37,6 +38,7 @@ mod text;
 
 pub use batch::{AttentionSequence, Batch};
 pub use config::EngineConfig;
+pub use constraint::{Constraint, ConstraintError, Grammar, MAX_GRAMMAR_BYTES, Vocabulary};
 pub use embedder::{EmbedError, EmbedModel, EmbedSink, EmbedderHandle, EmbedderStats, EncoderRunner};
 pub use engine::Engine;
 pub use error::{EngineError, SubmitError};

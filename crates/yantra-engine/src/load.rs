@@ -6,7 +6,7 @@ mod suggestion;
 
 use crate::{
     EmbedError, EmbedderHandle, EncoderRunner, Engine, EngineConfig, EngineError, EngineHandle, ModelRunner,
-    SamplingParams,
+    SamplingParams, Speculation,
     spill::{self, Spill, SpillError, SpillStore},
 };
 use draft::DraftPlan;
@@ -302,8 +302,8 @@ fn plan_pages(options: &LoadOptions, context: usize, page_bytes: u64, free: Opti
 /// model returned it, and the candidates of sampling (an id and a weight each, and a value).
 fn step_bytes(footprint: &Footprint, vocab_size: usize, options: &LoadOptions) -> u64 {
     let EngineConfig { max_sequences, token_budget, max_scored_rows, .. } = options.engine;
-    let drafted = options.engine.speculation.rows_per_step();
-    let rows = (max_sequences + max_scored_rows + drafted).min(token_budget) + 1 + 3;
+    let ahead = options.engine.speculation.rows_per_step() + Speculation::FORCED_ROWS_PER_STEP;
+    let rows = (max_sequences + max_scored_rows + ahead).min(token_budget) + 1 + 3;
     let logits = rows * vocab_size * size_of::<f32>();
     let spill = if options.spill.is_some() { SpillStore::BUFFER_BYTES } else { 0 };
     (footprint.table_bytes + token_budget * footprint.step_bytes_per_token + logits + spill) as u64

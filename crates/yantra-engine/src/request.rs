@@ -1,6 +1,6 @@
 //! A request, its sampling parameters, and the limits both are held to before the engine sees them.
 
-use crate::SubmitError;
+use crate::{Grammar, SubmitError};
 
 /// The limits of a request's fields.
 pub mod limits {
@@ -53,8 +53,10 @@ pub struct Request {
     pub include_stop: bool,
     /// Tokens that end a choice and are not part of it.
     pub stop_tokens: Vec<u32>,
-    /// Whether the model's end-of-sequence tokens are treated like any other.
+    /// Whether the model's end-of-sequence tokens are treated like any other; with a grammar its end is the end.
     pub ignore_eos: bool,
+    /// What every choice must be, compiled by this engine.
+    pub grammar: Option<Grammar>,
     /// Log-probabilities of the tokens chosen, with this many alternatives (0: none).
     pub logprobs: Option<usize>,
     /// Log-probabilities of the prompt's tokens, with as many alternatives as `logprobs` says.
@@ -81,6 +83,7 @@ impl Default for Request {
             include_stop: false,
             stop_tokens: Vec::new(),
             ignore_eos: false,
+            grammar: None,
             logprobs: None,
             prompt_logprobs: false,
             skip_special_tokens: true,

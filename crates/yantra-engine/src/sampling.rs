@@ -73,10 +73,15 @@ impl Sampler {
             let uniform = rng::uniform(self.seed, self.choice, position as u64);
             self.draw(row, highest, uniform, scratch).unwrap_or(best)
         };
+        self.note(id);
+        Some(id)
+    }
+
+    /// Remembers for the penalties a token that came without being chosen.
+    pub fn note(&mut self, id: u32) {
         if let Some(counts) = &mut self.counts {
             counts.push(id);
         }
-        Some(id)
     }
 
     /// The random part: `highest` is the row's largest value, `uniform` in `[0, 1)`.

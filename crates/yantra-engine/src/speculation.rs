@@ -53,6 +53,9 @@ impl Speculation {
     /// Drafts of full length that one step computes, for all sequences together.
     pub(crate) const MAX_DRAFTS_PER_STEP: usize = 2;
 
+    /// Tokens computed ahead in one step, for all sequences together, because grammars leave no choice in them.
+    pub(crate) const FORCED_ROWS_PER_STEP: usize = 64;
+
     /// No speculation.
     pub const OFF: Self = Self { method: SpeculationMethod::None, max_draft: 16 };
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::{
     HistogramSnapshot,
-    histogram::{Histogram, REQUEST_SECONDS, STEP_TOKENS, TOKEN_SECONDS},
+    histogram::{Histogram, MASK_SECONDS, REQUEST_SECONDS, STEP_TOKENS, TOKEN_SECONDS},
     spill::{SpillStore, SpillStoreStats},
 };
 
@@ -36,6 +36,10 @@ pub(crate) struct Counters {
     pub(crate) drafts: AtomicU64,
     pub(crate) draft_tokens: AtomicU64,
     pub(crate) accepted_draft_tokens: AtomicU64,
+    pub(crate) grammars_compiled: Counter,
+    pub(crate) grammars_reused: Counter,
+    pub(crate) constrained_tokens: Counter,
+    pub(crate) forced_tokens: Counter,
     pub(crate) steps: AtomicU64,
     pub(crate) failed_steps: AtomicU64,
     pub(crate) busy_us: AtomicU64,
@@ -46,11 +50,13 @@ pub(crate) struct Counters {
     pub(crate) inter_token_seconds: Histogram,
     pub(crate) request_seconds: Histogram,
     pub(crate) step_tokens: Histogram,
+    pub(crate) grammar_mask_seconds: Histogram,
+    pub(crate) grammar_compile_seconds: Histogram,
     /// Of an engine with a spill store.
     pub(crate) spill: Option<SpillCounters>,
 }
 
-/// A counter that only one thread writes.
+/// A counter.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 
@@ -155,6 +161,10 @@ impl Counters {
             drafts: AtomicU64::new(0),
             draft_tokens: AtomicU64::new(0),
             accepted_draft_tokens: AtomicU64::new(0),
+            grammars_compiled: Counter::default(),
+            grammars_reused: Counter::default(),
+            constrained_tokens: Counter::default(),
+            forced_tokens: Counter::default(),
             steps: AtomicU64::new(0),
             failed_steps: AtomicU64::new(0),
             busy_us: AtomicU64::new(0),
@@ -165,6 +175,8 @@ impl Counters {
             inter_token_seconds: Histogram::new(TOKEN_SECONDS),
             request_seconds: Histogram::new(REQUEST_SECONDS),
             step_tokens: Histogram::new(STEP_TOKENS),
+            grammar_mask_seconds: Histogram::new(MASK_SECONDS),
+            grammar_compile_seconds: Histogram::new(REQUEST_SECONDS),
             spill: spill.map(SpillCounters::new),
         }
     }
@@ -191,6 +203,10 @@ impl Counters {
             drafts: self.drafts.load(Relaxed),
             draft_tokens: self.draft_tokens.load(Relaxed),
             accepted_draft_tokens: self.accepted_draft_tokens.load(Relaxed),
+            grammars_compiled: self.grammars_compiled.get(),
+            grammars_reused: self.grammars_reused.get(),
+            constrained_tokens: self.constrained_tokens.get(),
+            forced_tokens: self.forced_tokens.get(),
             steps: self.steps.load(Relaxed),
             failed_steps: self.failed_steps.load(Relaxed),
             busy_seconds: self.busy_us.load(Relaxed) as f64 / 1e6,
@@ -200,6 +216,8 @@ impl Counters {
             inter_token_seconds: self.inter_token_seconds.snapshot(),
             request_seconds: self.request_seconds.snapshot(),
             step_tokens: self.step_tokens.snapshot(),
+            grammar_mask_seconds: self.grammar_mask_seconds.snapshot(),
+            grammar_compile_seconds: self.grammar_compile_seconds.snapshot(),
             spill: self.spill.as_ref().map(SpillCounters::snapshot),
         }
     }
@@ -248,6 +266,14 @@ pub struct EngineStats {
     pub draft_tokens: u64,
     /// Drafted tokens that were right (counter); each has saved its sequence a step.
     pub accepted_draft_tokens: u64,
+    /// Grammars compiled (counter).
+    pub grammars_compiled: u64,
+    /// Grammars wanted that were compiled already (counter).
+    pub grammars_reused: u64,
+    /// Tokens chosen among those that a grammar allowed (counter).
+    pub constrained_tokens: u64,
+    /// Tokens that a grammar left no choice in (counter).
+    pub forced_tokens: u64,
     /// Forward passes that succeeded (counter).
     pub steps: u64,
     /// Forward passes that failed (counter).
@@ -266,6 +292,10 @@ pub struct EngineStats {
     pub request_seconds: HistogramSnapshot,
     /// Tokens computed per step.
     pub step_tokens: HistogramSnapshot,
+    /// To work out which tokens may come next.
+    pub grammar_mask_seconds: HistogramSnapshot,
+    /// To compile a grammar.
+    pub grammar_compile_seconds: HistogramSnapshot,
     /// Pages on disk; `None` without a spill store.
     pub spill: Option<SpillStats>,
 }

@@ -1,5 +1,7 @@
 //! The little the engine must know of a tokenizer: token ids to text, one token at a time.
 
+use crate::Vocabulary;
+
 /// Turns one sequence's tokens into text, token by token.
 pub trait Detokenizer {
     /// Takes the next token and returns the text that is now certain: whole UTF-8 characters only, possibly none.
@@ -14,6 +16,10 @@ pub trait TextDecoder: Send + Sync {
     fn stream(&self, skip_special: bool) -> Box<dyn Detokenizer + Send>;
     /// Every end-of-generation token.
     fn eos_ids(&self) -> &[u32];
+    /// What grammars must know of the tokens; `None` where answers can not be constrained.
+    fn vocabulary(&self) -> Option<&dyn Vocabulary> {
+        None
+    }
 }
 
 impl Detokenizer for yantra_text::DetokenizeStream {
@@ -33,5 +39,9 @@ impl TextDecoder for yantra_text::Tokenizer {
 
     fn eos_ids(&self) -> &[u32] {
         Self::eos_ids(self)
+    }
+
+    fn vocabulary(&self) -> Option<&dyn Vocabulary> {
+        Some(self)
     }
 }

@@ -41,6 +41,7 @@ pub(crate) async fn chat_completions(
     let deadline = app.deadline();
     request.validate()?;
     let logprobs = request.logprobs()?;
+    let constrained = request.constraint()?;
     let model = app.registry().find_for(request.model.as_deref(), Task::Generate)?;
     let generator = model.generator()?;
     let params = request.generation(&generator.defaults)?;
@@ -49,12 +50,16 @@ pub(crate) async fn chat_completions(
 
     generator.engine.check_queue().map_err(|error| failure::of_submit(error, "messages"))?;
     let most = generator.longest_prompt(params.max_tokens);
-    let prompt = {
+    let (prompt, grammar) = {
         let model = Arc::clone(&model);
-        app.lanes().run(Lane::Generate, deadline, move || prompt_tokens(&model, &request, most)).await?
+        let prepare = move || {
+            let grammar = generation::grammar(&model.generator()?.engine, constrained)?;
+            Ok((prompt_tokens(&model, &request, most)?, grammar))
+        };
+        app.lanes().run(Lane::Generate, deadline, prepare).await?
     };
     drop(share);
-    let submitted = generation::engine_request(&params, prompt, logprobs, false);
+    let submitted = generation::engine_request(&params, prompt, grammar, logprobs, false);
     let generation = Generation::start(&generator.engine, vec![submitted], &["messages".to_owned()], deadline)?;
     let writer = Writer {
         head: Head::new("chatcmpl", &model.id),

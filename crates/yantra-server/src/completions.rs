@@ -41,6 +41,7 @@ pub(crate) async fn completions(
     let deadline = app.deadline();
     request.validate()?;
     let logprobs = request.logprobs()?;
+    let constrained = request.constraint()?;
     let model = app.registry().find_for(request.model.as_deref(), Task::Generate)?;
     let generator = model.generator()?;
     let mut params = request.generation(&generator.defaults)?;
@@ -52,9 +53,13 @@ pub(crate) async fn completions(
 
     generator.engine.check_queue().map_err(|error| failure::of_submit(error, "prompt"))?;
     let most = generator.longest_prompt(params.max_tokens);
-    let prompts = {
+    let (prompts, grammar) = {
         let model = Arc::clone(&model);
-        app.lanes().run(Lane::Generate, deadline, move || prompts_of(&model, &request, most)).await?
+        let prepare = move || {
+            let grammar = generation::grammar(&model.generator()?.engine, constrained)?;
+            Ok((prompts_of(&model, &request, most)?, grammar))
+        };
+        app.lanes().run(Lane::Generate, deadline, prepare).await?
     };
     drop(share);
     let names: Vec<String> = match prompts.as_slice() {
@@ -64,7 +69,8 @@ pub(crate) async fn completions(
     // Choosing the best needs log-probabilities whether they are returned or not.
     let wanted = logprobs.or((params.n > n).then_some(0));
     let submit = |prompt: &EchoedPrompt| {
-        generation::engine_request(&params, prompt.tokens.clone(), wanted, echo && logprobs.is_some())
+        let scored = echo && logprobs.is_some();
+        generation::engine_request(&params, prompt.tokens.clone(), grammar.clone(), wanted, scored)
     };
     let requests = prompts.iter().map(submit).collect();
     let generation = Generation::start(&generator.engine, requests, &names, deadline)?;

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use yantra_api::ApiError;
-use yantra_engine::{EmbedError, EngineError, SubmitError};
+use yantra_engine::{ConstraintError, EmbedError, EngineError, SubmitError};
 use yantra_text::TextError;
 
 /// An [`ApiError`] as a response.
@@ -41,6 +41,14 @@ pub(crate) fn of_submit(error: SubmitError, prompt: &str) -> ApiError {
         SubmitError::Invalid { field: "prompt", message } => ApiError::invalid_param(prompt, message),
         SubmitError::Invalid { field, message } => ApiError::invalid_param(wire_name(field), message),
         SubmitError::ShuttingDown => ApiError::shutting_down(),
+    }
+}
+
+/// Why answers can not be constrained as the request wants it.
+pub(crate) fn of_constraint(error: &ConstraintError, param: &str) -> ApiError {
+    match error {
+        ConstraintError::Invalid { message } => ApiError::invalid_param(param, message),
+        ConstraintError::NoVocabulary => ApiError::invalid_param(param, error).with_code("unsupported_value"),
     }
 }
 

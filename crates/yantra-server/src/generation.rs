@@ -5,8 +5,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::{Instant, timeout_at};
-use yantra_api::{ApiError, FinishReason, GenerationParams, Usage};
-use yantra_engine::{EngineHandle, Event, Request, RequestId, SamplingParams, TokenLogprobs};
+use yantra_api::{ApiError, Constrained, FinishReason, GenerationParams, Usage};
+use yantra_engine::{Constraint, EngineHandle, Event, Grammar, Request, RequestId, SamplingParams, TokenLogprobs};
 
 use crate::failure;
 
@@ -147,6 +147,7 @@ impl Outcome {
 pub(crate) fn engine_request(
     params: &GenerationParams,
     prompt: Vec<u32>,
+    grammar: Option<Grammar>,
     logprobs: Option<usize>,
     prompt_logprobs: bool,
 ) -> Request {
@@ -169,6 +170,7 @@ pub(crate) fn engine_request(
         include_stop: params.include_stop,
         stop_tokens: params.stop_tokens.clone(),
         ignore_eos: params.ignore_eos,
+        grammar,
         logprobs,
         prompt_logprobs,
         skip_special_tokens: params.skip_special_tokens,
@@ -176,6 +178,18 @@ pub(crate) fn engine_request(
         cache_salt: params.cache_salt.clone(),
         max_draft: None,
     }
+}
+
+/// Compiles what an answer must be. May take long.
+pub(crate) fn grammar(engine: &EngineHandle, constrained: Option<Constrained>) -> Result<Option<Grammar>, ApiError> {
+    let Some(Constrained { constraint, param }) = constrained else { return Ok(None) };
+    let constraint = match constraint {
+        yantra_api::Constraint::JsonSchema(schema) => Constraint::JsonSchema(schema),
+        yantra_api::Constraint::Regex(regex) => Constraint::Regex(regex),
+        yantra_api::Constraint::Lark(grammar) => Constraint::Lark(grammar),
+        yantra_api::Constraint::Choice(choices) => Constraint::Choice(choices),
+    };
+    engine.compile(&constraint).map(Some).map_err(|error| failure::of_constraint(&error, &param))
 }
 
 /// How OpenAI calls the reasons.

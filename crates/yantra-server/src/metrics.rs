@@ -97,6 +97,16 @@ const FIGURES: &[Figure<EngineStats>] = &[
     ("yantra_spec_decode_num_accepted_tokens_total", "counter", "Drafted tokens that were right.", |s| {
         s.accepted_draft_tokens as f64
     }),
+    ("yantra_grammars_compiled_total", "counter", "Grammars compiled.", |s| s.grammars_compiled as f64),
+    ("yantra_grammars_reused_total", "counter", "Grammars wanted that were compiled already.", |s| {
+        s.grammars_reused as f64
+    }),
+    ("yantra_grammar_constrained_tokens_total", "counter", "Tokens chosen among those a grammar allowed.", |s| {
+        s.constrained_tokens as f64
+    }),
+    ("yantra_grammar_forced_tokens_total", "counter", "Tokens a grammar left no choice in.", |s| {
+        s.forced_tokens as f64
+    }),
     ("yantra_engine_steps_total", "counter", "Forward passes.", |s| s.steps as f64),
     ("yantra_engine_failed_steps_total", "counter", "Forward passes that failed.", |s| s.failed_steps as f64),
     ("yantra_engine_busy_seconds_total", "counter", "Time spent in steps.", |s| s.busy_seconds),
@@ -116,6 +126,8 @@ const DISTRIBUTIONS: &[Distribution<EngineStats>] = &[
     ("yantra_inter_token_latency_seconds", "Between consecutive tokens.", |s| &s.inter_token_seconds),
     ("yantra_e2e_request_latency_seconds", "From submission to the end.", |s| &s.request_seconds),
     ("yantra_iteration_tokens", "Tokens computed per step.", |s| &s.step_tokens),
+    ("yantra_grammar_mask_seconds", "To work out which tokens may come next.", |s| &s.grammar_mask_seconds),
+    ("yantra_grammar_compile_seconds", "To compile a grammar.", |s| &s.grammar_compile_seconds),
 ];
 
 const SPILL_FIGURES: &[Figure<SpillStats>] = &[

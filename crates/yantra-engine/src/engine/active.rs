@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use crate::{
     Detokenizer, Event, FinishReason, Request, RequestId, Timings, TokenLogprobs, Usage,
+    constraint::Following,
     handle::Submission,
     kv::CacheScope,
     sampling::{Sampler, rng},
@@ -80,6 +81,8 @@ pub(super) struct Choice {
     pub(super) index: usize,
     pub(super) sampler: Sampler,
     pub(super) text: ChoiceText,
+    /// Its place in the request's grammar.
+    pub(super) following: Option<Box<Following>>,
     pub(super) generated: usize,
     pub(super) last_token: Option<Instant>,
 }

@@ -2,7 +2,11 @@
 
 use std::{sync::atomic::Ordering::SeqCst, time::Instant};
 
-use super::{Core, active::Progress};
+use super::{
+    Core,
+    active::Progress,
+    constrain::{Allowed, apply_mask},
+};
 use crate::{
     EngineError, Event, FinishReason, TokenLogprobs,
     sampling::logprobs,
@@ -78,17 +82,23 @@ impl Core {
     fn commit_tokens(&mut self, plan: &StepPlan, entry: &PlannedSequence, first_row: usize, now: Instant) {
         let position = entry.context_len - entry.draft_len;
         let draft = &plan.tokens()[entry.query_start + entry.query_len - entry.draft_len..][..entry.draft_len];
-        if !draft.is_empty() {
+        let is_forced = self.choices.get(entry.key.index()).and_then(Option::as_ref).is_some_and(|choice| {
+            choice.following.as_ref().is_some_and(|following| !following.forced().is_empty())
+        });
+        if !draft.is_empty() && !is_forced {
             stats::add(&self.shared.counters.drafts, 1);
             stats::add(&self.shared.counters.draft_tokens, draft.len());
         }
         for (offset, guess) in draft.iter().map(Some).chain([None]).enumerate() {
             let Some(id) = self.commit_token(entry.key, position + offset, first_row + offset, now) else { return };
             if guess != Some(&id) {
+                self.prepare_mask(entry.key);
                 return self.scheduler.push_token(entry.key, id);
             }
             self.scheduler.push_computed(entry.key, id);
-            stats::add(&self.shared.counters.accepted_draft_tokens, 1);
+            if !is_forced {
+                stats::add(&self.shared.counters.accepted_draft_tokens, 1);
+            }
         }
     }
 
@@ -99,9 +109,12 @@ impl Core {
             self.finish_empty(slot, now);
             return None;
         }
-        let Some(Sampled { id, logprob }) = self.sample(key, position, row) else {
-            self.fail_request(slot, EngineError::NonFiniteLogits { position });
-            return None;
+        let Sampled { id, logprob } = match self.sample(key, position, row) {
+            Ok(sampled) => sampled,
+            Err(error) => {
+                self.fail_request(slot, error);
+                return None;
+            }
         };
         self.count_token(slot, key, now);
         if let Some(reason) = self.ending_token(slot, id) {
@@ -115,11 +128,14 @@ impl Core {
             Stopping::Stop { text, stop } => (text, Some(stop)),
         };
         let at_limit = active.request.max_tokens.is_some_and(|most| choice.generated >= most);
+        let is_complete = choice.following.as_ref().is_some_and(|following| following.has_ended());
         if !self.send(slot, Event::Token { index, id, text, logprob }) {
             return None;
         }
         if let Some(stop) = stop {
             self.end_choice(key, FinishReason::StopString(stop), String::new(), now);
+        } else if is_complete {
+            self.finish_choice(key, FinishReason::Stop, now);
         } else if at_limit || position + 1 >= self.shared.limits.context {
             self.finish_choice(key, FinishReason::Length, now);
         } else {
@@ -129,21 +145,37 @@ impl Core {
     }
 
     /// The one place where tokens are chosen: what restricts them further belongs here, and holds for drafts too.
-    fn sample(&mut self, key: SequenceKey, position: usize, row: usize) -> Option<Sampled> {
+    fn sample(&mut self, key: SequenceKey, position: usize, row: usize) -> Result<Sampled, EngineError> {
+        let allowed = self.allowed(key)?;
+        let gone = || EngineError::Internal { message: "a token was due for a request that is gone".to_owned() };
+        let no_number = || EngineError::NonFiniteLogits { position };
         let vocab_size = self.shared.limits.vocab_size;
         let row = &mut self.logits[row * vocab_size..(row + 1) * vocab_size];
-        let choice = self.choices[key.index()].as_mut()?;
-        let top = self.requests[choice.request].as_ref()?.request.logprobs;
+        let choice = self.choices[key.index()].as_mut().ok_or_else(gone)?;
+        let top = self.requests[choice.request].as_ref().ok_or_else(gone)?.request.logprobs;
         if top.is_some() {
             self.raw_row.clear();
             self.raw_row.extend_from_slice(row);
         }
-        let id = choice.sampler.sample(row, position, &mut self.scratch)?;
+        let id = match &allowed {
+            Some(Allowed::Only(id)) => {
+                choice.sampler.note(*id);
+                *id
+            }
+            Some(Allowed::Some(mask)) => {
+                apply_mask(row, mask);
+                choice.sampler.sample(row, position, &mut self.scratch).ok_or_else(no_number)?
+            }
+            None => choice.sampler.sample(row, position, &mut self.scratch).ok_or_else(no_number)?,
+        };
+        if let (Some(Allowed::Some(_)), Some(following)) = (&allowed, &mut choice.following) {
+            following.push(id).map_err(|message| EngineError::Grammar { message })?;
+        }
         let logprob = match top {
-            Some(top) => Some(logprobs::of_token(&self.raw_row, id, top, &mut self.values)?),
+            Some(top) => Some(logprobs::of_token(&self.raw_row, id, top, &mut self.values).ok_or_else(no_number)?),
             None => None,
         };
-        Some(Sampled { id, logprob })
+        Ok(Sampled { id, logprob })
     }
 
     /// Counts a token of a choice, whatever it means.

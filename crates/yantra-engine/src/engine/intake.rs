@@ -84,9 +84,14 @@ impl Core {
 
     /// Queues a request's choices with the scheduler.
     pub(super) fn start_choices(&mut self, slot: usize, indices: std::ops::Range<usize>) {
-        let Some(active) = &mut self.requests[slot] else { return };
-        let request = &active.request;
         for index in indices {
+            let grammar = self.requests[slot].as_ref().and_then(|active| active.request.grammar.clone());
+            let following = match grammar.map(|grammar| self.follow(&grammar)).transpose() {
+                Ok(following) => following,
+                Err(error) => return self.fail_request(slot, error),
+            };
+            let Some(active) = &mut self.requests[slot] else { return };
+            let request = &active.request;
             let twin = match active.choices.first() {
                 Some(Progress::Running(first)) if index > 0 => Some(*first),
                 _ => None,
@@ -105,6 +110,7 @@ impl Core {
                 index,
                 sampler: Sampler::new(&request.sampling, &request.prompt, index, active.seed),
                 text: ChoiceText { detokenizer, stop: StopMatcher::new(&request.stop, request.include_stop) },
+                following,
                 generated: 0,
                 last_token: None,
             };

@@ -114,14 +114,24 @@ impl Core {
         Draft { key, history: self.scheduler.tokens(key), most: wish.tokens, tokens }
     }
 
-    /// How many drafted tokens could be of use: the last token of an answer is sampled, but not computed.
+    /// How many drafted tokens could be of use; none where the next ones are known.
     fn draft_room(&self, key: SequenceKey) -> usize {
         let Some(choice) = self.choices.get(key.index()).and_then(Option::as_ref) else { return 0 };
         let Some(active) = &self.requests[choice.request] else { return 0 };
-        let request = &active.request;
-        let by_request = request.max_tokens.map_or(usize::MAX, |most| most.saturating_sub(choice.generated + 1));
+        if choice.following.as_ref().is_some_and(|following| !following.forced().is_empty()) {
+            return 0;
+        }
+        self.answer_room(key).min(active.request.max_draft.unwrap_or(usize::MAX))
+    }
+
+    /// How many tokens may still be computed for a choice: the last token of an answer is sampled, but not computed.
+    pub(super) fn answer_room(&self, key: SequenceKey) -> usize {
+        let Some(choice) = self.choices.get(key.index()).and_then(Option::as_ref) else { return 0 };
+        let Some(active) = &self.requests[choice.request] else { return 0 };
+        let most = active.request.max_tokens;
+        let by_request = most.map_or(usize::MAX, |most| most.saturating_sub(choice.generated + 1));
         let by_context = self.shared.limits.context.saturating_sub(self.scheduler.tokens(key).len() + 1);
-        by_request.min(by_context).min(request.max_draft.unwrap_or(usize::MAX))
+        by_request.min(by_context)
     }
 
     /// Learns from a step of `plan` that took so long, sampling included.

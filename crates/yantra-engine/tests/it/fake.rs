@@ -12,7 +12,7 @@ use std::{
 
 use yantra_engine::{
     Batch, Detokenizer, Engine, EngineConfig, EngineError, EngineHandle, Event, FinishReason, PageBytes, Request,
-    RequestId, SamplingParams, StepModel, TextDecoder, TokenLogprobs, Usage,
+    RequestId, SamplingParams, StepModel, TextDecoder, TokenLogprobs, Usage, Vocabulary,
     sampling::{Sampler, SamplingScratch},
 };
 
@@ -246,6 +246,28 @@ impl TextDecoder for Bytes {
 
     fn eos_ids(&self) -> &[u32] {
         &[EOS]
+    }
+
+    fn vocabulary(&self) -> Option<&dyn Vocabulary> {
+        Some(self)
+    }
+}
+
+impl Vocabulary for Bytes {
+    fn num_tokens(&self) -> usize {
+        VOCAB
+    }
+
+    fn token_bytes(&self, id: u32) -> Vec<u8> {
+        u8::try_from(id).map(|byte| vec![byte]).unwrap_or_default()
+    }
+
+    fn special_name(&self, id: u32) -> Option<String> {
+        (id == EOS).then(|| "<|end|>".to_owned())
+    }
+
+    fn encode(&self, text: &str) -> Option<Vec<u32>> {
+        Some(text.bytes().map(u32::from).collect())
     }
 }
 

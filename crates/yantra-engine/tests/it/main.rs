@@ -9,6 +9,8 @@ mod limits;
 mod plan;
 mod real_model;
 mod scheduler;
+mod schema_suite;
 mod speculation;
 mod spill;
+mod structured;
 mod text;

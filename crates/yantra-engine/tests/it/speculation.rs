@@ -4,7 +4,7 @@ use std::sync::{Arc, atomic::Ordering::SeqCst};
 
 use proptest::prelude::*;
 use yantra_engine::{
-    Engine, EngineConfig, EngineError, EngineHandle, FinishReason, Request, SamplingParams, Speculation,
+    Constraint, Engine, EngineConfig, EngineError, EngineHandle, FinishReason, Grammar, Request, SamplingParams, Speculation,
     SpeculationMethod,
     scheduler::SequenceKey,
     speculation::{Draft, DraftModel, Drafter},
@@ -106,6 +106,20 @@ fn random_request(rng: &mut Rng) -> Request {
     }
 }
 
+/// Grammars with few ways, with many, and with stretches that leave none.
+fn grammars(engine: &EngineHandle) -> Vec<Grammar> {
+    let schema = serde_json::json!({"type": "object", "properties": {"ab": {"type": "integer"}, "cd": {"enum": ["ab", "cd"]}},
+        "required": ["ab", "cd"], "additionalProperties": false});
+    let constraints = [
+        Constraint::JsonSchema(schema),
+        Constraint::Regex("(ab|cd){2,9}".to_owned()),
+        Constraint::Regex("[^a]*".to_owned()),
+        Constraint::Choice(vec!["abcdefgh".to_owned(), "abcd".to_owned(), "~".to_owned()]),
+        Constraint::Lark("start: \"(\" start \")\" | \"always the same\"".to_owned()),
+    ];
+    constraints.iter().map(|constraint| engine.compile(constraint).unwrap()).collect()
+}
+
 /// Answers without what depends on the order in which requests came.
 fn comparable(mut answer: Answer) -> Answer {
     if let Some(usage) = &mut answer.usage {
@@ -129,9 +143,11 @@ proptest! {
         let model = || FakeModel { context: context.min(60), ..FakeModel::new(page_tokens, num_pages) };
         let speculating = spawn(model(), Some(Box::new(drafter)), config.clone());
         let plain = spawn(model(), None, EngineConfig { speculation: Speculation::OFF, ..config });
+        let grammars = grammars(&speculating);
         let mut kept = Vec::new();
         for _ in 0..120 {
             let mut request = random_request(&mut rng);
+            request.grammar = rng.chance(40).then(|| grammars[rng.below(grammars.len())].clone());
             request.prompt.truncate(context.min(60) - 1);
             match rng.below(10) {
                 0 => {

@@ -2,7 +2,7 @@
 
 use crate::harness::{Runner, log_probability, model, shared};
 use yantra_formats::Checkpoint;
-use yantra_kernels::{CpuLevel, KvFormat, argmax};
+use yantra_kernels::{Compute, CpuLevel, KvFormat, argmax};
 use yantra_text::{EncodeOptions, Tokenizer};
 
 /// Positions whose best token leads by more than this must agree.
@@ -22,9 +22,10 @@ fn reals(value: &serde_json::Value) -> Vec<f64> {
 }
 
 /// Feeds the reference's own tokens and compares what the model says of each.
-fn check_teacher_forced(name: &str, file: &str) {
+fn check_teacher_forced((name, file): (&str, &str), level: CpuLevel) {
     let (Some(reference), Some(path)) = (reference(name), model(file)) else { return };
-    let mut runner = Runner::load(&path, KvFormat::preferred(CpuLevel::detect()), 2048);
+    let compute = Compute::with_level(2, level).unwrap();
+    let mut runner = Runner::with_compute(&path, KvFormat::preferred(level), 2048, compute);
     let vocab_size = runner.decoder.spec().vocab_size;
     let (mut clear, mut agreed, mut positions, mut difference) = (0, 0, 0, 0.0);
     for item in reference["items"].as_array().unwrap() {
@@ -44,7 +45,7 @@ fn check_teacher_forced(name: &str, file: &str) {
     let mean = difference / f64::from(positions);
     let share = agreed as f64 / clear as f64;
     eprintln!(
-        "{name}: argmax agrees at {agreed} of {clear} clear positions, mean |Δ log p| {mean:.4} over {positions}"
+        "{name}, {level}: argmax agrees at {agreed} of {clear} clear positions, mean |Δ log p| {mean:.4} over {positions}"
     );
     assert!(share >= 0.98, "{name}: argmax agrees at {share:.3} of clear positions");
     assert!(mean <= 0.05, "{name}: mean difference of log-probability {mean:.4}");
@@ -95,17 +96,27 @@ const GEMMA: (&str, &str) = ("gemma3-270m", "gemma3-270m/gemma-3-270m-q4_k_m.ggu
 
 #[test]
 fn smollm2_agrees_with_transformers() {
-    check_teacher_forced(SMOLLM2.0, SMOLLM2.1);
+    check_teacher_forced(SMOLLM2, CpuLevel::detect());
 }
 
 #[test]
 fn qwen_agrees_with_transformers() {
-    check_teacher_forced(QWEN.0, QWEN.1);
+    check_teacher_forced(QWEN, CpuLevel::detect());
 }
 
 #[test]
 fn gemma_agrees_with_transformers() {
-    check_teacher_forced(GEMMA.0, GEMMA.1);
+    check_teacher_forced(GEMMA, CpuLevel::detect());
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn all_agree_with_transformers_at_every_level() {
+    for level in CpuLevel::supported() {
+        for model in [SMOLLM2, GEMMA, QWEN] {
+            check_teacher_forced(model, level);
+        }
+    }
 }
 
 #[test]

@@ -8,4 +8,5 @@ mod lifecycle;
 mod limits;
 mod refusals;
 mod stress;
+mod structured;
 mod support;

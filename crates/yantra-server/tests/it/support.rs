@@ -117,6 +117,10 @@ impl TextDecoder for Text {
     fn eos_ids(&self) -> &[u32] {
         self.0.eos_ids()
     }
+
+    fn vocabulary(&self) -> Option<&dyn yantra_engine::Vocabulary> {
+        Some(&self.0)
+    }
 }
 
 struct TextStream(DetokenizeStream);

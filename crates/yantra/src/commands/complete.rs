@@ -1,7 +1,7 @@
 //! `yantra complete`: continue a text, without a chat template.
 
-use super::sampling::SamplingArgs;
-use crate::{backend, config::RawEngine, output};
+use super::{constraint::ConstraintArgs, sampling::SamplingArgs};
+use crate::{backend, config::RawEngine, failure::usage, output};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use std::{
@@ -15,7 +15,9 @@ const EXAMPLES: &str = "\
 Examples:
   yantra complete smollm2-135m \"The capital of France is\" -n 16 --temperature 0
   echo \"Once upon a time\" | yantra complete gemma3-270m -n 100 --seed 7
-  yantra complete smollm2-135m \"2 + 2 =\" -n 1 --logprobs 5 --json";
+  yantra complete smollm2-135m \"2 + 2 =\" -n 1 --logprobs 5 --json
+  yantra complete smollm2-135m \"A user as JSON:\" --json-schema user.schema.json
+  yantra complete smollm2-135m \"Is the sky blue?\" --choice yes --choice no";
 
 /// Continue a text with a model in this process
 #[derive(Debug, Clone, clap::Args)]
@@ -35,6 +37,8 @@ pub(crate) struct CompleteArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    constraint: ConstraintArgs,
+    #[command(flatten)]
     sampling: SamplingArgs,
     #[command(flatten)]
     engine: RawEngine,
@@ -47,9 +51,12 @@ const MAX_INPUT_BYTES: u64 = 64 << 20;
 pub(crate) fn run(args: &CompleteArgs) -> Result<()> {
     let text = text(args)?;
     let logit_bias = args.sampling.logit_bias()?;
+    let constraint = args.constraint.constraint()?;
     let settings = args.engine.clone().over_environment()?;
     let loaded = backend::load(&args.model, &backend::compute(&settings), &backend::load_options(&settings))?;
     let engine = backend::generator(&args.model, &loaded)?;
+    let grammar = constraint.map(|constraint| engine.compile(&constraint)).transpose();
+    let grammar = grammar.map_err(|error| usage(format!("the grammar cannot be followed: {error}")))?;
     let options = EncodeOptions { add_special: true, parse_special: args.parse_special };
     let prompt = loaded.tokenizer.encode(&text, options)?;
     let (sender, events) = mpsc::channel();
@@ -58,7 +65,7 @@ pub(crate) fn run(args: &CompleteArgs) -> Result<()> {
         logit_bias: logit_bias.into_iter().collect(),
         ..backend::default_sampling(&settings, &loaded)
     };
-    engine.submit(request(args, prompt, default), Box::new(sink)).context("the model refuses the request")?;
+    engine.submit(Request { grammar, ..request(args, prompt, default) }, Box::new(sink)).context("the model refuses the request")?;
     let mut reply = Reply::default();
     for event in events {
         match event {
@@ -91,7 +98,7 @@ fn text(args: &CompleteArgs) -> Result<String> {
     match args.text.as_deref() {
         Some(text) if text != "-" => return Ok(text.to_owned()),
         None if stdin().is_terminal() => {
-            return Err(crate::failure::usage("there is no text: give one after the model or on standard input"));
+            return Err(usage("there is no text: give one after the model or on standard input"));
         }
         _ => {}
     }

@@ -2,6 +2,7 @@
 
 pub(crate) mod chat;
 pub(crate) mod complete;
+pub(crate) mod constraint;
 pub(crate) mod inspect;
 pub(crate) mod perplexity;
 pub(crate) mod pull;

@@ -94,7 +94,7 @@ pub(crate) async fn run(targets: &[Target], requests: &Requests, plan: &Plan) ->
 async fn warm_up(target: &Target, requests: &Requests, plan: &Plan) -> Result<()> {
     for number in 0..plan.warmup as u64 {
         // Numbers from the far end, so that no measured request finds its own prompt cached.
-        let body = requests.body(u64::MAX / 4 - number, &target.model);
+        let body = target.body(requests, u64::MAX / 4 - number);
         let record = measure::request(target, requests.path(), &body, Instant::now()).await;
         if let Err(failure) = record.outcome {
             anyhow::bail!("the first request to {} failed: {}", target.endpoint.root(), failure.message);
@@ -131,7 +131,7 @@ impl Turn<'_> {
     }
 
     async fn one(&self, number: u64, due: Instant) -> Record {
-        let body = self.requests.body(number, &self.target.model);
+        let body = self.target.body(self.requests, number);
         let record = measure::request(self.target, self.requests.path(), &body, due).await;
         self.bar.inc(1);
         record

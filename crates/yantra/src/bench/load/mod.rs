@@ -23,6 +23,8 @@ Examples:
   yantra bench load --url http://127.0.0.1:8080 --url http://127.0.0.1:8081 --clients 16 --requests 96 --rounds 3
   yantra bench load --rate 2.5 --duration 60 --goodput ttft:300 --goodput itl:50
   yantra bench load --prompts questions.jsonl --clients 4 --json
+  yantra bench load --url http://127.0.0.1:8080 --url http://127.0.0.1:8080 --extra-body '{}' --extra-body \
+    '{\"response_format\": {\"type\": \"json_object\"}}'
 
 Closed loop (--clients) or open loop (--rate, Poisson arrivals). Each line of a prompts file is {\"prompt\": \"…\"} or
 {\"messages\": [{\"role\": \"user\", \"content\": \"…\"}]}, optionally with \"max_tokens\".";
@@ -79,6 +81,9 @@ pub(crate) struct LoadArgs {
     /// Seed of prompts and arrivals
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Fields put into every request, as a JSON object; one for all or one per URL
+    #[arg(long = "extra-body", value_name = "JSON")]
+    extra_bodies: Vec<String>,
     /// Limit that a good request keeps, in milliseconds: ttft:300, itl:50 (mean of the request) or e2e:5000
     #[arg(long = "goodput", value_name = "METRIC:MS")]
     goodput: Vec<String>,
@@ -126,6 +131,19 @@ pub(crate) fn run(args: &LoadArgs) -> Result<()> {
 pub(crate) struct Target {
     pub(crate) endpoint: Endpoint,
     pub(crate) model: String,
+    /// Fields put into every request.
+    extra: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Target {
+    /// The body of the request of this number.
+    pub(crate) fn body(&self, requests: &prompts::Requests, number: u64) -> serde_json::Value {
+        let mut body = requests.body(number, &self.model);
+        if let Some(body) = body.as_object_mut() {
+            body.extend(self.extra.clone());
+        }
+        body
+    }
 }
 
 fn plan(args: &LoadArgs) -> Result<(Plan, Vec<Goodput>)> {
@@ -173,9 +191,21 @@ async fn targets(args: &LoadArgs) -> Result<Vec<Target>> {
             Some(model) => model.clone(),
             None => first_model(&endpoint).await?,
         };
-        targets.push(Target { endpoint, model });
+        let extra = extra_body(args, position)?;
+        targets.push(Target { endpoint, model, extra });
     }
     Ok(targets)
+}
+
+/// What is put into every request to one of the URLs.
+fn extra_body(args: &LoadArgs, position: usize) -> Result<serde_json::Map<String, serde_json::Value>> {
+    let bodies = &args.extra_bodies;
+    if bodies.len() > 1 && bodies.len() != args.urls.len() {
+        let message = format!("{} extra bodies for {} URLs; give one, or one per URL", bodies.len(), args.urls.len());
+        return Err(usage(message));
+    }
+    let Some(text) = bodies.get(position).or(bodies.first()) else { return Ok(serde_json::Map::new()) };
+    serde_json::from_str(text).map_err(|error| usage(format!("--extra-body is `{text}`, expected a JSON object: {error}")))
 }
 
 async fn first_model(endpoint: &Endpoint) -> Result<String> {
