@@ -113,9 +113,10 @@ pub(crate) fn constraint(
     let of_format = format.map(ResponseFormat::constraint).transpose()?.flatten();
     let of_structured = structured.map(StructuredOutputs::constraint).transpose()?;
     match (of_format, of_structured) {
-        (Some(_), Some(_)) => {
-            Err(ApiError::invalid_param("structured_outputs", "given, but 'response_format' constrains the answer already"))
-        }
+        (Some(_), Some(_)) => Err(ApiError::invalid_param(
+            "structured_outputs",
+            "given, but 'response_format' constrains the answer already",
+        )),
         (format, structured) => Ok(format.or(structured)),
     }
 }
@@ -296,6 +297,6 @@ mod tests {
             "response_format.schema",
             "a JSON Schema expected",
         );
-        refused(r#""response_format":{"type":"xml"}"#, "response_format", "xml");
+        refused(r#""response_format":{"type":"xml"}"#, "response_format.type", "xml");
     }
 }

@@ -34,7 +34,8 @@ pub const MAX_GRAMMAR_BYTES: usize = 1 << 20;
 /// What an answer must be.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Constraint {
-    /// JSON that the schema allows. Objects have their properties in the schema's order.
+    /// JSON that the schema allows. Objects have their properties in the schema's order, white space is a space or a new
+    /// line and its indentation.
     JsonSchema(Value),
     /// A text that the regular expression matches as a whole, in the syntax of the `regex` crate without look-around.
     Regex(String),
@@ -117,7 +118,7 @@ impl Constraint {
 
     fn grammar(&self) -> TopLevelGrammar {
         match self {
-            Self::JsonSchema(schema) => TopLevelGrammar::from_json_schema(schema.clone()),
+            Self::JsonSchema(schema) => TopLevelGrammar::from_json_schema(schema::compiled(schema)),
             Self::Regex(regex) => TopLevelGrammar::from_regex(regex),
             Self::Lark(grammar) => TopLevelGrammar::from_lark(grammar.clone()),
             Self::Choice(choices) => {

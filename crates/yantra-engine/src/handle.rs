@@ -11,9 +11,8 @@ use std::{
 };
 
 use crate::{
-    Constraint, ConstraintError, EngineConfig, EngineStats, EventSink, Grammar, Request, RequestId, SubmitError, TextDecoder,
-    constraint::GrammarCompiler, request::ModelLimits, sink::RequestSink,
-    stats::Counters,
+    Constraint, ConstraintError, EngineConfig, EngineStats, EventSink, Grammar, Request, RequestId, SubmitError,
+    TextDecoder, constraint::GrammarCompiler, request::ModelLimits, sink::RequestSink, stats::Counters,
 };
 
 /// What handles tell the engine's thread.

@@ -73,7 +73,7 @@ pub(super) fn environment(decoder: &Arc<dyn TextDecoder>) -> Result<TokEnv, Cons
         let tokens = vocabulary.encode(text).unwrap_or_default();
         tokens.iter().flat_map(|&id| vocabulary.token_bytes(id)).eq(text.bytes())
     };
-    let is_canonical = PROBES.iter().all(|text| reads_back(&text));
+    let is_canonical = PROBES.iter().all(reads_back);
     Ok(Arc::new(Environment { trie, decoder: Arc::clone(decoder), is_canonical }))
 }
 

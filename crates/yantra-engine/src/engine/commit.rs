@@ -82,9 +82,10 @@ impl Core {
     fn commit_tokens(&mut self, plan: &StepPlan, entry: &PlannedSequence, first_row: usize, now: Instant) {
         let position = entry.context_len - entry.draft_len;
         let draft = &plan.tokens()[entry.query_start + entry.query_len - entry.draft_len..][..entry.draft_len];
-        let is_forced = self.choices.get(entry.key.index()).and_then(Option::as_ref).is_some_and(|choice| {
-            choice.following.as_ref().is_some_and(|following| !following.forced().is_empty())
-        });
+        let is_forced =
+            self.choices.get(entry.key.index()).and_then(Option::as_ref).is_some_and(|choice| {
+                choice.following.as_ref().is_some_and(|following| !following.forced().is_empty())
+            });
         if !draft.is_empty() && !is_forced {
             stats::add(&self.shared.counters.drafts, 1);
             stats::add(&self.shared.counters.draft_tokens, draft.len());

@@ -46,7 +46,11 @@ impl Core {
         }
         let limit = shared.config.grammar_time;
         if following.time > limit {
-            let message = format!("following it took {:.1} s, at most {:.1} s are given", following.time.as_secs_f64(), limit.as_secs_f64());
+            let message = format!(
+                "following it took {:.1} s, at most {:.1} s are given",
+                following.time.as_secs_f64(),
+                limit.as_secs_f64()
+            );
             return Err(EngineError::Grammar { message });
         }
         Ok(Some(Allowed::Some(mask)))

@@ -4,8 +4,8 @@ use std::sync::{Arc, atomic::Ordering::SeqCst};
 
 use proptest::prelude::*;
 use yantra_engine::{
-    Constraint, Engine, EngineConfig, EngineError, EngineHandle, FinishReason, Grammar, Request, SamplingParams, Speculation,
-    SpeculationMethod,
+    Constraint, Engine, EngineConfig, EngineError, EngineHandle, FinishReason, Grammar, Request, SamplingParams,
+    Speculation, SpeculationMethod,
     scheduler::SequenceKey,
     speculation::{Draft, DraftModel, Drafter},
 };

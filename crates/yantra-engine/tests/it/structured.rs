@@ -23,7 +23,7 @@ struct Case {
 
 impl Case {
     fn schema(name: impl Into<String>, schema: Value) -> Self {
-        let validator = jsonschema::draft202012::new(&schema).unwrap();
+        let validator = jsonschema::draft202012::options().should_validate_formats(true).build(&schema).unwrap();
         let judge = move |text: &str| serde_json::from_str(text).is_ok_and(|value: Value| validator.is_valid(&value));
         Self { name: name.into(), constraint: Constraint::JsonSchema(schema), judge: Box::new(judge) }
     }
@@ -74,9 +74,15 @@ fn kinds() -> Vec<(&'static str, Value)> {
         ("mail", json!({"type": "string", "format": "email"})),
         ("address", json!({"type": "string", "format": "ipv4"})),
         ("tags", json!({"type": "array", "items": {"type": "string", "maxLength": 6}, "maxItems": 3})),
-        ("point", json!({"type": "array", "prefixItems": [{"type": "number"}, {"type": "number"}], "items": false, "minItems": 2})),
+        (
+            "point",
+            json!({"type": "array", "prefixItems": [{"type": "number"}, {"type": "number"}], "items": false, "minItems": 2}),
+        ),
         ("either", json!({"anyOf": [{"type": "integer"}, {"type": "string", "maxLength": 4}]})),
-        ("nested", json!({"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"], "additionalProperties": false})),
+        (
+            "nested",
+            json!({"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"], "additionalProperties": false}),
+        ),
         ("map", json!({"type": "object", "additionalProperties": {"type": "integer"}, "maxProperties": 2})),
     ]
 }
@@ -130,11 +136,7 @@ fn cases() -> Vec<Case> {
         "\\{[a-c](,[a-c])*\\}",
     ];
     cases.extend(patterns.iter().map(|pattern| Case::regex(pattern)));
-    cases.push(Case::lark(
-        "sums",
-        "start: term (\"+\" term)*\nterm: /[0-9]{1,3}/ | \"(\" start \")\"",
-        "[0-9+()]+",
-    ));
+    cases.push(Case::lark("sums", "start: term (\"+\" term)*\nterm: /[0-9]{1,3}/ | \"(\" start \")\"", "[0-9+()]+"));
     cases.push(Case::lark(
         "queries",
         "start: \"SELECT \" NAME (\", \" NAME)* \" FROM \" NAME \";\"\nNAME: /[a-z]{1,8}/",
@@ -200,7 +202,8 @@ fn check_answers(count: usize) {
     let ModelKind::Generate(engine) = &loaded.kind else { panic!("SmolLM2 generates") };
     let cases = cases();
     assert!(cases.len() >= 100);
-    let compile = |case: &Case| engine.compile(&case.constraint).unwrap_or_else(|error| panic!("{}: {error}", case.name));
+    let compile =
+        |case: &Case| engine.compile(&case.constraint).unwrap_or_else(|error| panic!("{}: {error}", case.name));
     let grammars: Vec<Grammar> = cases.iter().map(compile).collect();
     let started = Instant::now();
     let answers = generate(engine, &loaded.tokenizer, &grammars, count);

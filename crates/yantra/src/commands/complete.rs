@@ -65,7 +65,9 @@ pub(crate) fn run(args: &CompleteArgs) -> Result<()> {
         logit_bias: logit_bias.into_iter().collect(),
         ..backend::default_sampling(&settings, &loaded)
     };
-    engine.submit(Request { grammar, ..request(args, prompt, default) }, Box::new(sink)).context("the model refuses the request")?;
+    engine
+        .submit(Request { grammar, ..request(args, prompt, default) }, Box::new(sink))
+        .context("the model refuses the request")?;
     let mut reply = Reply::default();
     for event in events {
         match event {

@@ -33,7 +33,8 @@ impl ConstraintArgs {
             } else {
                 std::fs::read_to_string(schema).with_context(|| format!("cannot read the schema {schema}"))?
             };
-            let schema = serde_json::from_str(&text).map_err(|error| usage(format!("--json-schema is not JSON: {error}")))?;
+            let schema =
+                serde_json::from_str(&text).map_err(|error| usage(format!("--json-schema is not JSON: {error}")))?;
             return Ok(Some(Constraint::JsonSchema(schema)));
         }
         if let Some(path) = &self.grammar {

@@ -205,7 +205,8 @@ fn extra_body(args: &LoadArgs, position: usize) -> Result<serde_json::Map<String
         return Err(usage(message));
     }
     let Some(text) = bodies.get(position).or(bodies.first()) else { return Ok(serde_json::Map::new()) };
-    serde_json::from_str(text).map_err(|error| usage(format!("--extra-body is `{text}`, expected a JSON object: {error}")))
+    serde_json::from_str(text)
+        .map_err(|error| usage(format!("--extra-body is `{text}`, expected a JSON object: {error}")))
 }
 
 async fn first_model(endpoint: &Endpoint) -> Result<String> {
