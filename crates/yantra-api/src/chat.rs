@@ -10,14 +10,13 @@ use utoipa::ToSchema;
 use crate::generation::{GenerationFields, check_metadata};
 use crate::neutral::{self, Unsupported};
 use crate::{
-    ApiError, Constrained, FinishReason, GenerationParams, MessageContent, ResponseFormat, SamplingDefaults,
-    StringOrList, StructuredOutputs, Usage, check, constraint, parse,
+    ApiError, Constrained, Dialect, FinishReason, GenerationParams, MessageContent, ResponseFormat, SamplingDefaults,
+    StringOrList, StructuredOutputs, ToolCall, ToolCallDelta, ToolPlan, Usage, check, constraint, parse,
+    tools::OfferedTools,
 };
 
 /// Most messages in a conversation.
 const MAX_MESSAGES: usize = 16_384;
-/// Most tools.
-const MAX_TOOLS: usize = 1024;
 
 /// A conversation to continue.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -125,7 +124,7 @@ pub struct ChatRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<Object>>)]
     pub tools: Option<Vec<Value>>,
-    /// `none` or `auto`.
+    /// `none`, `auto`, `required`, or the name of a tool: `{"type": "function", "function": {"name": …}}`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub tool_choice: Option<Value>,
@@ -136,10 +135,13 @@ pub struct ChatRequest {
     /// Whether the prompt ends with the header of an assistant's turn. Default true.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub add_generation_prompt: Option<bool>,
-    /// Only true.
+    /// Whether an answer may hold several calls. Default true.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
-    pub parallel_tool_calls: Option<Value>,
+    pub parallel_tool_calls: Option<bool>,
+    /// How calls are written: `auto` (as the chat template teaches, else `json`), `native`, `json`, `react`, or the name of
+    /// a dialect: `hermes`, `llama`, `pythonic`, `mistral`, `deepseek`, `gemma`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_format: Option<String>,
     /// Not supported; older name of `tools`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
@@ -237,7 +239,7 @@ impl ChatRequest {
         neutral::check(&self.unsupported())?;
         check_stream_options(self.stream, self.stream_options.as_ref())?;
         check_metadata(self.metadata.as_ref())?;
-        self.check_tools()?;
+        self.offered_tools()?;
         if self.top_logprobs.is_some_and(|top| top > 0) && self.logprobs != Some(true) {
             return Err(ApiError::invalid_param("top_logprobs", "given without 'logprobs': true"));
         }
@@ -307,31 +309,36 @@ impl ChatRequest {
         (!forbidden).then(|| Value::Array(tools.clone()))
     }
 
-    fn check_tools(&self) -> Result<(), ApiError> {
-        let tools = self.tools.as_deref().unwrap_or_default();
-        check::length("tools", tools.len(), 0..=MAX_TOOLS)?;
-        for (index, tool) in tools.iter().enumerate() {
-            if tool["type"] != "function" {
-                let given = &tool["type"];
-                let path = format!("tools[{index}].type");
-                return Err(ApiError::invalid_param(path, format_args!("{given} given, \"function\" expected")));
-            }
-            if tool["function"]["name"].as_str().is_none_or(str::is_empty) {
-                let path = format!("tools[{index}].function.name");
-                return Err(ApiError::invalid_param(path, "a name that is not empty expected"));
-            }
-        }
-        match &self.tool_choice {
-            None => Ok(()),
-            Some(choice) if choice == "none" || choice == "auto" => Ok(()),
-            Some(choice) => Err(ApiError::unsupported("tool_choice", choice)),
-        }
+    fn offered_tools(&self) -> Result<OfferedTools, ApiError> {
+        OfferedTools::read(self.tools.as_deref(), self.tool_choice.as_ref(), self.parallel_tool_calls)
     }
 
-    fn unsupported(&self) -> [Unsupported<'_>; 14] {
+    /// What the answers do with tools, for a model that writes calls in the `native` dialect; `None` when there are no
+    /// tools to be called.
+    ///
+    /// # Errors
+    /// 400 when the tools, their choice or their format are not what they should be, or the answer must be something else.
+    pub fn tool_plan(&self, native: Dialect) -> Result<Option<ToolPlan>, ApiError> {
+        let dialect = match self.tool_format.as_deref() {
+            None | Some("auto" | "native") => native,
+            Some(name) => Dialect::of_name(name).ok_or_else(|| {
+                let known: Vec<&str> = Dialect::ALL.iter().map(|(_, name)| *name).collect();
+                let message = format!("'{name}' given, auto, native or one of {} expected", known.join(", "));
+                ApiError::invalid_param("tool_format", message)
+            })?,
+        };
+        let plan = self.offered_tools()?.plan(dialect);
+        if plan.is_some() && self.constraint()?.is_some() {
+            let message =
+                "given together with tools that may be called; give \"tool_choice\": \"none\" or one of the two";
+            return Err(ApiError::invalid_param("response_format", message).with_code("unsupported_value"));
+        }
+        Ok(plan)
+    }
+
+    fn unsupported(&self) -> [Unsupported<'_>; 13] {
         let entry = |name, given, is_neutral| Unsupported { name, given, is_neutral };
         [
-            entry("parallel_tool_calls", &self.parallel_tool_calls, neutral::is_true),
             entry("functions", &self.functions, neutral::is_empty_list),
             entry("function_call", &self.function_call, neutral::is_none_word),
             entry("audio", &self.audio, neutral::nothing),
@@ -466,6 +473,12 @@ pub struct AssistantMessage {
     pub content: Option<String>,
     /// Always null.
     pub refusal: Option<String>,
+    /// What it thought before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reasoning_content: Option<String>,
+    /// The tools it wants called.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<ToolCall>,
 }
 
 /// Log-probabilities of an answer.
@@ -540,6 +553,12 @@ pub struct ChatDelta {
     /// More text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<String>,
+    /// More reasoning.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reasoning_content: Option<String>,
+    /// More of the calls.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<ToolCallDelta>,
 }
 
 /// A field that may be absent, null, or there.
@@ -624,7 +643,6 @@ mod tests {
             (r#","audio":{"voice":"x"}"#, "audio"),
             (r#","modalities":["text","audio"]"#, "modalities"),
             (r#","service_tier":"flex""#, "service_tier"),
-            (r#","tools":[],"tool_choice":"required""#, "tool_choice"),
             (r#","reasoning_effort":"high""#, "reasoning_effort"),
         ] {
             let (given, message) = refusal(extra);
@@ -632,7 +650,7 @@ mod tests {
             assert!(message.ends_with("is not supported yet"), "{message}");
         }
         let neutral = r#","response_format":{"type":"text"},"store":false,"audio":null,"modalities":["text"],
-            "service_tier":"auto","tools":null,"tool_choice":"auto","parallel_tool_calls":true,"functions":[],"min_tokens":0"#;
+            "service_tier":"auto","tools":null,"tool_choice":"auto","parallel_tool_calls":false,"functions":[],"min_tokens":0"#;
         request(neutral).validate().unwrap();
     }
 

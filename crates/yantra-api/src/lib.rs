@@ -20,6 +20,7 @@ mod neutral;
 pub mod parse;
 mod stats;
 mod tokenize;
+mod tools;
 mod usage;
 
 pub use chat::{
@@ -38,4 +39,7 @@ pub use stats::{
     Readiness,
 };
 pub use tokenize::{DetokenizeRequest, DetokenizeResponse, TokenizeRequest, TokenizeResponse};
+pub use tools::{
+    AnswerParser, Dialect, FunctionCall, FunctionDelta, Piece, Reasoning, ToolCall, ToolCallDelta, ToolPlan, call_id,
+};
 pub use usage::{FinishReason, PromptTokensDetails, Usage};

@@ -41,10 +41,6 @@ pub(crate) fn is_false(value: &Value) -> bool {
     value == &Value::Bool(false)
 }
 
-pub(crate) fn is_true(value: &Value) -> bool {
-    value == &Value::Bool(true)
-}
-
 pub(crate) fn is_zero(value: &Value) -> bool {
     value.as_f64() == Some(0.0)
 }

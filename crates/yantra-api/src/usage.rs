@@ -11,6 +11,8 @@ pub enum FinishReason {
     Stop,
     /// `max_tokens` or the end of the context was reached.
     Length,
+    /// The model wants tools called.
+    ToolCalls,
 }
 
 /// Tokens a request used.

@@ -6,8 +6,9 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use yantra_api::{
-    ApiError, AssistantMessage, ChatChoice, ChatChunk, ChatChunkChoice, ChatCompletion, ChatDelta, ChatLogprobs,
-    ChatRequest, ErrorBody, FinishReason, Usage,
+    AnswerParser, ApiError, AssistantMessage, ChatChoice, ChatChunk, ChatChunkChoice, ChatCompletion, ChatDelta,
+    ChatLogprobs, ChatRequest, ErrorBody, FinishReason, FunctionCall, FunctionDelta, Piece, ToolCall, ToolCallDelta,
+    Usage, call_id,
 };
 use yantra_engine::Event;
 use yantra_text::Tokenizer;
@@ -17,9 +18,9 @@ use crate::body::JsonBody;
 use crate::failure::{self, Failure};
 use crate::generation::{self, Generation, Head, Outcome};
 use crate::logprobs::chat_logprobs;
-use crate::registry::{ServedModel, Task};
+use crate::registry::Task;
 use crate::sse::{self, Chunks};
-use crate::tokenize::{Conversation, conversation_tokens};
+use crate::turn;
 use crate::work::Lane;
 
 /// Continues a conversation.
@@ -41,32 +42,30 @@ pub(crate) async fn chat_completions(
     let deadline = app.deadline();
     request.validate()?;
     let logprobs = request.logprobs()?;
-    let constrained = request.constraint()?;
+    request.constraint()?;
     let model = app.registry().find_for(request.model.as_deref(), Task::Generate)?;
     let generator = model.generator()?;
-    let params = request.generation(&generator.defaults)?;
+    let mut params = request.generation(&generator.defaults)?;
     let streamed = request.stream == Some(true);
     let include_usage = request.stream_options.as_ref().is_some_and(|options| options.include_usage == Some(true));
 
     generator.engine.check_queue().map_err(|error| failure::of_submit(error, "messages"))?;
     let most = generator.longest_prompt(params.max_tokens);
-    let (prompt, grammar) = {
+    let turn = {
         let model = Arc::clone(&model);
-        let prepare = move || {
-            let grammar = generation::grammar(&model.generator()?.engine, constrained)?;
-            Ok((prompt_tokens(&model, &request, most)?, grammar))
-        };
-        app.lanes().run(Lane::Generate, deadline, prepare).await?
+        app.lanes().run(Lane::Generate, deadline, move || turn::prepare(&model, &request, most)).await?
     };
     drop(share);
-    let submitted = generation::engine_request(&params, prompt, grammar, logprobs, false);
+    params.skip_special_tokens &= !turn.shows_control_tokens;
+    params.stop.extend(turn.stop.map(str::to_owned));
+    let submitted = generation::engine_request(&params, turn.prompt, turn.grammar, logprobs, false);
     let generation = Generation::start(&generator.engine, vec![submitted], &["messages".to_owned()], deadline)?;
     let writer = Writer {
         head: Head::new("chatcmpl", &model.id),
         tokenizer: generator.tokenizer.clone(),
         logprobs: logprobs.is_some(),
         include_usage,
-        begun: vec![false; params.n],
+        choices: vec![Choice { begun: false, calls: 0, parser: turn.parser }; params.n],
         usage: Usage::default(),
     };
     if streamed {
@@ -76,38 +75,38 @@ pub(crate) async fn chat_completions(
     Ok(Json(writer.whole(outcome)?).into_response())
 }
 
-fn prompt_tokens(model: &ServedModel, request: &ChatRequest, most: usize) -> Result<Vec<u32>, ApiError> {
-    let tools = request.template_tools();
-    let chat = Conversation {
-        messages: &request.messages,
-        tools: tools.as_ref(),
-        template_variables: request.chat_template_kwargs.as_ref(),
-        add_generation_prompt: request.add_generation_prompt.unwrap_or(true),
-        add_special_tokens: false,
-    };
-    conversation_tokens(model, &chat, Some(most))
-}
-
 /// Writes an answer, whole or in chunks.
 struct Writer {
     head: Head,
     tokenizer: Tokenizer,
     logprobs: bool,
     include_usage: bool,
-    /// Which choices have had their first chunk.
-    begun: Vec<bool>,
+    choices: Vec<Choice>,
     usage: Usage,
+}
+
+/// How far a choice is told.
+#[derive(Debug, Clone)]
+struct Choice {
+    /// Whether it has had its first chunk.
+    begun: bool,
+    /// Calls that have begun.
+    calls: usize,
+    parser: AnswerParser,
 }
 
 impl Writer {
     fn whole(self, outcome: Outcome) -> Result<ChatCompletion, ApiError> {
         let answers = outcome.requests.into_iter().next();
         let answers = answers.ok_or_else(|| ApiError::internal("no answer was generated"))?;
-        let choice = |(index, answer): (usize, generation::Answer)| ChatChoice {
-            index,
-            message: AssistantMessage { role: "assistant".to_owned(), content: Some(answer.text), refusal: None },
-            logprobs: self.logprobs.then(|| chat_logprobs(&self.tokenizer, &answer.logprobs)),
-            finish_reason: answer.finish_reason.unwrap_or(FinishReason::Stop),
+        let choice = |(index, answer): (usize, generation::Answer)| {
+            let message = self.message(index, &answer.text);
+            ChatChoice {
+                index,
+                finish_reason: finish_reason(answer.finish_reason, message.tool_calls.len()),
+                message,
+                logprobs: self.logprobs.then(|| chat_logprobs(&self.tokenizer, &answer.logprobs)),
+            }
         };
         Ok(ChatCompletion {
             choices: answers.choices.into_iter().enumerate().map(choice).collect(),
@@ -117,6 +116,37 @@ impl Writer {
             model: self.head.model,
             usage: outcome.usage,
         })
+    }
+
+    /// An answer's text, taken apart.
+    fn message(&self, index: usize, text: &str) -> AssistantMessage {
+        let mut parser = self.choices[index].parser.clone();
+        let mut pieces = parser.push(text);
+        pieces.extend(parser.finish());
+        let (mut content, mut reasoning, mut tool_calls) = (String::new(), String::new(), Vec::<ToolCall>::new());
+        for piece in pieces {
+            match piece {
+                Piece::Content(text) => content += &text,
+                Piece::Reasoning(text) => reasoning += &text,
+                Piece::Call { name } => tool_calls.push(ToolCall {
+                    id: call_id(&self.head.id, index, tool_calls.len()),
+                    kind: "function".to_owned(),
+                    function: FunctionCall { name, arguments: String::new() },
+                }),
+                Piece::Arguments(text) => {
+                    if let Some(call) = tool_calls.last_mut() {
+                        call.function.arguments += &text;
+                    }
+                }
+            }
+        }
+        AssistantMessage {
+            role: "assistant".to_owned(),
+            content: (tool_calls.is_empty() || !content.is_empty()).then_some(content),
+            refusal: None,
+            reasoning_content: (!reasoning.is_empty()).then_some(reasoning),
+            tool_calls,
+        }
     }
 
     fn chunk(&self, choices: Vec<ChatChunkChoice>, usage: Option<Usage>) -> ChatChunk {
@@ -142,15 +172,58 @@ impl Writer {
 
     /// The chunk that tells the role, once per choice.
     fn begin(&mut self, index: usize) -> Option<ChatChunk> {
-        if std::mem::replace(&mut self.begun[index], true) {
+        if std::mem::replace(&mut self.choices[index].begun, true) {
             return None;
         }
-        let delta = ChatDelta { role: Some("assistant".to_owned()), content: Some(String::new()) };
+        let role = Some("assistant".to_owned());
+        let delta = ChatDelta { role, content: Some(String::new()), ..ChatDelta::default() };
         Some(self.delta(index, delta, None, None))
     }
 
-    fn text(&self, index: usize, text: String, logprobs: Option<ChatLogprobs>) -> ChatChunk {
-        self.delta(index, ChatDelta { role: None, content: Some(text) }, logprobs, None)
+    /// Pieces of an answer as chunks; the first has the log-probabilities.
+    fn pieces(&mut self, index: usize, pieces: Vec<Piece>, mut logprobs: Option<ChatLogprobs>) -> Vec<ChatChunk> {
+        let mut chunks = Vec::new();
+        for piece in pieces {
+            let delta = self.piece(index, piece);
+            chunks.push(self.delta(index, delta, logprobs.take(), None));
+        }
+        if logprobs.is_some() {
+            let delta = ChatDelta { content: Some(String::new()), ..ChatDelta::default() };
+            chunks.push(self.delta(index, delta, logprobs, None));
+        }
+        chunks
+    }
+
+    fn piece(&mut self, index: usize, piece: Piece) -> ChatDelta {
+        let choice = &mut self.choices[index];
+        match piece {
+            Piece::Content(text) => ChatDelta { content: Some(text), ..ChatDelta::default() },
+            Piece::Reasoning(text) => ChatDelta { reasoning_content: Some(text), ..ChatDelta::default() },
+            Piece::Call { name } => {
+                let call = ToolCallDelta {
+                    index: choice.calls,
+                    id: Some(call_id(&self.head.id, index, choice.calls)),
+                    kind: Some("function".to_owned()),
+                    function: FunctionDelta { name: Some(name), arguments: Some(String::new()) },
+                };
+                choice.calls += 1;
+                ChatDelta { tool_calls: vec![call], ..ChatDelta::default() }
+            }
+            Piece::Arguments(text) => {
+                let function = FunctionDelta { name: None, arguments: Some(text) };
+                let call =
+                    ToolCallDelta { index: choice.calls.saturating_sub(1), function, ..ToolCallDelta::default() };
+                ChatDelta { tool_calls: vec![call], ..ChatDelta::default() }
+            }
+        }
+    }
+}
+
+/// Why an answer with so many calls ended.
+fn finish_reason(reason: Option<FinishReason>, calls: usize) -> FinishReason {
+    match reason.unwrap_or(FinishReason::Stop) {
+        FinishReason::Stop if calls > 0 => FinishReason::ToolCalls,
+        reason => reason,
     }
 }
 
@@ -163,16 +236,16 @@ impl Chunks for Writer {
             Event::Token { index, text, logprob, .. } => {
                 chunks.extend(self.begin(index));
                 let logprobs = logprob.map(|token| chat_logprobs(&self.tokenizer, &[token]));
-                if !text.is_empty() || logprobs.is_some() {
-                    chunks.push(self.text(index, text, logprobs));
-                }
+                let pieces = self.choices[index].parser.push(&text);
+                chunks.extend(self.pieces(index, pieces, logprobs));
             }
             Event::Finished { index, reason, text } => {
                 chunks.extend(self.begin(index));
-                if !text.is_empty() {
-                    chunks.push(self.text(index, text, None));
-                }
-                let reason = generation::finish_reason(&reason);
+                let parser = &mut self.choices[index].parser;
+                let mut pieces = parser.push(&text);
+                pieces.extend(parser.finish());
+                chunks.extend(self.pieces(index, pieces, None));
+                let reason = finish_reason(Some(generation::finish_reason(&reason)), self.choices[index].calls);
                 chunks.push(self.delta(index, ChatDelta::default(), None, Some(reason)));
             }
             Event::Done { usage, .. } => self.usage = generation::wire_usage(usage),

@@ -40,6 +40,7 @@ mod sse;
 mod stats;
 mod timed_io;
 mod tokenize;
+mod turn;
 mod work;
 
 pub use yantra_api::SamplingDefaults;

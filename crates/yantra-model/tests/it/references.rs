@@ -113,8 +113,12 @@ fn gemma_agrees_with_transformers() {
 #[ignore = "takes minutes"]
 fn all_agree_with_transformers_at_every_level() {
     for level in CpuLevel::supported() {
-        for model in [SMOLLM2, GEMMA, QWEN] {
+        for model in [SMOLLM2, GEMMA] {
             check_teacher_forced(model, level);
+        }
+        // The specification would take a quarter of an hour for it.
+        if level != CpuLevel::Scalar {
+            check_teacher_forced(QWEN, level);
         }
     }
 }

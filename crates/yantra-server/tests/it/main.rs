@@ -10,3 +10,4 @@ mod refusals;
 mod stress;
 mod structured;
 mod support;
+mod tools;

@@ -44,7 +44,7 @@ async fn wrong_chat_requests_are_refused_with_their_place() {
         ("response_format", json!({"type": "xml"}), "invalid_type"),
         ("response_format", json!({"type": "regex", "pattern": "("}), "invalid_value"),
         ("structured_outputs", json!({"regex": "a", "choice": ["b"]}), "invalid_value"),
-        ("tool_choice", json!("required"), "unsupported_value"),
+        ("tool_choice", json!("required"), "invalid_value"),
         ("logit_bias", json!({"999999": 1}), "invalid_value"),
         ("stop_token_ids", json!([999_999_999_999u64]), "invalid_type"),
     ] {

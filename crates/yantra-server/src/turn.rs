@@ -1,0 +1,94 @@
+//! A conversation made ready for the engine: its tokens, what the answer must be, and how the answer is taken apart.
+
+use serde_json::Value;
+use yantra_api::{AnswerParser, ApiError, ChatMessage, ChatRequest, Dialect, Reasoning, ToolPlan};
+use yantra_engine::{EngineHandle, Grammar};
+
+use crate::generation;
+use crate::registry::ServedModel;
+use crate::tokenize::{Conversation, conversation_tokens};
+
+/// Tokens at a prompt's end that tell whether it has begun the model's reasoning.
+const END_TOKENS: usize = 16;
+
+/// A conversation, ready.
+pub(crate) struct Turn {
+    pub(crate) prompt: Vec<u32>,
+    pub(crate) grammar: Option<Grammar>,
+    pub(crate) parser: AnswerParser,
+    /// Whether control tokens are a part of the answer's text, for the parser.
+    pub(crate) shows_control_tokens: bool,
+    /// What ends the answer besides what the request says.
+    pub(crate) stop: Option<&'static str>,
+}
+
+/// Makes a conversation ready; one of more than `most` tokens is refused. May take long.
+pub(crate) fn prepare(model: &ServedModel, request: &ChatRequest, most: usize) -> Result<Turn, ApiError> {
+    let generator = model.generator()?;
+    let (source, shows_tools) = match &generator.template {
+        Some(template) => (template.source(), template.supports_tools()),
+        None => ("", false),
+    };
+    let plan = request.tool_plan(Dialect::of_template(source, shows_tools))?;
+    let is_native = plan.as_ref().is_none_or(ToolPlan::is_native);
+    let mut messages = match &plan {
+        Some(plan) if !is_native => plan.told(&request.messages),
+        _ => request.messages.clone(),
+    };
+    if takes_objects(source) {
+        messages.iter_mut().for_each(read_arguments);
+    }
+    let tools = if is_native { request.template_tools() } else { None };
+    let chat = Conversation {
+        messages: &messages,
+        tools: tools.as_ref(),
+        template_variables: request.chat_template_kwargs.as_ref(),
+        add_generation_prompt: request.add_generation_prompt.unwrap_or(true),
+        add_special_tokens: false,
+    };
+    let prompt = conversation_tokens(model, &chat, Some(most))?;
+    let end = generator.tokenizer.decode(&prompt[prompt.len().saturating_sub(END_TOKENS)..], false);
+    let reasoning = Reasoning::of_template(source, &end);
+    let parser = match &plan {
+        Some(plan) => plan.parser(reasoning),
+        None => AnswerParser::new(None, reasoning),
+    };
+    let (shows_control_tokens, stop) =
+        plan.as_ref().map_or((false, None), |plan| (plan.has_control_tokens(), plan.stop()));
+    let grammar = match plan {
+        Some(plan) => Some(call_grammar(&generator.engine, plan)?),
+        None => generation::grammar(&generator.engine, request.constraint()?)?,
+    };
+    Ok(Turn { prompt, grammar, parser, shows_control_tokens, stop })
+}
+
+/// The grammar of answers with calls. Schemas of tools come from everywhere: what of them can not be followed is not a
+/// reason to refuse a request that does not insist.
+fn call_grammar(engine: &EngineHandle, plan: ToolPlan) -> Result<Grammar, ApiError> {
+    if let Ok(Some(grammar)) = generation::grammar(engine, Some(plan.grammar())) {
+        return Ok(grammar);
+    }
+    let can_follow = |schema: &Value| engine.compile(&yantra_engine::Constraint::JsonSchema(schema.clone())).is_ok();
+    let grammar = generation::grammar(engine, Some(plan.loosened(can_follow).grammar()))?;
+    grammar.ok_or_else(|| ApiError::internal("a grammar that was asked for is not there"))
+}
+
+/// Whether a chat template writes the arguments of calls as JSON itself, and so wants objects, not their text.
+fn takes_objects(source: &str) -> bool {
+    let dense: String = source.chars().filter(|c| !c.is_whitespace() && !matches!(c, '\'' | '"' | ']' | ')')).collect();
+    ["arguments|tojson", "arguments|items", "arguments.items("].iter().any(|use_of| dense.contains(use_of))
+}
+
+/// The arguments of a message's calls as objects, where their text is one.
+fn read_arguments(message: &mut ChatMessage) {
+    let calls = message.other.get_mut("tool_calls").and_then(Value::as_array_mut);
+    for call in calls.into_iter().flatten() {
+        let arguments = call.get_mut("function").and_then(|function| function.get_mut("arguments"));
+        if let Some(arguments) = arguments
+            && let Some(text) = arguments.as_str()
+            && let Ok(object @ Value::Object(_)) = serde_json::from_str(text)
+        {
+            *arguments = object;
+        }
+    }
+}
