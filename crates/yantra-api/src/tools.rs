@@ -288,7 +288,8 @@ impl ToolPlan {
     /// A parser for one answer.
     #[must_use]
     pub fn parser(&self, reasoning: Option<Reasoning>) -> AnswerParser {
-        AnswerParser::new(Some(self.dialect), reasoning)
+        let names = self.tools.iter().map(|tool| tool.name.clone()).collect();
+        AnswerParser::with_calls(Some(self.dialect), names, reasoning)
     }
 
     /// Whether the chat template shows the tools; else [`ToolPlan::told`] does.

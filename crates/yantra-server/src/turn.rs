@@ -51,7 +51,7 @@ pub(crate) fn prepare(model: &ServedModel, request: &ChatRequest, most: usize) -
     let reasoning = Reasoning::of_template(source, &end);
     let parser = match &plan {
         Some(plan) => plan.parser(reasoning),
-        None => AnswerParser::new(None, reasoning),
+        None => AnswerParser::new(reasoning),
     };
     let (shows_control_tokens, stop) =
         plan.as_ref().map_or((false, None), |plan| (plan.has_control_tokens(), plan.stop()));

@@ -53,6 +53,7 @@ enum Bench {
     Embed(bench::embed::EmbedArgs),
     Load(bench::load::LoadArgs),
     Speculation(bench::speculation::SpeculationArgs),
+    Tools(bench::tools::ToolsArgs),
 }
 
 impl Cli {
@@ -75,6 +76,7 @@ impl Cli {
             Command::Bench(Bench::Embed(args)) => bench::embed::run(&args),
             Command::Bench(Bench::Load(args)) => bench::load::run(&args),
             Command::Bench(Bench::Speculation(args)) => bench::speculation::run(&args),
+            Command::Bench(Bench::Tools(args)) => bench::tools::run(&args),
             Command::Completions { shell } => {
                 let mut script = Vec::new();
                 clap_complete::generate(shell, &mut Self::command(), "yantra", &mut script);

@@ -106,7 +106,16 @@ impl Dialect {
 
     pub(super) fn form(self) -> Option<Form> {
         Some(match self {
-            Self::Hermes => Form { opens: &["<tool_call>"], closes: &["</tool_call>"], ..PLAIN },
+            // Also what models of this family write when they forget the marker.
+            Self::Hermes => Form {
+                opens: &["<tool_call>", "```json", "<tools>", "<function_call>"],
+                starts: &['{', '['],
+                leads: &["["],
+                fillers: &["]"],
+                nexts: &[","],
+                closes: &["</tool_call>", "```", "</tools>", "</function_call>"],
+                ..PLAIN
+            },
             Self::Llama => Form { opens: &["<|python_tag|>"], starts: &['{'], nexts: &[";", ","], ..PLAIN },
             Self::Pythonic => Form {
                 opens: &["<|python_start|>"],

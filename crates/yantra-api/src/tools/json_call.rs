@@ -65,6 +65,9 @@ impl JsonCall {
             State::Value => self.value(c, out),
             State::Name => {
                 if let Some(name) = self.string(c) {
+                    if !out.knows(&name) {
+                        return Flow::Reject;
+                    }
                     self.named = true;
                     out.call(&name);
                     out.arguments(&std::mem::take(&mut self.early));

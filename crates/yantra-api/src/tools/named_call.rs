@@ -29,7 +29,7 @@ impl NamedCall {
         }
         let is_of_name = c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
         match c {
-            '{' if !self.name.is_empty() => {
+            '{' if out.knows(&self.name) => {
                 let mut arguments = JsonValue::default();
                 arguments.push(c);
                 self.arguments = Some(arguments);
@@ -42,7 +42,7 @@ impl NamedCall {
                 Flow::More
             }
             c if self.name.is_empty() && c.is_whitespace() => Flow::More,
-            _ if !self.name.is_empty() && self.between < MAX_BETWEEN => {
+            _ if out.knows(&self.name) && self.between < MAX_BETWEEN => {
                 self.between += 1;
                 Flow::More
             }

@@ -5,6 +5,8 @@
 //! whole; what goes wrong within a call's arguments, after the call has been told, leaves them as they came and the rest
 //! as content.
 
+use std::sync::Arc;
+
 use super::{
     Dialect, Piece,
     dialect::Form,
@@ -103,9 +105,14 @@ pub struct AnswerParser {
 }
 
 impl AnswerParser {
-    /// For answers of a dialect, or without tools, and with reasoning that is marked so, or none.
+    /// For answers without tools, with reasoning that is marked so, or none.
     #[must_use]
-    pub fn new(dialect: Option<Dialect>, reasoning: Option<Reasoning>) -> Self {
+    pub fn new(reasoning: Option<Reasoning>) -> Self {
+        Self::with_calls(None, Arc::new([]), reasoning)
+    }
+
+    /// For answers that may call these tools in a dialect.
+    pub(super) fn with_calls(dialect: Option<Dialect>, names: Arc<[String]>, reasoning: Option<Reasoning>) -> Self {
         let is_begun = reasoning.is_some_and(|reasoning| reasoning.is_begun);
         Self {
             form: dialect.and_then(Dialect::form),
@@ -121,7 +128,7 @@ impl AnswerParser {
             raw: String::new(),
             said: false,
             has_calls: false,
-            out: Out::default(),
+            out: Out::new(names),
         }
     }
 

@@ -34,7 +34,7 @@ impl PythonCall {
     pub(super) fn push(&mut self, c: char, out: &mut Out) -> Flow {
         match self.state {
             State::Name => match c {
-                '(' if !self.name.is_empty() => {
+                '(' if out.knows(&self.name) => {
                     self.named = true;
                     out.call(&self.name);
                     out.arguments("{");

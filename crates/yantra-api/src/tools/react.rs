@@ -65,11 +65,19 @@ impl React {
         if self.section != Section::Action || section != Section::Input {
             self.end(out);
         }
-        (self.section, self.in_line, self.said) = (section, true, false);
+        let before = std::mem::replace(&mut self.section, section);
+        (self.in_line, self.said) = (true, false);
         self.blank.clear();
         match section {
             Section::Action => self.name.clear(),
-            Section::Input if !self.name.is_empty() => out.call(&std::mem::take(&mut self.name)),
+            Section::Input if out.knows(&self.name) => out.call(&std::mem::take(&mut self.name)),
+            // No tool: what the model says of it is all there is.
+            Section::Input => {
+                self.section = before;
+                self.end(out);
+                out.content("\nAction Input: ");
+                self.section = Section::Answer;
+            }
             _ => {}
         }
     }

@@ -1,14 +1,27 @@
 //! What the readers of calls have in common.
 
+use std::sync::Arc;
+
 use super::Piece;
 
 /// Collects pieces; neighbours of one kind are one piece.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Out {
     pieces: Vec<Piece>,
+    /// The tools there are: JSON with a name is not yet a call.
+    names: Arc<[String]>,
 }
 
 impl Out {
+    pub(super) fn new(names: Arc<[String]>) -> Self {
+        Self { pieces: Vec::new(), names }
+    }
+
+    /// Whether there is a tool of this name.
+    pub(super) fn knows(&self, name: &str) -> bool {
+        self.names.iter().any(|known| known == name)
+    }
+
     pub(super) fn content(&mut self, text: &str) {
         match self.pieces.last_mut() {
             _ if text.is_empty() => {}

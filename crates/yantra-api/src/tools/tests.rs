@@ -7,6 +7,12 @@ use super::*;
 
 const THINK: Reasoning = Reasoning { begin: "<think>", end: "</think>", is_begun: false };
 
+/// A parser for answers that may call `f`, `g` and `g.h`.
+fn parser_of(dialect: Option<Dialect>) -> AnswerParser {
+    let names = ["f", "g", "g.h"].map(str::to_owned).into();
+    AnswerParser::with_calls(dialect, names, Some(THINK))
+}
+
 /// All pieces of a text given in pieces, neighbours of one kind joined.
 fn read<'a>(mut parser: AnswerParser, parts: impl IntoIterator<Item = &'a str>) -> Vec<Piece> {
     let mut pieces: Vec<Piece> = Vec::new();
@@ -35,7 +41,7 @@ fn short(pieces: &[Piece]) -> Vec<String> {
 }
 
 fn check(dialect: Dialect, text: &str, expected: &[&str]) {
-    let parser = || AnswerParser::new(Some(dialect), Some(THINK));
+    let parser = || parser_of(Some(dialect));
     assert_eq!(short(&read(parser(), [text])), expected, "{text:?}");
     let letters: Vec<String> = text.chars().map(String::from).collect();
     assert_eq!(short(&read(parser(), letters.iter().map(String::as_str))), expected, "{text:?} letter by letter");
@@ -61,6 +67,12 @@ fn hermes() {
     check(Dialect::Hermes, "<tool_call>no JSON</tool_call>", &["<tool_call>no JSON</tool_call>"]);
     check(Dialect::Hermes, "<tool_call>{\"name\": 7}", &["<tool_call>{\"name\": 7}"]);
     check(Dialect::Hermes, "a <tool_ b", &["a <tool_ b"]);
+    check(Dialect::Hermes, "```json\n{\n  \"name\": \"f\",\n  \"arguments\": {}\n}\n```", &["!f", "({}"]);
+    let list = "[{\"name\": \"f\", \"arguments\": {}}, {\"name\": \"g\", \"arguments\": {}}]";
+    check(Dialect::Hermes, list, &["!f", "({}", "!g", "({}"]);
+    check(Dialect::Hermes, &format!("Both:\n```json\n{list}\n```\n"), &["Both:", "!f", "({}", "!g", "({}"]);
+    let person = "```json\n{\"name\": \"Anna\", \"age\": 7}\n```";
+    check(Dialect::Hermes, person, &[person]);
     check(Dialect::Hermes, "{\"a\": 1}\n", &["{\"a\": 1}\n"]);
     check(Dialect::Hermes, "  ", &["  "]);
 }
@@ -135,15 +147,16 @@ fn json_and_react() {
     check(Dialect::React, "Thought: I know.\nFinal Answer: Rome,\nas ever.", &["?I know.", "Rome,\nas ever."]);
     check(Dialect::React, "Rome.\n", &["Rome.\n"]);
     check(Dialect::React, "Thought: x\nAction: f\n", &["?x", "Action: f"]);
+    check(Dialect::React, "Action: none\nAction Input: so", &["Action: none\nAction Input: so"]);
     check(Dialect::React, "Action: f\nAction Input: {}\nObservation: made up\nFinal Answer: y", &["!f", "({}", "y"]);
 }
 
 #[test]
 fn reasoning_that_the_prompt_has_begun() {
     let begun = Reasoning { is_begun: true, ..THINK };
-    assert_eq!(short(&read(AnswerParser::new(None, Some(begun)), ["hm</thi", "nk>\n\nRome"])), ["?hm", "Rome"]);
-    assert_eq!(short(&read(AnswerParser::new(None, Some(THINK)), ["Rome <think>"])), ["Rome <think>"]);
-    assert_eq!(short(&read(AnswerParser::new(None, None), [" <think> x ", " \n"])), [" <think> x  \n"]);
+    assert_eq!(short(&read(AnswerParser::new(Some(begun)), ["hm</thi", "nk>\n\nRome"])), ["?hm", "Rome"]);
+    assert_eq!(short(&read(AnswerParser::new(Some(THINK)), ["Rome <think>"])), ["Rome <think>"]);
+    assert_eq!(short(&read(AnswerParser::new(None), [" <think> x ", " \n"])), [" <think> x  \n"]);
     assert_eq!(
         Reasoning::of_template("… <think> …", "<|im_start|>assistant\n<think>\n").map(|it| it.is_begun),
         Some(true)
@@ -198,7 +211,7 @@ proptest! {
     #[test]
     fn how_a_text_is_cut_makes_no_difference(text in texts(), cuts in prop::collection::vec(0usize..80, 0..8), kind in 0usize..9) {
         let dialect = Dialect::ALL.get(kind).map(|(dialect, _)| *dialect);
-        let parser = || AnswerParser::new(dialect, Some(THINK));
+        let parser = || parser_of(dialect);
         let chars: Vec<char> = text.chars().collect();
         let mut parts = vec![String::new()];
         for (index, c) in chars.iter().enumerate() {

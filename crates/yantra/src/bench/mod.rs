@@ -6,3 +6,4 @@ pub(crate) mod hardware;
 pub(crate) mod load;
 pub(crate) mod speculation;
 pub(crate) mod statistics;
+pub(crate) mod tools;
