@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 import math
 import re
 import struct
@@ -190,3 +191,51 @@ def test_unsupported_schema_is_named(client, model):
     schema = {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}}
     with pytest.raises(openai.BadRequestError, match="uniqueItems"):
         ask(client, model, response_format={"type": "json_schema", "json_schema": {"name": "a", "schema": schema}})
+
+
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "Tells the weather of a city.",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"enum": ["Rome", "Oslo"]}, "days": {"type": "integer", "minimum": 1, "maximum": 9}},
+            "required": ["city", "days"],
+        },
+    },
+}
+
+
+def call_of(message):
+    (call,) = message.tool_calls
+    arguments = json.loads(call.function.arguments)
+    assert call.function.name == "weather" and call.type == "function" and call.id
+    assert arguments["city"] in ("Rome", "Oslo") and 1 <= arguments["days"] <= 9
+    return arguments
+
+
+@pytest.mark.parametrize("way", ["auto", "json", "react", "pythonic"])
+def test_tools(client, model, way):
+    settings = {
+        "tools": [WEATHER], "tool_choice": "required", "parallel_tool_calls": False, "max_tokens": 300,
+        "extra_body": {"tool_format": way},
+    }
+    whole = ask(client, model, **settings)
+    assert whole.choices[0].finish_reason == "tool_calls"
+    with client.chat.completions.stream(model=model, messages=QUESTION, temperature=0, **settings) as stream:
+        for _ in stream:
+            pass
+        streamed = stream.get_final_completion().choices[0]
+    assert streamed.finish_reason == "tool_calls"
+    assert call_of(streamed.message) == call_of(whole.choices[0].message)
+
+
+def test_a_conversation_with_a_tool_goes_on(client, model):
+    first = ask(client, model, tools=[WEATHER], tool_choice="required", parallel_tool_calls=False, max_tokens=300)
+    message = first.choices[0].message
+    messages = [*QUESTION, message, {"role": "tool", "tool_call_id": message.tool_calls[0].id, "content": "sunny"}]
+    second = client.chat.completions.create(
+        model=model, messages=messages, tools=[WEATHER], tool_choice="none", temperature=0, max_tokens=16
+    )
+    assert second.choices[0].message.content
