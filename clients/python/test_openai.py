@@ -215,7 +215,7 @@ def call_of(message):
     return arguments
 
 
-@pytest.mark.parametrize("way", ["auto", "json", "react", "pythonic"])
+@pytest.mark.parametrize("way", ["auto", "json", "react"])
 def test_tools(client, model, way):
     settings = {
         "tools": [WEATHER], "tool_choice": "required", "parallel_tool_calls": False, "max_tokens": 300,

@@ -41,5 +41,6 @@ pub use stats::{
 pub use tokenize::{DetokenizeRequest, DetokenizeResponse, TokenizeRequest, TokenizeResponse};
 pub use tools::{
     AnswerParser, Dialect, FunctionCall, FunctionDelta, Piece, Reasoning, ToolCall, ToolCallDelta, ToolPlan, call_id,
+    calls_as_text,
 };
 pub use usage::{FinishReason, PromptTokensDetails, Usage};

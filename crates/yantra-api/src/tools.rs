@@ -336,7 +336,7 @@ impl ToolPlan {
     /// and results as text.
     #[must_use]
     pub fn told(&self, messages: &[ChatMessage]) -> Vec<ChatMessage> {
-        let mut told: Vec<ChatMessage> = messages.iter().map(|message| self.as_text(message)).collect();
+        let mut told = calls_as_text(messages, self.dialect);
         let instructions = self.instructions();
         let system = told.first_mut().filter(|first| matches!(first.role.as_str(), "system" | "developer"));
         match system.and_then(|system| system.content.as_mut()) {
@@ -348,38 +348,6 @@ impl ToolPlan {
             None => told.insert(0, said("system", instructions)),
         }
         told
-    }
-
-    /// A message in which calls and their results are text.
-    fn as_text(&self, message: &ChatMessage) -> ChatMessage {
-        let is_react = self.dialect == Dialect::React;
-        let calls = message.other.get("tool_calls").and_then(Value::as_array).filter(|calls| !calls.is_empty());
-        if message.role == "assistant"
-            && let Some(calls) = calls
-        {
-            let function = |call: &Value| {
-                let arguments = match &call["function"]["arguments"] {
-                    Value::String(text) => serde_json::from_str(text).unwrap_or_else(|_| json!(text)),
-                    value => value.clone(),
-                };
-                json!({"name": call["function"]["name"], "arguments": arguments})
-            };
-            let calls: Vec<Value> = calls.iter().map(function).collect();
-            let text = match calls.first() {
-                Some(call) if is_react => {
-                    let name = call["name"].as_str().unwrap_or_default();
-                    format!("Thought: I call {name}.\nAction: {name}\nAction Input: {}", call["arguments"])
-                }
-                _ => json!({"tool_calls": calls}).to_string(),
-            };
-            return said("assistant", text);
-        }
-        if message.role == "tool" {
-            let result = message.content.as_ref().and_then(|content| content.text("").ok()).unwrap_or_default();
-            let name = if is_react { "Observation" } else { "Result of the tool" };
-            return said("user", format!("{name}: {result}"));
-        }
-        message.clone()
     }
 
     /// What tells a model of the tools whose template does not.
@@ -405,6 +373,44 @@ impl ToolPlan {
         };
         format!("{must} call these tools:\n{}\n\n{how}", tools.join("\n"))
     }
+}
+
+/// A message in which calls and their results are text, as answers of the dialect are.
+fn as_text(message: &ChatMessage, dialect: Dialect) -> ChatMessage {
+    let is_react = dialect == Dialect::React;
+    let calls = message.other.get("tool_calls").and_then(Value::as_array).filter(|calls| !calls.is_empty());
+    if message.role == "assistant"
+        && let Some(calls) = calls
+    {
+        let function = |call: &Value| {
+            let arguments = match &call["function"]["arguments"] {
+                Value::String(text) => serde_json::from_str(text).unwrap_or_else(|_| json!(text)),
+                value => value.clone(),
+            };
+            json!({"name": call["function"]["name"], "arguments": arguments})
+        };
+        let calls: Vec<Value> = calls.iter().map(function).collect();
+        let text = match calls.first() {
+            Some(call) if is_react => {
+                let name = call["name"].as_str().unwrap_or_default();
+                format!("Thought: I call {name}.\nAction: {name}\nAction Input: {}", call["arguments"])
+            }
+            _ => json!({"tool_calls": calls}).to_string(),
+        };
+        return said("assistant", text);
+    }
+    if message.role == "tool" {
+        let result = message.content.as_ref().and_then(|content| content.text("").ok()).unwrap_or_default();
+        let name = if is_react { "Observation" } else { "Result of the tool" };
+        return said("user", format!("{name}: {result}"));
+    }
+    message.clone()
+}
+
+/// A conversation for a model whose template knows nothing of tools, in which calls and their results are text.
+#[must_use]
+pub fn calls_as_text(messages: &[ChatMessage], dialect: Dialect) -> Vec<ChatMessage> {
+    messages.iter().map(|message| as_text(message, dialect)).collect()
 }
 
 fn said(role: &str, text: String) -> ChatMessage {

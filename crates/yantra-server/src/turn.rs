@@ -1,7 +1,7 @@
 //! A conversation made ready for the engine: its tokens, what the answer must be, and how the answer is taken apart.
 
 use serde_json::Value;
-use yantra_api::{AnswerParser, ApiError, ChatMessage, ChatRequest, Dialect, Reasoning, ToolPlan};
+use yantra_api::{AnswerParser, ApiError, ChatMessage, ChatRequest, Dialect, Reasoning, ToolPlan, calls_as_text};
 use yantra_engine::{EngineHandle, Grammar};
 
 use crate::generation;
@@ -33,6 +33,7 @@ pub(crate) fn prepare(model: &ServedModel, request: &ChatRequest, most: usize) -
     let is_native = plan.as_ref().is_none_or(ToolPlan::is_native);
     let mut messages = match &plan {
         Some(plan) if !is_native => plan.told(&request.messages),
+        None if !shows_tools => calls_as_text(&request.messages, Dialect::Json),
         _ => request.messages.clone(),
     };
     if takes_objects(source) {
