@@ -18,6 +18,7 @@ mod generation;
 mod model;
 mod neutral;
 pub mod parse;
+mod rerank;
 mod stats;
 mod tokenize;
 mod tools;
@@ -34,6 +35,7 @@ pub use embedding::{Embedding, EmbeddingRequest, EmbeddingResponse, EmbeddingUsa
 pub use error::{ApiError, ErrorBody, ErrorDetail};
 pub use generation::{GenerationParams, SamplingDefaults};
 pub use model::{ModelCard, ModelDetails, ModelList};
+pub use rerank::{RerankDocument, RerankRequest, RerankResponse, RerankResult, Score, ScoreRequest, ScoreResponse};
 pub use stats::{
     EmbedderStats, EngineStatsResponse, Health, KvSpillStats, LatencySummary, LoadState, ModelLoad, ModelStats,
     Readiness,

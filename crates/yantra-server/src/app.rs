@@ -19,7 +19,7 @@ use crate::observe::{self, HttpCounters, REQUEST_ID};
 use crate::registry::Registry;
 use crate::shutdown::{Shutdown, Stage};
 use crate::work::{BodyBudget, Lanes};
-use crate::{chat, completions, console, embeddings, health, metrics, models, openapi, stats, tokenize};
+use crate::{chat, completions, console, embeddings, health, metrics, models, openapi, rerank, stats, tokenize};
 
 /// What all endpoints share; cheap to clone.
 #[derive(Debug, Clone)]
@@ -97,6 +97,8 @@ pub(crate) fn router(app: &App) -> Router {
             .route(&format!("{prefix}/chat/completions"), post(chat::chat_completions))
             .route(&format!("{prefix}/completions"), post(completions::completions))
             .route(&format!("{prefix}/embeddings"), post(embeddings::embeddings))
+            .route(&format!("{prefix}/rerank"), post(rerank::rerank))
+            .route(&format!("{prefix}/score"), post(rerank::score))
             .route(&format!("{prefix}/models"), get(models::list))
             .route(&format!("{prefix}/models/{{*id}}"), get(models::retrieve))
             .route(&format!("{prefix}/tokenize"), post(tokenize::tokenize))

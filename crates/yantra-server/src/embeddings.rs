@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use tokio::sync::oneshot;
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 use yantra_api::{
     ApiError, Embedding, EmbeddingRequest, EmbeddingResponse, EmbeddingUsage, EmbeddingValue, ErrorBody, Prompt,
 };
@@ -36,21 +36,8 @@ pub(crate) async fn embeddings(
     let embedder = model.embedder()?;
     let dimensions = request.dimensions(embedder.handle.dimensions())?;
     let format = request.encoding_format.unwrap_or_default();
-    embedder.handle.check_queue().map_err(failure::of_embed)?;
-    let inputs = {
-        let model = Arc::clone(&model);
-        let read = move || input_tokens(&model, model.embedder()?, &request.input);
-        app.lanes().run(Lane::Embed, deadline, read).await?
-    };
-    let tokens = inputs.iter().map(Vec::len).sum();
-    let (sender, answer) = oneshot::channel();
-    // Dropping `answer`, as when the client goes away, takes the request out of the queue.
-    embedder.handle.submit(inputs, Box::new(Sink(sender))).map_err(failure::of_embed)?;
-    let vectors = timeout_at(deadline, answer)
-        .await
-        .map_err(|_| ApiError::timeout("the embeddings were not ready in time and have been cancelled"))?
-        .unwrap_or(Err(EmbedError::Stopped))
-        .map_err(failure::of_embed)?;
+    let (vectors, tokens) =
+        embed(&app, &model, deadline, move |model| input_tokens(model, model.embedder()?, &request.input)).await?;
     let data = vectors.into_iter().enumerate().map(|(index, vector)| Embedding {
         object: "embedding".to_owned(),
         index,
@@ -62,6 +49,58 @@ pub(crate) async fn embeddings(
         model: model.id.clone(),
         usage: EmbeddingUsage { prompt_tokens: tokens, total_tokens: tokens },
     }))
+}
+
+/// A text, and what the request calls it.
+#[derive(Debug, Clone)]
+pub(crate) struct Named {
+    pub(crate) name: String,
+    pub(crate) text: String,
+}
+
+/// The vectors of texts, and how many tokens they have together.
+pub(crate) async fn of_texts(
+    app: &App,
+    model: &Arc<ServedModel>,
+    texts: Vec<Named>,
+) -> Result<(Vec<Vec<f32>>, usize), ApiError> {
+    embed(app, model, app.deadline(), move |model| {
+        let most = model.embedder()?.handle.context_length();
+        let tokens = |Named { name, text }: &Named| {
+            let tokens = text_tokens(model, text, true, Some(most), name)?;
+            match tokens.len() > most {
+                true => Err(ApiError::context_length_exceeded(tokens.len(), most).at(name)),
+                false => Ok(tokens),
+            }
+        };
+        texts.iter().map(tokens).collect()
+    })
+    .await
+}
+
+/// The vectors of what `read` makes tokens of, and how many tokens those are.
+async fn embed(
+    app: &App,
+    model: &Arc<ServedModel>,
+    deadline: Instant,
+    read: impl FnOnce(&ServedModel) -> Result<Vec<Vec<u32>>, ApiError> + Send + 'static,
+) -> Result<(Vec<Vec<f32>>, usize), ApiError> {
+    let handle = &model.embedder()?.handle;
+    handle.check_queue().map_err(failure::of_embed)?;
+    let inputs = {
+        let model = Arc::clone(model);
+        app.lanes().run(Lane::Embed, deadline, move || read(&model)).await?
+    };
+    let tokens = inputs.iter().map(Vec::len).sum();
+    let (sender, answer) = oneshot::channel();
+    // Dropping `answer`, as when the client goes away, takes the request out of the queue.
+    handle.submit(inputs, Box::new(Sink(sender))).map_err(failure::of_embed)?;
+    let vectors = timeout_at(deadline, answer)
+        .await
+        .map_err(|_| ApiError::timeout("the embeddings were not ready in time and have been cancelled"))?
+        .unwrap_or(Err(EmbedError::Stopped))
+        .map_err(failure::of_embed)?;
+    Ok((vectors, tokens))
 }
 
 /// Carries the vectors from the embedding thread to the response, for as long as that waits.

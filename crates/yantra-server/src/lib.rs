@@ -34,6 +34,7 @@ mod models;
 mod observe;
 mod openapi;
 mod registry;
+mod rerank;
 mod server;
 mod shutdown;
 mod sse;

@@ -4,7 +4,7 @@ use axum::Json;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use crate::{chat, completions, embeddings, health, metrics, models, stats, tokenize};
+use crate::{chat, completions, embeddings, health, metrics, models, rerank, stats, tokenize};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -16,6 +16,8 @@ use crate::{chat, completions, embeddings, health, metrics, models, stats, token
         chat::chat_completions,
         completions::completions,
         embeddings::embeddings,
+        rerank::rerank,
+        rerank::score,
         models::list,
         models::retrieve,
         tokenize::tokenize,

@@ -7,6 +7,7 @@ mod generation;
 mod lifecycle;
 mod limits;
 mod refusals;
+mod rerank;
 mod stress;
 mod structured;
 mod support;
