@@ -15,6 +15,7 @@ mod content;
 mod embedding;
 mod error;
 mod generation;
+mod messages;
 mod model;
 mod neutral;
 pub mod parse;
@@ -34,6 +35,10 @@ pub use content::{ContentPart, MessageContent, Prompt, StringOrList};
 pub use embedding::{Embedding, EmbeddingRequest, EmbeddingResponse, EmbeddingUsage, EmbeddingValue, EncodingFormat};
 pub use error::{ApiError, ErrorBody, ErrorDetail};
 pub use generation::{GenerationParams, SamplingDefaults};
+pub use messages::{
+    BlockDelta, ContentBlock, MessageParam, MessagesError, MessagesErrorDetail, MessagesEvent, MessagesRequest,
+    MessagesResponse, MessagesUsage, StopDelta, TokenCount,
+};
 pub use model::{ModelCard, ModelDetails, ModelList};
 pub use rerank::{RerankDocument, RerankRequest, RerankResponse, RerankResult, Score, ScoreRequest, ScoreResponse};
 pub use stats::{

@@ -19,7 +19,9 @@ use crate::observe::{self, HttpCounters, REQUEST_ID};
 use crate::registry::Registry;
 use crate::shutdown::{Shutdown, Stage};
 use crate::work::{BodyBudget, Lanes};
-use crate::{chat, completions, console, embeddings, health, metrics, models, openapi, rerank, stats, tokenize};
+use crate::{
+    chat, completions, console, embeddings, health, messages, metrics, models, openapi, rerank, stats, tokenize,
+};
 
 /// What all endpoints share; cheap to clone.
 #[derive(Debug, Clone)]
@@ -97,6 +99,8 @@ pub(crate) fn router(app: &App) -> Router {
             .route(&format!("{prefix}/chat/completions"), post(chat::chat_completions))
             .route(&format!("{prefix}/completions"), post(completions::completions))
             .route(&format!("{prefix}/embeddings"), post(embeddings::embeddings))
+            .route(&format!("{prefix}/messages"), post(messages::messages))
+            .route(&format!("{prefix}/messages/count_tokens"), post(messages::count_tokens))
             .route(&format!("{prefix}/rerank"), post(rerank::rerank))
             .route(&format!("{prefix}/score"), post(rerank::score))
             .route(&format!("{prefix}/models"), get(models::list))

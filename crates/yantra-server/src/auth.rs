@@ -1,4 +1,4 @@
-//! API keys: `Authorization: Bearer KEY`, compared in constant time.
+//! API keys: `Authorization: Bearer KEY` or `x-api-key: KEY`, compared in constant time.
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, header};
@@ -26,7 +26,9 @@ impl Keys {
         if self.digests.is_empty() {
             return true;
         }
-        let Some(key) = headers.get(header::AUTHORIZATION).and_then(|value| bearer(value.as_bytes())) else {
+        let bearer = headers.get(header::AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
+        // Anthropic's clients send keys so.
+        let Some(key) = bearer.or_else(|| headers.get("x-api-key").map(|value| value.as_bytes())) else {
             return false;
         };
         let given = digest(key);

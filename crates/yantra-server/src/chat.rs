@@ -254,7 +254,7 @@ impl Chunks for Writer {
         chunks
     }
 
-    fn last(&mut self) -> Option<ChatChunk> {
-        self.include_usage.then(|| self.chunk(Vec::new(), Some(self.usage)))
+    fn last(&mut self) -> Vec<ChatChunk> {
+        self.include_usage.then(|| self.chunk(Vec::new(), Some(self.usage))).into_iter().collect()
     }
 }

@@ -271,7 +271,7 @@ impl Chunks for Writer {
         }
     }
 
-    fn last(&mut self) -> Option<Completion> {
-        self.include_usage.then(|| self.completion(Vec::new(), Some(self.usage)))
+    fn last(&mut self) -> Vec<Completion> {
+        self.include_usage.then(|| self.completion(Vec::new(), Some(self.usage))).into_iter().collect()
     }
 }

@@ -29,6 +29,7 @@ mod generation;
 mod health;
 mod listen;
 mod logprobs;
+mod messages;
 mod metrics;
 mod models;
 mod observe;

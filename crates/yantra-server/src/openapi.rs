@@ -4,7 +4,7 @@ use axum::Json;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use crate::{chat, completions, embeddings, health, metrics, models, rerank, stats, tokenize};
+use crate::{chat, completions, embeddings, health, messages, metrics, models, rerank, stats, tokenize};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -15,6 +15,8 @@ use crate::{chat, completions, embeddings, health, metrics, models, rerank, stat
     paths(
         chat::chat_completions,
         completions::completions,
+        messages::messages,
+        messages::count_tokens,
         embeddings::embeddings,
         rerank::rerank,
         rerank::score,

@@ -1,5 +1,5 @@
-//! Generations as server-sent events, framed as OpenAI frames them: `data:` lines of JSON, `data: [DONE]` at the end, and
-//! an error as `data: {"error": …}` because the status has been sent long before.
+//! Generations as server-sent events, framed as OpenAI frames them where an API has no frames of its own: `data:` lines
+//! of JSON, `data: [DONE]` at the end, and an error as `data: {"error": …}` because the status has been sent long before.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -8,6 +8,7 @@ use axum::response::sse::{Event as SseEvent, KeepAlive};
 use axum::response::{IntoResponse, Response, Sse};
 use futures_util::stream;
 use serde::Serialize;
+use serde_json::{Value, json};
 use yantra_api::ApiError;
 use yantra_engine::Event;
 
@@ -20,16 +21,30 @@ pub(crate) trait Chunks: Send + 'static {
     type Chunk: Serialize;
     /// The chunks that an event of request `number` brings.
     fn chunks(&mut self, number: usize, event: Event) -> Vec<Self::Chunk>;
-    /// The chunk after the last event, if one was asked for.
-    fn last(&mut self) -> Option<Self::Chunk>;
+    /// The chunks after the last event.
+    fn last(&mut self) -> Vec<Self::Chunk>;
+    /// The name of a chunk's event, where events have names.
+    fn name(_: &Self::Chunk) -> Option<&'static str> {
+        None
+    }
+    /// An error, and its event's name.
+    fn error(error: &ApiError) -> (Option<&'static str>, Value) {
+        (None, json!(error.body()))
+    }
+    /// What ends the stream.
+    const END: Option<&'static str> = Some("[DONE]");
 }
+
+/// One event: its name and its data.
+type Frame = (Option<&'static str>, String);
 
 /// Streams a generation. Dropping the response (the client went away) drops the generation, which cancels it.
 pub(crate) fn respond(app: &App, generation: Generation, chunks: impl Chunks) -> Response {
     let frames = Frames { generation, chunks, pending: VecDeque::new(), ended: false };
     let events = stream::unfold(frames, |mut frames| async {
-        let frame = frames.next().await?;
-        Some((Ok::<_, Infallible>(SseEvent::default().data(frame)), frames))
+        let (name, data) = frames.next().await?;
+        let event = name.map_or_else(SseEvent::default, |name| SseEvent::default().event(name));
+        Some((Ok::<_, Infallible>(event.data(data)), frames))
     });
     let keep_alive = KeepAlive::new().interval(app.config().keep_alive);
     // Proxies such as nginx would otherwise hold events back.
@@ -39,12 +54,12 @@ pub(crate) fn respond(app: &App, generation: Generation, chunks: impl Chunks) ->
 struct Frames<C> {
     generation: Generation,
     chunks: C,
-    pending: VecDeque<String>,
+    pending: VecDeque<Frame>,
     ended: bool,
 }
 
 impl<C: Chunks> Frames<C> {
-    async fn next(&mut self) -> Option<String> {
+    async fn next(&mut self) -> Option<Frame> {
         loop {
             if let Some(frame) = self.pending.pop_front() {
                 return Some(frame);
@@ -55,22 +70,29 @@ impl<C: Chunks> Frames<C> {
             match self.generation.next().await {
                 Some(Ok((number, event))) => {
                     let chunks = self.chunks.chunks(number, event);
-                    self.pending.extend(chunks.iter().filter_map(to_json));
+                    self.pending.extend(chunks.iter().filter_map(frame::<C>));
                 }
-                Some(Err(error)) => self.end_with(to_json(&error.body())),
+                Some(Err(error)) => {
+                    let (name, body) = C::error(&error);
+                    self.end_with(vec![(name, body.to_string())]);
+                }
                 None => {
                     let last = self.chunks.last();
-                    self.end_with(last.as_ref().and_then(to_json));
+                    self.end_with(last.iter().filter_map(frame::<C>).collect());
                 }
             }
         }
     }
 
-    fn end_with(&mut self, frame: Option<String>) {
-        self.pending.extend(frame);
-        self.pending.push_back("[DONE]".to_owned());
+    fn end_with(&mut self, frames: Vec<Frame>) {
+        self.pending.extend(frames);
+        self.pending.extend(C::END.map(|end| (None, end.to_owned())));
         self.ended = true;
     }
+}
+
+fn frame<C: Chunks>(chunk: &C::Chunk) -> Option<Frame> {
+    Some((C::name(chunk), to_json(chunk)?))
 }
 
 fn to_json(value: &impl Serialize) -> Option<String> {

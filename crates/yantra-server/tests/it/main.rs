@@ -6,6 +6,7 @@ mod endpoints;
 mod generation;
 mod lifecycle;
 mod limits;
+mod messages;
 mod refusals;
 mod rerank;
 mod stress;
