@@ -80,7 +80,7 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "python",
-        what: "OpenAI's Python client",
+        what: "OpenAI's and Anthropic's Python clients",
         needs: &["build", "models"],
         run: |_| whole(python_client()),
     },

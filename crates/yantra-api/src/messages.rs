@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
-use crate::{ApiError, ChatMessage, ChatRequest, MessageContent, StringOrList, check};
+use crate::{ApiError, ChatMessage, ChatRequest, MessageContent, ResponseFormat, StringOrList, check};
 
 /// A conversation to continue.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -56,6 +56,14 @@ pub struct MessagesRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub thinking: Option<Value>,
+    /// What the answer must be: `{"format": {"type": "json_schema", "schema": {…}}}`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub output_config: Option<Value>,
+    /// A hint; what prompts have in common is kept without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub cache_control: Option<Value>,
     /// The caller's notes. Not used.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
@@ -108,6 +116,7 @@ impl MessagesRequest {
             parallel_tool_calls,
             tool_format: self.tool_format.clone(),
             chat_template_kwargs: self.thinking()?,
+            response_format: self.response_format()?,
             ..ChatRequest::default()
         })
     }
@@ -138,6 +147,20 @@ impl MessagesRequest {
             }
         };
         Ok((Some(word), choice["disable_parallel_tool_use"].as_bool().map(|disabled| !disabled)))
+    }
+
+    fn response_format(&self) -> Result<Option<ResponseFormat>, ApiError> {
+        let Some(config) = self.output_config.as_ref().and_then(Value::as_object) else { return Ok(None) };
+        if let Some(key) = config.keys().find(|key| *key != "format") {
+            return Err(ApiError::unsupported(format!("output_config.{key}"), &config[key]));
+        }
+        match config.get("format") {
+            None | Some(Value::Null) => Ok(None),
+            Some(format) if format["type"] == "json_schema" => {
+                Ok(Some(ResponseFormat::JsonObject { schema: format.get("schema").cloned() }))
+            }
+            Some(format) => Err(ApiError::unsupported("output_config.format", format)),
+        }
     }
 
     fn thinking(&self) -> Result<Option<Map<String, Value>>, ApiError> {
@@ -501,5 +524,6 @@ mod tests {
         refused(with("tools", json!([{"type": "web_search_20250305", "name": "s"}])), "tools[0].type");
         refused(with("tool_choice", json!({"type": "always"})), "tool_choice");
         refused(with("mcp_servers", json!([])), "mcp_servers");
+        refused(with("output_config", json!({"effort": "low"})), "output_config.effort");
     }
 }
