@@ -239,3 +239,43 @@ def test_a_conversation_with_a_tool_goes_on(client, model):
         model=model, messages=messages, tools=[WEATHER], tool_choice="none", temperature=0, max_tokens=16
     )
     assert second.choices[0].message.content
+
+
+def respond(client, model, **extra):
+    settings = {"model": model, "input": QUESTION[0]["content"], "temperature": 0, "max_output_tokens": 32} | extra
+    return client.responses.create(**settings)
+
+
+def test_response(client, model):
+    response = respond(client, model)
+    assert "Rome" in response.output_text and response.usage.output_tokens > 0
+    assert client.responses.retrieve(response.id).output_text == response.output_text
+    after = respond(client, model, input="And of France?", previous_response_id=response.id)
+    assert after.output_text and after.usage.input_tokens > response.usage.input_tokens
+    client.responses.delete(response.id)
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(response.id)
+
+
+def test_response_streamed(client, model):
+    settings = {"model": model, "input": QUESTION[0]["content"], "max_output_tokens": 32, "temperature": 0}
+    with client.responses.stream(**settings) as stream:
+        text = "".join(event.delta for event in stream if event.type == "response.output_text.delta")
+        assert stream.get_final_response().output_text == text == respond(client, model).output_text
+
+
+def test_response_structured(client, model):
+    response = client.responses.parse(
+        model=model, input=QUESTION[0]["content"], text_format=Capital, temperature=0, max_output_tokens=120
+    )
+    assert isinstance(response.output_parsed, Capital)
+
+
+def test_response_tools(client, model):
+    tool = {"type": "function"} | WEATHER["function"]
+    settings = {"tools": [tool], "tool_choice": "required", "parallel_tool_calls": False, "max_output_tokens": 200}
+    response = respond(client, model, **settings)
+    (call,) = [item for item in response.output if item.type == "function_call"]
+    assert call.name == "weather" and json.loads(call.arguments)["city"] in ("Rome", "Oslo")
+    result = [{"type": "function_call_output", "call_id": call.call_id, "output": "sunny"}]
+    assert respond(client, model, input=result, previous_response_id=response.id).output_text

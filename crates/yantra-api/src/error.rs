@@ -104,6 +104,11 @@ impl ApiError {
         Self::new(404, INVALID, Some("model_not_found"), message).at("model")
     }
 
+    /// 404: no such thing.
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(404, INVALID, Some("not_found"), message)
+    }
+
     /// 405: the path exists, for other methods.
     pub fn method_not_allowed(method: &str, path: &str) -> Self {
         Self::new(405, INVALID, Some("method_not_allowed"), format!("{path} does not accept {method}"))

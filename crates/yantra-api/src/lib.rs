@@ -20,6 +20,7 @@ mod model;
 mod neutral;
 pub mod parse;
 mod rerank;
+mod responses;
 mod stats;
 mod tokenize;
 mod tools;
@@ -41,6 +42,9 @@ pub use messages::{
 };
 pub use model::{ModelCard, ModelDetails, ModelList};
 pub use rerank::{RerankDocument, RerankRequest, RerankResponse, RerankResult, Score, ScoreRequest, ScoreResponse};
+pub use responses::{
+    InputTokensDetails, OutputTokensDetails, ResponseObject, ResponsesEvent, ResponsesRequest, ResponsesUsage,
+};
 pub use stats::{
     EmbedderStats, EngineStatsResponse, Health, KvSpillStats, LatencySummary, LoadState, ModelLoad, ModelStats,
     Readiness,

@@ -17,10 +17,12 @@ use crate::config::{CorsOrigins, ServerConfig};
 use crate::failure::Failure;
 use crate::observe::{self, HttpCounters, REQUEST_ID};
 use crate::registry::Registry;
+use crate::responses::Responses;
 use crate::shutdown::{Shutdown, Stage};
 use crate::work::{BodyBudget, Lanes};
 use crate::{
-    chat, completions, console, embeddings, health, messages, metrics, models, openapi, rerank, stats, tokenize,
+    chat, completions, console, embeddings, health, messages, metrics, models, openapi, rerank, responses, stats,
+    tokenize,
 };
 
 /// What all endpoints share; cheap to clone.
@@ -37,6 +39,7 @@ struct Inner {
     counters: HttpCounters,
     lanes: Lanes,
     bodies: Arc<BodyBudget>,
+    responses: Responses,
     started: Instant,
     stage: watch::Receiver<Stage>,
 }
@@ -47,8 +50,8 @@ impl App {
         let counters = HttpCounters::default();
         let stage = shutdown.watch();
         let bodies = BodyBudget::new(config.max_body_bytes_total);
-        let (lanes, started) = (Lanes::default(), Instant::now());
-        Self { inner: Arc::new(Inner { config, keys, registry, counters, lanes, bodies, started, stage }) }
+        let (lanes, responses, started) = (Lanes::default(), Responses::default(), Instant::now());
+        Self { inner: Arc::new(Inner { config, keys, registry, counters, lanes, bodies, responses, started, stage }) }
     }
 
     pub(crate) fn config(&self) -> &ServerConfig {
@@ -73,6 +76,10 @@ impl App {
 
     pub(crate) fn bodies(&self) -> &Arc<BodyBudget> {
         &self.inner.bodies
+    }
+
+    pub(crate) fn responses(&self) -> &Responses {
+        &self.inner.responses
     }
 
     pub(crate) fn uptime_seconds(&self) -> f64 {
@@ -101,6 +108,9 @@ pub(crate) fn router(app: &App) -> Router {
             .route(&format!("{prefix}/embeddings"), post(embeddings::embeddings))
             .route(&format!("{prefix}/messages"), post(messages::messages))
             .route(&format!("{prefix}/messages/count_tokens"), post(messages::count_tokens))
+            .route(&format!("{prefix}/responses"), post(responses::create))
+            .route(&format!("{prefix}/responses/{{id}}"), get(responses::retrieve).delete(responses::delete))
+            .route(&format!("{prefix}/responses/{{id}}/input_items"), get(responses::input_items))
             .route(&format!("{prefix}/rerank"), post(rerank::rerank))
             .route(&format!("{prefix}/score"), post(rerank::score))
             .route(&format!("{prefix}/models"), get(models::list))

@@ -36,6 +36,7 @@ mod observe;
 mod openapi;
 mod registry;
 mod rerank;
+mod responses;
 mod server;
 mod shutdown;
 mod sse;

@@ -255,12 +255,12 @@ impl Chunks for Writer {
         vec![MessagesEvent::MessageDelta { delta: self.stop.clone(), usage: self.usage }, MessagesEvent::MessageStop {}]
     }
 
-    fn name(event: &MessagesEvent) -> Option<&'static str> {
-        Some(event.name())
+    fn name(event: &MessagesEvent) -> Option<String> {
+        Some(event.name().to_owned())
     }
 
-    fn error(error: &ApiError) -> (Option<&'static str>, Value) {
-        (Some("error"), json!(MessagesError::new(error)))
+    fn error(error: &ApiError) -> (Option<String>, Value) {
+        (Some("error".to_owned()), json!(MessagesError::new(error)))
     }
 }
 

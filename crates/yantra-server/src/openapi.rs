@@ -4,7 +4,7 @@ use axum::Json;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use crate::{chat, completions, embeddings, health, messages, metrics, models, rerank, stats, tokenize};
+use crate::{chat, completions, embeddings, health, messages, metrics, models, rerank, responses, stats, tokenize};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -15,6 +15,10 @@ use crate::{chat, completions, embeddings, health, messages, metrics, models, re
     paths(
         chat::chat_completions,
         completions::completions,
+        responses::create,
+        responses::retrieve,
+        responses::delete,
+        responses::input_items,
         messages::messages,
         messages::count_tokens,
         embeddings::embeddings,

@@ -24,11 +24,11 @@ pub(crate) trait Chunks: Send + 'static {
     /// The chunks after the last event.
     fn last(&mut self) -> Vec<Self::Chunk>;
     /// The name of a chunk's event, where events have names.
-    fn name(_: &Self::Chunk) -> Option<&'static str> {
+    fn name(_: &Self::Chunk) -> Option<String> {
         None
     }
     /// An error, and its event's name.
-    fn error(error: &ApiError) -> (Option<&'static str>, Value) {
+    fn error(error: &ApiError) -> (Option<String>, Value) {
         (None, json!(error.body()))
     }
     /// What ends the stream.
@@ -36,7 +36,7 @@ pub(crate) trait Chunks: Send + 'static {
 }
 
 /// One event: its name and its data.
-type Frame = (Option<&'static str>, String);
+type Frame = (Option<String>, String);
 
 /// Streams a generation. Dropping the response (the client went away) drops the generation, which cancels it.
 pub(crate) fn respond(app: &App, generation: Generation, chunks: impl Chunks) -> Response {

@@ -9,6 +9,7 @@ mod limits;
 mod messages;
 mod refusals;
 mod rerank;
+mod responses;
 mod stress;
 mod structured;
 mod support;
