@@ -6,6 +6,7 @@
 mod active;
 mod commit;
 mod constrain;
+mod fair;
 mod intake;
 mod speculate;
 mod spilling;
@@ -22,6 +23,7 @@ use std::{
 };
 
 use active::{ActiveRequest, Choice};
+use fair::FairShare;
 use speculate::Speculating;
 use spilling::Spilling;
 
@@ -154,7 +156,7 @@ struct Core {
     speculating: Option<Speculating>,
     /// Started with the first grammar.
     masks: Option<MaskThreads>,
-    arrivals: u64,
+    fair: FairShare,
     failures_in_a_row: u32,
     drains: Vec<Drain>,
     drained: bool,
@@ -188,7 +190,7 @@ impl Core {
             to_fork: Vec::new(),
             speculating: None,
             masks: None,
-            arrivals: 0,
+            fair: FairShare::default(),
             failures_in_a_row: 0,
             drains: Vec::new(),
             drained: false,

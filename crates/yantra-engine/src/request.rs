@@ -1,5 +1,7 @@
 //! A request, its sampling parameters, and the limits both are held to before the engine sees them.
 
+use std::sync::Arc;
+
 use crate::{Grammar, SubmitError};
 
 /// The limits of a request's fields.
@@ -65,6 +67,8 @@ pub struct Request {
     pub skip_special_tokens: bool,
     /// Higher runs first, and may displace lower.
     pub priority: i32,
+    /// Whose it is: tenants share the engine fairly, request by request, within a priority.
+    pub tenant: Option<Arc<str>>,
     /// Requests share cached prompts only with requests of the same salt.
     pub cache_salt: Option<String>,
     /// Most tokens drafted per step, if the engine speculates; `None`: as many as it likes, 0: none. The answer is the
@@ -88,6 +92,7 @@ impl Default for Request {
             prompt_logprobs: false,
             skip_special_tokens: true,
             priority: 0,
+            tenant: None,
             cache_salt: None,
             max_draft: None,
         }

@@ -15,6 +15,7 @@ use yantra_api::ApiError;
 use crate::auth::{self, Keys};
 use crate::config::{CorsOrigins, ServerConfig};
 use crate::failure::Failure;
+use crate::keys::KeyFileError;
 use crate::observe::{self, HttpCounters, REQUEST_ID};
 use crate::registry::Registry;
 use crate::responses::Responses;
@@ -45,13 +46,19 @@ struct Inner {
 }
 
 impl App {
-    pub(crate) fn new(config: ServerConfig, registry: Arc<Registry>, shutdown: &Shutdown) -> Self {
-        let keys = Keys::new(&config.api_keys);
+    pub(crate) fn new(
+        config: ServerConfig,
+        registry: Arc<Registry>,
+        shutdown: &Shutdown,
+    ) -> Result<Self, KeyFileError> {
+        let keys = Keys::new(&config)?;
         let counters = HttpCounters::default();
         let stage = shutdown.watch();
         let bodies = BodyBudget::new(config.max_body_bytes_total);
         let (lanes, responses, started) = (Lanes::default(), Responses::default(), Instant::now());
-        Self { inner: Arc::new(Inner { config, keys, registry, counters, lanes, bodies, responses, started, stage }) }
+        Ok(Self {
+            inner: Arc::new(Inner { config, keys, registry, counters, lanes, bodies, responses, started, stage }),
+        })
     }
 
     pub(crate) fn config(&self) -> &ServerConfig {

@@ -1,45 +1,167 @@
-//! API keys: `Authorization: Bearer KEY` or `x-api-key: KEY`, compared in constant time.
+//! API keys: `Authorization: Bearer KEY` or `x-api-key: KEY`, compared in constant time. Each belongs to a tenant, whose
+//! prompts no other tenant can find in the prefix cache.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use sha2::{Digest, Sha256};
-use subtle::{Choice, ConstantTimeEq};
+use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 use yantra_api::ApiError;
 
 use crate::app::App;
+use crate::config::ServerConfig;
 use crate::failure::Failure;
+use crate::keys::{KeyFile, KeyFileError, digest, digest_of, hex};
 
-/// The keys' digests: equally long, so that comparing them tells nothing of the keys' lengths.
+/// How often the file of keys is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Whose request it is. Without keys everybody is the same.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Tenant(Option<Arc<str>>);
+
+impl Tenant {
+    /// The tenant's name.
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.0.as_deref()
+    }
+
+    /// The same, to be kept.
+    pub(crate) fn shared_name(&self) -> Option<Arc<str>> {
+        self.0.clone()
+    }
+
+    /// Under what the tenant's prompts are kept in the prefix cache.
+    pub(crate) fn cache_salt(&self, salt: Option<String>) -> Option<String> {
+        let Some(name) = self.name() else { return salt };
+        // Of one length, whatever the request's own salt is.
+        let salt = salt.map(|salt| hex(&digest(salt.as_bytes()))).unwrap_or_default();
+        Some(format!("{name}:{salt}"))
+    }
+}
+
+/// A key's digest: equally long for all, so that comparing tells nothing of the keys' lengths.
+#[derive(Debug)]
+struct Known {
+    digest: [u8; 32],
+    tenant: Tenant,
+}
+
+/// The keys of the configuration, and those of a file.
 #[derive(Debug)]
 pub(crate) struct Keys {
-    digests: Vec<[u8; 32]>,
+    configured: Vec<Known>,
+    file: Option<Watched>,
+    is_shared: bool,
+}
+
+/// A file of keys, read again when it changes.
+#[derive(Debug)]
+struct Watched {
+    path: PathBuf,
+    known: RwLock<Vec<Known>>,
+    looked: Mutex<Looked>,
+}
+
+/// When a file was looked at, and what it was then.
+#[derive(Debug)]
+struct Looked {
+    at: Instant,
+    was: Option<(SystemTime, u64)>,
 }
 
 impl Keys {
-    pub(crate) fn new(keys: &[String]) -> Self {
-        Self { digests: keys.iter().map(|key| digest(key.as_bytes())).collect() }
+    pub(crate) fn new(config: &ServerConfig) -> Result<Self, KeyFileError> {
+        let configured = config.api_keys.iter().enumerate().map(|(index, key)| Known {
+            digest: digest(key.as_bytes()),
+            tenant: Tenant(Some(format!("key-{}", index + 1).into())),
+        });
+        let file = config.keys_file.clone().map(Watched::open).transpose()?;
+        Ok(Self { configured: configured.collect(), file, is_shared: config.share_prefix_cache })
     }
 
-    fn accept(&self, headers: &HeaderMap) -> bool {
-        if self.digests.is_empty() {
-            return true;
+    /// Whose key a request has; `None`: not one of ours.
+    fn tenant(&self, headers: &HeaderMap) -> Option<Tenant> {
+        if self.configured.is_empty() && self.file.is_none() {
+            return Some(Tenant::default());
         }
         let bearer = headers.get(header::AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
         // Anthropic's clients send keys so.
-        let Some(key) = bearer.or_else(|| headers.get("x-api-key").map(|value| value.as_bytes())) else {
-            return false;
-        };
+        let key = bearer.or_else(|| headers.get("x-api-key").map(|value| value.as_bytes()))?;
         let given = digest(key);
-        // Every key is looked at, whichever fits.
-        let found = self.digests.iter().fold(Choice::from(0), |found, known| found | known.ct_eq(&given));
-        found.into()
+        let found = find(&self.configured, &given);
+        found.or_else(|| self.file.as_ref().and_then(|file| file.find(&given)))
+    }
+
+    /// Whether tenants may find each other's prompts in the prefix cache.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.is_shared
     }
 }
 
-fn digest(key: &[u8]) -> [u8; 32] {
-    Sha256::digest(key).into()
+/// Every key is looked at, whichever fits.
+fn find(known: &[Known], given: &[u8; 32]) -> Option<Tenant> {
+    let (mut found, mut at) = (Choice::from(0), 0u64);
+    for (index, known) in (0u64..).zip(known) {
+        let fits = known.digest.ct_eq(given);
+        at.conditional_assign(&index, fits);
+        found |= fits;
+    }
+    bool::from(found).then(|| known[at as usize].tenant.clone())
+}
+
+impl Watched {
+    fn open(path: PathBuf) -> Result<Self, KeyFileError> {
+        let was = state_of(&path);
+        let known = RwLock::new(read(&path)?);
+        Ok(Self { path, known, looked: Mutex::new(Looked { at: Instant::now(), was }) })
+    }
+
+    fn find(&self, given: &[u8; 32]) -> Option<Tenant> {
+        self.look();
+        find(&self.known.read().unwrap_or_else(PoisonError::into_inner), given)
+    }
+
+    /// Reads the file again if it has changed. A broken one leaves the keys as they were.
+    fn look(&self) {
+        // Whoever comes while another looks goes on with what is known.
+        let Ok(mut looked) = self.looked.try_lock() else { return };
+        if looked.at.elapsed() < LOOK_INTERVAL {
+            return;
+        }
+        looked.at = Instant::now();
+        let is = state_of(&self.path);
+        if is == looked.was {
+            return;
+        }
+        looked.was = is;
+        match read(&self.path) {
+            Ok(known) => {
+                tracing::info!(keys = known.len(), file = %self.path.display(), "the keys have changed");
+                *self.known.write().unwrap_or_else(PoisonError::into_inner) = known;
+            }
+            Err(error) => tracing::error!(%error, "the keys stay as they were"),
+        }
+    }
+}
+
+/// What tells that a file has changed.
+fn state_of(path: &std::path::Path) -> Option<(SystemTime, u64)> {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.modified().ok()?, metadata.len()))
+}
+
+fn read(path: &std::path::Path) -> Result<Vec<Known>, KeyFileError> {
+    let file = KeyFile::read(path)?;
+    let known = file
+        .keys
+        .into_iter()
+        .filter_map(|key| Some(Known { digest: digest_of(&key.sha256)?, tenant: Tenant(Some(key.name.into())) }));
+    Ok(known.collect())
 }
 
 /// The key of a `Bearer` header; the scheme's case does not matter (RFC 9110, section 11.1).
@@ -48,8 +170,8 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| key.trim_ascii())
 }
 
-/// Refuses requests without a key, but for the paths that need none.
-pub(crate) async fn check(State(app): State<App>, request: Request, next: Next) -> Response {
+/// Refuses requests without a key, but for the paths that need none; tells the others whose they are.
+pub(crate) async fn check(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let path = request.uri().path();
     let config = app.config();
     let public = request.method() == Method::OPTIONS
@@ -59,10 +181,16 @@ pub(crate) async fn check(State(app): State<App>, request: Request, next: Next) 
             "/openapi.json" => true,
             path => crate::console::is_page(path),
         };
-    if public || app.keys().accept(request.headers()) {
-        return next.run(request).await;
-    }
-    Failure(ApiError::invalid_api_key()).into_response()
+    let tenant = match app.keys().tenant(request.headers()) {
+        Some(tenant) => tenant,
+        None if public => Tenant::default(),
+        None => return Failure(ApiError::invalid_api_key()).into_response(),
+    };
+    request.extensions_mut().insert(tenant.clone());
+    let mut response = next.run(request).await;
+    // For the access log.
+    response.extensions_mut().insert(tenant);
+    response
 }
 
 #[cfg(test)]
@@ -70,23 +198,43 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn check(keys: &[&str], header: Option<&str>, accepted: bool) {
-        let keys = Keys::new(&keys.iter().map(|&key| key.to_owned()).collect::<Vec<_>>());
+    fn check(keys: &[&str], header: Option<(&'static str, &str)>, tenant: Option<Option<&str>>) {
+        let api_keys = keys.iter().map(|&key| key.to_owned()).collect();
+        let keys = Keys::new(&ServerConfig { api_keys, ..ServerConfig::default() }).unwrap();
         let mut headers = HeaderMap::new();
-        if let Some(header) = header {
-            headers.insert(header::AUTHORIZATION, header.parse().unwrap());
+        if let Some((name, value)) = header {
+            headers.insert(name, value.parse().unwrap());
         }
-        assert_eq!(keys.accept(&headers), accepted, "{header:?}");
+        let found = keys.tenant(&headers);
+        assert_eq!(found.as_ref().map(Tenant::name), tenant, "{header:?}");
     }
 
     #[test]
     fn only_whole_keys_are_accepted() {
-        check(&[], None, true);
-        check(&["ab", "cd"], Some("Bearer cd"), true);
-        check(&["ab", "cd"], Some("bearer ab"), true);
+        let bearer = |value| Some(("authorization", value));
+        check(&[], None, Some(None));
+        check(&["ab", "cd"], bearer("Bearer cd"), Some(Some("key-2")));
+        check(&["ab", "cd"], bearer("bearer ab"), Some(Some("key-1")));
+        check(&["ab", "cd"], Some(("x-api-key", "ab")), Some(Some("key-1")));
         for wrong in ["Bearer a", "Bearer abc", "Bearer ", "Basic ab", "ab", "Bearer", "Bearer ab cd"] {
-            check(&["ab", "cd"], Some(wrong), false);
+            check(&["ab", "cd"], bearer(wrong), None);
         }
-        check(&["ab"], None, false);
+        check(&["ab"], None, None);
+        check(&["ab"], Some(("x-api-key", "a")), None);
+    }
+
+    #[test]
+    fn tenants_have_caches_of_their_own() {
+        let tenant = |name: &str| Tenant(Some(name.into()));
+        let salts = [
+            Tenant::default().cache_salt(Some("s".to_owned())),
+            tenant("a").cache_salt(None),
+            tenant("b").cache_salt(None),
+            tenant("a").cache_salt(Some("s".to_owned())),
+        ];
+        assert!((0..4).all(|a| (a + 1..4).all(|b| salts[a] != salts[b])), "{salts:?}");
+        assert_eq!(Tenant::default().cache_salt(None), None);
+        let long = tenant(&"x".repeat(64)).cache_salt(Some("y".repeat(256))).unwrap();
+        assert!(long.len() <= yantra_engine::limits::MAX_SALT_BYTES);
     }
 }

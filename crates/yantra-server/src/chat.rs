@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use yantra_api::{
     AnswerParser, ApiError, AssistantMessage, ChatChoice, ChatChunk, ChatChunkChoice, ChatCompletion, ChatDelta,
     ChatLogprobs, ChatRequest, ErrorBody, FinishReason, FunctionCall, FunctionDelta, Piece, ToolCall, ToolCallDelta,
@@ -14,6 +14,7 @@ use yantra_engine::Event;
 use yantra_text::Tokenizer;
 
 use crate::app::App;
+use crate::auth::Tenant;
 use crate::body::JsonBody;
 use crate::failure::{self, Failure};
 use crate::generation::{self, Generation, Head, Outcome};
@@ -37,6 +38,7 @@ use crate::work::Lane;
 )]
 pub(crate) async fn chat_completions(
     State(app): State<App>,
+    Extension(tenant): Extension<Tenant>,
     JsonBody(request, share): JsonBody<ChatRequest>,
 ) -> Result<Response, Failure> {
     let deadline = app.deadline();
@@ -58,7 +60,7 @@ pub(crate) async fn chat_completions(
     drop(share);
     params.skip_special_tokens &= !turn.shows_control_tokens;
     params.stop.extend(turn.stop.map(str::to_owned));
-    let submitted = generation::engine_request(&params, turn.prompt, turn.grammar, logprobs, false);
+    let submitted = generation::engine_request(&app, &tenant, &params, turn.prompt, turn.grammar, logprobs, false);
     let generation = Generation::start(&generator.engine, vec![submitted], &["messages".to_owned()], deadline)?;
     let writer = Writer {
         head: Head::new("chatcmpl", &model.id),

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use yantra_api::{
     ApiError, Completion, CompletionChoice, CompletionLogprobs, CompletionRequest, ErrorBody, FinishReason, Prompt,
     Usage,
@@ -13,6 +13,7 @@ use yantra_engine::{Event, TokenLogprobs};
 use yantra_text::Tokenizer;
 
 use crate::app::App;
+use crate::auth::Tenant;
 use crate::body::JsonBody;
 use crate::failure::{self, Failure};
 use crate::generation::{self, Answer, Answers, Generation, Head, Outcome};
@@ -36,6 +37,7 @@ use crate::work::Lane;
 )]
 pub(crate) async fn completions(
     State(app): State<App>,
+    Extension(tenant): Extension<Tenant>,
     JsonBody(request, share): JsonBody<CompletionRequest>,
 ) -> Result<Response, Failure> {
     let deadline = app.deadline();
@@ -70,7 +72,7 @@ pub(crate) async fn completions(
     let wanted = logprobs.or((params.n > n).then_some(0));
     let submit = |prompt: &EchoedPrompt| {
         let scored = echo && logprobs.is_some();
-        generation::engine_request(&params, prompt.tokens.clone(), grammar.clone(), wanted, scored)
+        generation::engine_request(&app, &tenant, &params, prompt.tokens.clone(), grammar.clone(), wanted, scored)
     };
     let requests = prompts.iter().map(submit).collect();
     let generation = Generation::start(&generator.engine, requests, &names, deadline)?;

@@ -1,5 +1,6 @@
 //! The server's settings: as written in the configuration file, and checked.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use axum::http::HeaderValue;
@@ -15,6 +16,10 @@ pub struct RawServerConfig {
     pub port: u16,
     /// Keys of which a client must send one; none: no key is needed.
     pub api_keys: Vec<String>,
+    /// File of further keys, which `yantra keys` makes; read again when it changes.
+    pub keys_file: Option<PathBuf>,
+    /// Whether requests with different keys may find each other's prompts in the prefix cache.
+    pub share_prefix_cache: bool,
     /// Whether to listen without keys where other machines can reach the server.
     pub allow_no_auth: bool,
     /// Whether `/health` and `/ready` need no key.
@@ -49,6 +54,8 @@ impl Default for RawServerConfig {
             host: "127.0.0.1".to_owned(),
             port: 8080,
             api_keys: Vec::new(),
+            keys_file: None,
+            share_prefix_cache: false,
             allow_no_auth: false,
             public_health: true,
             public_metrics: true,
@@ -90,6 +97,8 @@ pub struct ServerConfig {
     pub(crate) host: String,
     pub(crate) port: u16,
     pub(crate) api_keys: Vec<String>,
+    pub(crate) keys_file: Option<PathBuf>,
+    pub(crate) share_prefix_cache: bool,
     pub(crate) public_health: bool,
     pub(crate) public_metrics: bool,
     pub(crate) cors_origins: CorsOrigins,
@@ -111,6 +120,8 @@ impl Default for ServerConfig {
             host: raw.host,
             port: raw.port,
             api_keys: raw.api_keys,
+            keys_file: raw.keys_file,
+            share_prefix_cache: raw.share_prefix_cache,
             public_health: raw.public_health,
             public_metrics: raw.public_metrics,
             cors_origins: CorsOrigins::None,
@@ -139,7 +150,7 @@ impl TryFrom<RawServerConfig> for ServerConfig {
         {
             return fail("api_keys", format!("key {index} is empty or holds other than printable ASCII characters"));
         }
-        if raw.api_keys.is_empty() && !raw.allow_no_auth && !is_loopback(&raw.host) {
+        if raw.api_keys.is_empty() && raw.keys_file.is_none() && !raw.allow_no_auth && !is_loopback(&raw.host) {
             let host = &raw.host;
             let message = format!(
                 "'{host}' given without API keys, which would let every machine that reaches it use the models: give \
@@ -161,6 +172,8 @@ impl TryFrom<RawServerConfig> for ServerConfig {
             host: raw.host,
             port: raw.port,
             api_keys: raw.api_keys,
+            keys_file: raw.keys_file,
+            share_prefix_cache: raw.share_prefix_cache,
             public_health: raw.public_health,
             public_metrics: raw.public_metrics,
         })

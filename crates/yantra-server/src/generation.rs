@@ -8,6 +8,8 @@ use tokio::time::{Instant, timeout_at};
 use yantra_api::{ApiError, Constrained, FinishReason, GenerationParams, Usage};
 use yantra_engine::{Constraint, EngineHandle, Event, Grammar, Request, RequestId, SamplingParams, TokenLogprobs};
 
+use crate::app::App;
+use crate::auth::Tenant;
 use crate::failure;
 
 /// Running generations of one HTTP request.
@@ -145,6 +147,8 @@ impl Outcome {
 
 /// The engine's request for one prompt.
 pub(crate) fn engine_request(
+    app: &App,
+    tenant: &Tenant,
     params: &GenerationParams,
     prompt: Vec<u32>,
     grammar: Option<Grammar>,
@@ -175,7 +179,11 @@ pub(crate) fn engine_request(
         prompt_logprobs,
         skip_special_tokens: params.skip_special_tokens,
         priority: params.priority,
-        cache_salt: params.cache_salt.clone(),
+        tenant: tenant.shared_name(),
+        cache_salt: match app.keys().is_shared() {
+            true => params.cache_salt.clone(),
+            false => tenant.cache_salt(params.cache_salt.clone()),
+        },
         max_draft: None,
     }
 }

@@ -27,6 +27,7 @@ mod embeddings;
 mod failure;
 mod generation;
 mod health;
+mod keys;
 mod listen;
 mod logprobs;
 mod messages;
@@ -49,6 +50,7 @@ mod work;
 pub use yantra_api::SamplingDefaults;
 
 pub use config::{ConfigError, RawServerConfig, ServerConfig};
+pub use keys::{KeyFile, KeyFileError, KeyRecord};
 pub use openapi::openapi_json;
 pub use registry::{Embedder, Generator, ModelFacts, ModelKind, Registry, RegistryError, ServedModel};
 pub use server::{ServeError, Server, ServerBuilder};

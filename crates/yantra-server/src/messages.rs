@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde_json::{Value, json};
 use yantra_api::{
     AnswerParser, ApiError, BlockDelta, ContentBlock, MessagesError, MessagesEvent, MessagesRequest, MessagesResponse,
@@ -14,6 +14,7 @@ use yantra_api::{
 use yantra_engine::{Event, FinishReason};
 
 use crate::app::App;
+use crate::auth::Tenant;
 use crate::body::JsonBody;
 use crate::failure::{self, Failure};
 use crate::generation::{self, Generation, Head};
@@ -63,6 +64,7 @@ impl IntoResponse for MessagesFailure {
 )]
 pub(crate) async fn messages(
     State(app): State<App>,
+    Extension(tenant): Extension<Tenant>,
     body: Result<JsonBody<MessagesRequest>, Failure>,
 ) -> Result<Response, MessagesFailure> {
     let JsonBody(request, share) = body?;
@@ -83,7 +85,7 @@ pub(crate) async fn messages(
     params.skip_special_tokens &= !turn.shows_control_tokens;
     params.stop.extend(turn.stop.map(str::to_owned));
     let prompt_tokens = turn.prompt.len();
-    let submitted = generation::engine_request(&params, turn.prompt, turn.grammar, None, false);
+    let submitted = generation::engine_request(&app, &tenant, &params, turn.prompt, turn.grammar, None, false);
     let mut generation = Generation::start(&generator.engine, vec![submitted], &["messages".to_owned()], deadline)?;
     let mut writer = Writer::new(Head::new("msg", &model.id), turn.parser, prompt_tokens, turn.stop);
     if request.stream == Some(true) {

@@ -12,6 +12,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 
 use crate::app::App;
+use crate::auth::Tenant;
 
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -90,6 +91,7 @@ pub(crate) async fn count_and_log(State(app): State<App>, request: Request, next
         status,
         ms = begun.elapsed().as_secs_f64() * 1e3,
         client = client.as_deref().unwrap_or("-"),
+        tenant = response.extensions().get::<Tenant>().and_then(Tenant::name).unwrap_or("-"),
         request_id = id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or("-"),
         "request"
     );

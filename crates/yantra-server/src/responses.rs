@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde_json::{Map, Value, json};
 use yantra_api::{
     AnswerParser, ApiError, ChatMessage, ErrorBody, InputTokensDetails, MessageContent, Piece, ResponseObject,
@@ -14,6 +14,7 @@ use yantra_api::{
 use yantra_engine::{Event, FinishReason};
 
 use crate::app::App;
+use crate::auth::Tenant;
 use crate::body::JsonBody;
 use crate::failure::{self, Failure};
 use crate::generation::{self, Generation, Head};
@@ -81,6 +82,7 @@ impl Responses {
 )]
 pub(crate) async fn create(
     State(app): State<App>,
+    Extension(tenant): Extension<Tenant>,
     JsonBody(request, share): JsonBody<ResponsesRequest>,
 ) -> Result<Response, Failure> {
     let deadline = app.deadline();
@@ -103,7 +105,7 @@ pub(crate) async fn create(
     drop(share);
     params.skip_special_tokens &= !turn.shows_control_tokens;
     params.stop.extend(turn.stop.map(str::to_owned));
-    let submitted = generation::engine_request(&params, turn.prompt, turn.grammar, None, false);
+    let submitted = generation::engine_request(&app, &tenant, &params, turn.prompt, turn.grammar, None, false);
     let mut generation = Generation::start(&generator.engine, vec![submitted], &["input".to_owned()], deadline)?;
     let response = begun(&request, Head::new("resp", &model.id), params.temperature, params.top_p);
     let streamed = request.stream == Some(true);

@@ -7,6 +7,7 @@ use tokio::net::TcpListener;
 
 use crate::app::{self, App};
 use crate::config::ServerConfig;
+use crate::keys::KeyFileError;
 use crate::listen;
 use crate::registry::{Registry, RegistryError, ServedModel};
 use crate::shutdown::Shutdown;
@@ -28,6 +29,9 @@ pub enum ServeError {
         /// What the system says.
         source: io::Error,
     },
+    /// The file of keys.
+    #[error(transparent)]
+    Keys(#[from] KeyFileError),
 }
 
 /// Collects models, then makes a [`Server`].
@@ -107,9 +111,9 @@ impl Server {
     /// them could.
     ///
     /// # Errors
-    /// None today; a listener that fails is retried.
+    /// The file of keys can not be read. A listener that fails is retried.
     pub async fn serve(self, listener: TcpListener, shutdown: Shutdown) -> Result<bool, ServeError> {
-        let app = App::new(self.config, self.registry, &shutdown);
+        let app = App::new(self.config, self.registry, &shutdown)?;
         let router = app::router(&app);
         Ok(listen::serve(listener, app, router).await)
     }

@@ -31,6 +31,7 @@ enum Command {
     Complete(commands::complete::CompleteArgs),
     Pull(commands::pull::PullArgs),
     Inspect(commands::inspect::InspectArgs),
+    Keys(commands::keys::KeysArgs),
     Perplexity(commands::perplexity::PerplexityArgs),
     /// Measure speed: of models in this process, of a server under load, or of the hardware
     #[command(subcommand)]
@@ -70,6 +71,7 @@ impl Cli {
             Command::Complete(args) => commands::complete::run(&args),
             Command::Pull(args) => commands::pull::run(&args),
             Command::Inspect(args) => commands::inspect::run(&args),
+            Command::Keys(args) => commands::keys::run(&args),
             Command::Perplexity(args) => commands::perplexity::run(&args),
             Command::Bench(Bench::Engine(args)) => bench::engine::run(&args),
             Command::Bench(Bench::Hardware(args)) => bench::hardware::run(&args),

@@ -28,7 +28,8 @@ pub(super) struct ActiveRequest {
     pub(super) request: Request,
     pub(super) sink: RequestSink,
     pub(super) scope: Arc<CacheScope>,
-    pub(super) arrival: u64,
+    /// Its place in the order of service.
+    pub(super) tag: u64,
     pub(super) seed: u64,
     pub(super) choices: Vec<Progress>,
     pub(super) prompt_logprobs: Vec<Option<TokenLogprobs>>,
@@ -39,13 +40,13 @@ pub(super) struct ActiveRequest {
 }
 
 impl ActiveRequest {
-    pub(super) fn new(submission: Submission, arrival: u64) -> Self {
+    pub(super) fn new(submission: Submission, tag: u64) -> Self {
         let Submission { id, mut request, sink, submitted } = submission;
         Self {
             id,
             sink,
             scope: Arc::new(CacheScope { salt: request.cache_salt.take() }),
-            arrival,
+            tag,
             seed: request.sampling.seed.unwrap_or_else(rng::unpredictable_seed),
             choices: vec![Progress::NotStarted; request.n],
             prompt_logprobs: Vec::new(),

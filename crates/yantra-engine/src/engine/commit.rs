@@ -42,6 +42,7 @@ impl Core {
         let (Some(cached), Some(slot)) = (entry.started_with, self.request_of(entry.key)) else { return };
         let Some(active) = self.requests[slot].as_mut().filter(|active| active.started.is_none()) else { return };
         active.started = Some(scheduled);
+        self.fair.begin(active.tag);
         active.usage.cached_prompt_tokens = cached;
         let counters = &self.shared.counters;
         counters.queued.fetch_sub(1, SeqCst);

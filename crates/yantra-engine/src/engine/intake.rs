@@ -71,8 +71,8 @@ impl Core {
             self.shared.counters.queued.fetch_sub(1, SeqCst);
             return;
         }
-        self.arrivals += 1;
-        let request = ActiveRequest::new(submission, self.arrivals);
+        let tag = self.fair.tag(&submission.request);
+        let request = ActiveRequest::new(submission, tag);
         let slot = self.vacant_requests.pop().unwrap_or(self.requests.len());
         if slot == self.requests.len() {
             self.requests.push(None);
@@ -100,7 +100,7 @@ impl Core {
                 prompt: &request.prompt,
                 scope: Arc::clone(&active.scope),
                 priority: request.priority,
-                arrival: active.arrival,
+                arrival: active.tag,
                 score_prompt: request.prompt_logprobs && index == 0,
                 twin,
             });

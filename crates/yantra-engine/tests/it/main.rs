@@ -13,4 +13,5 @@ mod schema_suite;
 mod speculation;
 mod spill;
 mod structured;
+mod tenants;
 mod text;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use yantra_server::{ModelKind, SamplingDefaults, Server, ServerConfig};
+use yantra_server::{ModelKind, RawServerConfig, SamplingDefaults, Server, ServerConfig};
 
 use crate::support::{Harness, Setup, chat, data_lines, prompt, served};
 
@@ -192,4 +192,37 @@ async fn ids_are_kept_or_given_and_the_page_is_there() {
     let (status, page) = server.get("/").await;
     assert_eq!(status, 200);
     assert!(page.to_lowercase().contains("<!doctype html>"));
+}
+
+#[tokio::test]
+async fn keys_of_a_file_come_and_go_while_the_server_runs() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("keys.toml");
+    let mut file = yantra_server::KeyFile::default();
+    let (_, alice) = file.create("alice").unwrap();
+    let (_, bob) = file.create("bob").unwrap();
+    file.write(&path).unwrap();
+    let server = RawServerConfig { port: 0, keys_file: Some(path.clone()), ..RawServerConfig::default() };
+    let server = Setup { server, ..Setup::default() }.start().await;
+    let ask = async |key: &str| {
+        let request = server.client.post(format!("{}/v1/chat/completions", server.url)).header("x-api-key", key);
+        let response = request.json(&chat(&"the same long prompt, ".repeat(8))).send().await.unwrap();
+        let status = response.status().as_u16();
+        let body: Value = response.json().await.unwrap();
+        (status, body["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap_or_default())
+    };
+    assert_eq!(ask(&alice).await, (200, 0));
+    let (_, cached) = ask(&alice).await;
+    assert!(cached > 100, "alice finds her own prompt: {cached}");
+    assert_eq!(ask(&bob).await, (200, 0), "bob does not find alice's");
+    assert_eq!(ask("yk_none_of_ours").await.0, 401);
+    let (_, carol) = file.create("carol").unwrap();
+    file.revoke("alice").unwrap();
+    file.write(&path).unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    assert_eq!((ask(&alice).await.0, ask(&carol).await.0), (401, 200));
+    // What can not be read changes nothing.
+    std::fs::write(&path, "broken").unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    assert_eq!((ask(&alice).await.0, ask(&carol).await.0), (401, 200));
 }

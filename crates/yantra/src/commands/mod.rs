@@ -4,6 +4,7 @@ pub(crate) mod chat;
 pub(crate) mod complete;
 pub(crate) mod constraint;
 pub(crate) mod inspect;
+pub(crate) mod keys;
 pub(crate) mod perplexity;
 pub(crate) mod pull;
 pub(crate) mod sampling;

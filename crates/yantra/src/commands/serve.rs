@@ -50,6 +50,9 @@ pub(crate) struct ServeArgs {
     /// Accept only requests with this key; may be given several times
     #[arg(long = "api-key", value_name = "KEY")]
     api_keys: Vec<String>,
+    /// Accept the keys of this file too, which `yantra keys` makes
+    #[arg(long, value_name = "FILE")]
+    keys_file: Option<PathBuf>,
     /// Listen without keys where other machines can reach the server
     #[arg(long)]
     allow_no_auth: bool,
@@ -79,6 +82,7 @@ fn settings(args: ServeArgs) -> Result<Settings> {
         ("host", args.host.clone().map(Into::into)),
         ("port", args.port.map(Into::into)),
         ("api_keys", (!args.api_keys.is_empty()).then(|| args.api_keys.clone().into())),
+        ("keys_file", args.keys_file.as_ref().map(|path| path.to_string_lossy().into_owned().into())),
         ("allow_no_auth", args.allow_no_auth.then(|| true.into())),
     ];
     let flags = RawConfig {

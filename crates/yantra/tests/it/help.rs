@@ -22,6 +22,8 @@ fn help_of_every_command() {
     check("bench_embed", &["bench", "embed"]);
     check("bench_load", &["bench", "load"]);
     check("bench_speculation", &["bench", "speculation"]);
+    check("bench_tools", &["bench", "tools"]);
+    check("keys", &["keys"]);
     check("completions", &["completions"]);
 }
 

@@ -5,5 +5,6 @@ mod bench_load;
 mod chat;
 mod fake_server;
 mod help;
+mod keys;
 mod wrong_use;
 mod yantra;
