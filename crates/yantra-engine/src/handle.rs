@@ -12,7 +12,12 @@ use std::{
 
 use crate::{
     Constraint, ConstraintError, EngineConfig, EngineStats, EventSink, Grammar, Request, RequestId, SubmitError,
-    TextDecoder, constraint::GrammarCompiler, request::ModelLimits, sink::RequestSink, stats::Counters,
+    TextDecoder,
+    constraint::GrammarCompiler,
+    queue::{Place, Tenants},
+    request::ModelLimits,
+    sink::RequestSink,
+    stats::Counters,
 };
 
 /// What handles tell the engine's thread.
@@ -28,6 +33,7 @@ pub(crate) struct Submission {
     pub(crate) id: RequestId,
     pub(crate) request: Request,
     pub(crate) sink: RequestSink,
+    pub(crate) place: Place,
     pub(crate) submitted: Instant,
 }
 
@@ -38,6 +44,7 @@ pub(crate) struct Shared {
     pub(crate) limits: ModelLimits,
     pub(crate) config: EngineConfig,
     pub(crate) grammars: GrammarCompiler,
+    pub(crate) tenants: Tenants,
     next_id: AtomicU64,
 }
 
@@ -49,7 +56,15 @@ impl Shared {
         decoder: Option<Arc<dyn TextDecoder>>,
     ) -> Self {
         let (accepting, next_id) = (AtomicBool::new(true), AtomicU64::new(0));
-        Self { counters, accepting, limits, config, grammars: GrammarCompiler::new(decoder), next_id }
+        Self {
+            counters,
+            accepting,
+            limits,
+            config,
+            grammars: GrammarCompiler::new(decoder),
+            tenants: Tenants::default(),
+            next_id,
+        }
     }
 }
 
@@ -123,18 +138,14 @@ impl EngineHandle {
         if !shared.accepting.load(SeqCst) {
             return Err(SubmitError::ShuttingDown);
         }
-        let max_queue = shared.config.max_queue;
-        let queued = &shared.counters.queued;
-        if let Err(queued) = queued.fetch_update(SeqCst, SeqCst, |queued| (queued < max_queue).then_some(queued + 1)) {
-            return Err(SubmitError::QueueFull { queued, retry_after: self.retry_after(queued) });
-        }
+        let place = Place::take(shared, request.tenant.as_ref())
+            .map_err(|queued| SubmitError::QueueFull { queued, retry_after: self.retry_after(queued) })?;
         let id = RequestId(shared.next_id.fetch_add(1, SeqCst));
-        let submission = Submission { id, request, sink: RequestSink::new(sink), submitted: Instant::now() };
+        let submission = Submission { id, request, sink: RequestSink::new(sink), place, submitted: Instant::now() };
         self.inner.messages.send(Message::Submit(Box::new(submission))).map_err(|unsent| {
             if let Message::Submit(mut submission) = unsent.0 {
                 submission.sink.forget();
             }
-            queued.fetch_sub(1, SeqCst);
             SubmitError::ShuttingDown
         })?;
         Ok(id)

@@ -25,6 +25,7 @@ mod histogram;
 pub mod kv;
 pub mod load;
 mod model_runner;
+mod queue;
 mod request;
 pub mod sampling;
 pub mod scheduler;

@@ -7,6 +7,7 @@ use crate::{
     constraint::Following,
     handle::Submission,
     kv::CacheScope,
+    queue::Place,
     sampling::{Sampler, rng},
     scheduler::SequenceKey,
     sink::RequestSink,
@@ -27,6 +28,8 @@ pub(super) struct ActiveRequest {
     pub(super) id: RequestId,
     pub(super) request: Request,
     pub(super) sink: RequestSink,
+    /// Its place in the queue, until it begins.
+    pub(super) place: Option<Place>,
     pub(super) scope: Arc<CacheScope>,
     /// Its place in the order of service.
     pub(super) tag: u64,
@@ -41,10 +44,11 @@ pub(super) struct ActiveRequest {
 
 impl ActiveRequest {
     pub(super) fn new(submission: Submission, tag: u64) -> Self {
-        let Submission { id, mut request, sink, submitted } = submission;
+        let Submission { id, mut request, sink, place, submitted } = submission;
         Self {
             id,
             sink,
+            place: Some(place),
             scope: Arc::new(CacheScope { salt: request.cache_salt.take() }),
             tag,
             seed: request.sampling.seed.unwrap_or_else(rng::unpredictable_seed),

@@ -1,6 +1,6 @@
 //! After a forward pass: score, sample, detokenise, tell the sinks.
 
-use std::{sync::atomic::Ordering::SeqCst, time::Instant};
+use std::time::Instant;
 
 use super::{
     Core,
@@ -44,8 +44,8 @@ impl Core {
         active.started = Some(scheduled);
         self.fair.begin(active.tag);
         active.usage.cached_prompt_tokens = cached;
+        active.place = None;
         let counters = &self.shared.counters;
-        counters.queued.fetch_sub(1, SeqCst);
         stats::add(&counters.prompt_tokens, active.usage.prompt_tokens);
         counters.queue_seconds.record((scheduled - active.submitted).as_secs_f64());
     }

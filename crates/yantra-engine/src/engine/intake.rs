@@ -1,11 +1,7 @@
 //! Between steps: new requests, cancellations, draining, and how requests leave.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::Ordering::{Relaxed, SeqCst},
-        mpsc::TryRecvError,
-    },
+    sync::{Arc, mpsc::TryRecvError},
     time::Instant,
 };
 
@@ -68,7 +64,6 @@ impl Core {
     fn start_request(&mut self, submission: Submission) {
         if self.drained {
             // Slipped in while the queue was closed; dropping it tells its sink.
-            self.shared.counters.queued.fetch_sub(1, SeqCst);
             return;
         }
         let tag = self.fair.tag(&submission.request);
@@ -196,9 +191,6 @@ impl Core {
         let active = self.requests.get_mut(slot)?.take()?;
         self.vacant_requests.push(slot);
         self.by_id.remove(&active.id);
-        if active.started.is_none() {
-            self.shared.counters.queued.fetch_sub(1, Relaxed);
-        }
         Some(active)
     }
 
