@@ -1,7 +1,5 @@
 //! `/v1/chat/completions`.
 
-use std::sync::Arc;
-
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
@@ -16,13 +14,11 @@ use yantra_text::Tokenizer;
 use crate::app::App;
 use crate::auth::Tenant;
 use crate::body::JsonBody;
-use crate::failure::{self, Failure};
-use crate::generation::{self, Generation, Head, Outcome};
+use crate::failure::Failure;
+use crate::generation::{self, Head, Outcome};
 use crate::logprobs::chat_logprobs;
-use crate::registry::Task;
 use crate::sse::{self, Chunks};
-use crate::turn;
-use crate::work::Lane;
+use crate::turn::{self, Begun};
 
 /// Continues a conversation.
 #[utoipa::path(
@@ -41,33 +37,17 @@ pub(crate) async fn chat_completions(
     Extension(tenant): Extension<Tenant>,
     JsonBody(request, share): JsonBody<ChatRequest>,
 ) -> Result<Response, Failure> {
-    let deadline = app.deadline();
-    request.validate()?;
-    let logprobs = request.logprobs()?;
-    request.constraint()?;
-    let model = app.registry().find_for(request.model.as_deref(), Task::Generate)?;
-    let generator = model.generator()?;
-    let mut params = request.generation(&generator.defaults)?;
     let streamed = request.stream == Some(true);
     let include_usage = request.stream_options.as_ref().is_some_and(|options| options.include_usage == Some(true));
-
-    generator.engine.check_queue().map_err(|error| failure::of_submit(error, "messages"))?;
-    let most = generator.longest_prompt(params.max_tokens);
-    let turn = {
-        let model = Arc::clone(&model);
-        app.lanes().run(Lane::Generate, deadline, move || turn::prepare(&model, &request, most)).await?
-    };
-    drop(share);
-    params.skip_special_tokens &= !turn.shows_control_tokens;
-    params.stop.extend(turn.stop.map(str::to_owned));
-    let submitted = generation::engine_request(&app, &tenant, &params, turn.prompt, turn.grammar, logprobs, false);
-    let generation = Generation::start(&generator.engine, vec![submitted], &["messages".to_owned()], deadline)?;
+    let logprobs = request.logprobs == Some(true);
+    let Begun { model, params, generation, parser, .. } =
+        turn::begin(&app, &tenant, request, share, "messages").await?;
     let writer = Writer {
         head: Head::new("chatcmpl", &model.id),
-        tokenizer: generator.tokenizer.clone(),
-        logprobs: logprobs.is_some(),
+        tokenizer: model.tokenizer().clone(),
+        logprobs,
         include_usage,
-        choices: vec![Choice { begun: false, calls: 0, parser: turn.parser }; params.n],
+        choices: vec![Choice { begun: false, calls: 0, parser }; params.n],
         usage: Usage::default(),
     };
     if streamed {

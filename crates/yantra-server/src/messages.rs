@@ -1,7 +1,5 @@
 //! `/v1/messages`: conversations in Anthropic's form.
 
-use std::sync::Arc;
-
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -16,11 +14,11 @@ use yantra_engine::{Event, FinishReason};
 use crate::app::App;
 use crate::auth::Tenant;
 use crate::body::JsonBody;
-use crate::failure::{self, Failure};
-use crate::generation::{self, Generation, Head};
+use crate::failure::Failure;
+use crate::generation::Head;
 use crate::registry::Task;
 use crate::sse::{self, Chunks};
-use crate::turn;
+use crate::turn::{self, Begun};
 use crate::work::Lane;
 
 /// An error in Anthropic's form.
@@ -68,26 +66,10 @@ pub(crate) async fn messages(
     body: Result<JsonBody<MessagesRequest>, Failure>,
 ) -> Result<Response, MessagesFailure> {
     let JsonBody(request, share) = body?;
-    let deadline = app.deadline();
     request.check_max_tokens()?;
-    let chat = request.chat_request()?;
-    chat.validate()?;
-    let model = app.registry().find_for(chat.model.as_deref(), Task::Generate)?;
-    let generator = model.generator()?;
-    let mut params = chat.generation(&generator.defaults)?;
-    generator.engine.check_queue().map_err(|error| failure::of_submit(error, "messages"))?;
-    let most = generator.longest_prompt(params.max_tokens);
-    let turn = {
-        let model = Arc::clone(&model);
-        app.lanes().run(Lane::Generate, deadline, move || turn::prepare(&model, &chat, most)).await?
-    };
-    drop(share);
-    params.skip_special_tokens &= !turn.shows_control_tokens;
-    params.stop.extend(turn.stop.map(str::to_owned));
-    let prompt_tokens = turn.prompt.len();
-    let submitted = generation::engine_request(&app, &tenant, &params, turn.prompt, turn.grammar, None, false);
-    let mut generation = Generation::start(&generator.engine, vec![submitted], &["messages".to_owned()], deadline)?;
-    let mut writer = Writer::new(Head::new("msg", &model.id), turn.parser, prompt_tokens, turn.stop);
+    let Begun { model, mut generation, parser, prompt_tokens, own_stop, .. } =
+        turn::begin(&app, &tenant, request.chat_request()?, share, "messages").await?;
+    let mut writer = Writer::new(Head::new("msg", &model.id), parser, prompt_tokens, own_stop);
     if request.stream == Some(true) {
         return Ok(sse::respond(&app, generation, writer));
     }
@@ -115,7 +97,7 @@ pub(crate) async fn count_tokens(
     let JsonBody(request, _share) = body?;
     let chat = request.chat_request()?;
     let model = app.registry().find_for(chat.model.as_deref(), Task::Generate)?;
-    let count = move || Ok(turn::prepare(&model, &chat, usize::MAX)?.prompt.len());
+    let count = move || turn::count_tokens(&model, &chat);
     let input_tokens = app.lanes().run(Lane::Generate, app.deadline(), count).await?;
     Ok(Json(TokenCount { input_tokens }))
 }

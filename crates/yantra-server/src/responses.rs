@@ -16,12 +16,10 @@ use yantra_engine::{Event, FinishReason};
 use crate::app::App;
 use crate::auth::Tenant;
 use crate::body::JsonBody;
-use crate::failure::{self, Failure};
-use crate::generation::{self, Generation, Head};
-use crate::registry::Task;
+use crate::failure::Failure;
+use crate::generation::Head;
 use crate::sse::{self, Chunks};
-use crate::turn;
-use crate::work::Lane;
+use crate::turn::{self, Begun};
 
 /// Answers kept, and bytes of their conversations; the oldest go first.
 const MAX_KEPT: usize = 1024;
@@ -30,6 +28,7 @@ const MAX_KEPT_BYTES: usize = 64 << 20;
 /// An answer and the conversation that led to it.
 #[derive(Debug)]
 struct Kept {
+    tenant: Tenant,
     response: ResponseObject,
     /// What was said up to it, and it.
     messages: Vec<ChatMessage>,
@@ -45,9 +44,10 @@ pub(crate) struct Responses {
 }
 
 impl Responses {
-    fn find(&self, id: &str, param: &str) -> Result<Arc<Kept>, ApiError> {
+    /// The answer of this name, if it is the tenant's.
+    fn find(&self, tenant: &Tenant, id: &str, param: &str) -> Result<Arc<Kept>, ApiError> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = kept.iter().find(|kept| kept.response.id == id).cloned();
+        let found = kept.iter().find(|kept| kept.response.id == id && kept.tenant == *tenant).cloned();
         found.ok_or_else(|| ApiError::not_found(format!("there is no response '{id}', or not any more")).at(param))
     }
 
@@ -85,32 +85,27 @@ pub(crate) async fn create(
     Extension(tenant): Extension<Tenant>,
     JsonBody(request, share): JsonBody<ResponsesRequest>,
 ) -> Result<Response, Failure> {
-    let deadline = app.deadline();
     let before = match &request.previous_response_id {
-        Some(id) => app.responses().find(id, "previous_response_id")?.messages.clone(),
+        Some(id) => app.responses().find(&tenant, id, "previous_response_id")?.messages.clone(),
         None => Vec::new(),
     };
     let input = request.messages()?;
     let chat = request.chat_request(&before)?;
-    chat.validate()?;
-    let model = app.registry().find_for(chat.model.as_deref(), Task::Generate)?;
-    let generator = model.generator()?;
-    let mut params = chat.generation(&generator.defaults)?;
-    generator.engine.check_queue().map_err(|error| failure::of_submit(error, "input"))?;
-    let most = generator.longest_prompt(params.max_tokens);
-    let turn = {
-        let model = Arc::clone(&model);
-        app.lanes().run(Lane::Generate, deadline, move || turn::prepare(&model, &chat, most)).await?
-    };
-    drop(share);
-    params.skip_special_tokens &= !turn.shows_control_tokens;
-    params.stop.extend(turn.stop.map(str::to_owned));
-    let submitted = generation::engine_request(&app, &tenant, &params, turn.prompt, turn.grammar, None, false);
-    let mut generation = Generation::start(&generator.engine, vec![submitted], &["input".to_owned()], deadline)?;
+    let Begun { model, params, mut generation, parser, .. } = turn::begin(&app, &tenant, chat, share, "input").await?;
     let response = begun(&request, Head::new("resp", &model.id), params.temperature, params.top_p);
-    let streamed = request.stream == Some(true);
-    let mut writer = Writer::new(app.clone(), response, turn.parser, [before, input.clone()].concat(), input);
-    if streamed {
+    let mut writer = Writer {
+        app: app.clone(),
+        tenant,
+        response,
+        parser,
+        conversation: [before, input.clone()].concat(),
+        input,
+        begun: false,
+        open: None,
+        calls: 0,
+        number: 0,
+    };
+    if request.stream == Some(true) {
         return Ok(sse::respond(&app, generation, writer));
     }
     while let Some(next) = generation.next().await {
@@ -126,8 +121,12 @@ pub(crate) async fn create(
     get, path = "/v1/responses/{id}", tag = "Generation", params(("id" = String, Path, description = "The answer's name")),
     responses((status = 200, body = ResponseObject), (status = 401, body = ErrorBody), (status = 404, body = ErrorBody))
 )]
-pub(crate) async fn retrieve(State(app): State<App>, Path(id): Path<String>) -> Result<Json<ResponseObject>, Failure> {
-    Ok(Json(app.responses().find(&id, "id")?.response.clone()))
+pub(crate) async fn retrieve(
+    State(app): State<App>,
+    Extension(tenant): Extension<Tenant>,
+    Path(id): Path<String>,
+) -> Result<Json<ResponseObject>, Failure> {
+    Ok(Json(app.responses().find(&tenant, &id, "id")?.response.clone()))
 }
 
 /// Forgets an answer.
@@ -135,8 +134,12 @@ pub(crate) async fn retrieve(State(app): State<App>, Path(id): Path<String>) -> 
     delete, path = "/v1/responses/{id}", tag = "Generation", params(("id" = String, Path, description = "The answer's name")),
     responses((status = 200, body = Object), (status = 401, body = ErrorBody), (status = 404, body = ErrorBody))
 )]
-pub(crate) async fn delete(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Value>, Failure> {
-    app.responses().find(&id, "id")?;
+pub(crate) async fn delete(
+    State(app): State<App>,
+    Extension(tenant): Extension<Tenant>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Failure> {
+    app.responses().find(&tenant, &id, "id")?;
     let deleted = app.responses().forget(&id);
     Ok(Json(json!({"id": id, "object": "response", "deleted": deleted})))
 }
@@ -147,8 +150,12 @@ pub(crate) async fn delete(State(app): State<App>, Path(id): Path<String>) -> Re
     params(("id" = String, Path, description = "The answer's name")),
     responses((status = 200, body = Object), (status = 401, body = ErrorBody), (status = 404, body = ErrorBody))
 )]
-pub(crate) async fn input_items(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Value>, Failure> {
-    let kept = app.responses().find(&id, "id")?;
+pub(crate) async fn input_items(
+    State(app): State<App>,
+    Extension(tenant): Extension<Tenant>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Failure> {
+    let kept = app.responses().find(&tenant, &id, "id")?;
     let item = |(index, message): (usize, &ChatMessage)| {
         let text = message.content.as_ref().and_then(|content| content.text("").ok()).unwrap_or_default();
         let id = format!("item-{index}");
@@ -202,6 +209,7 @@ enum Open {
 /// Turns engine events into those of the API, and collects the answer meanwhile.
 struct Writer {
     app: App,
+    tenant: Tenant,
     response: ResponseObject,
     parser: AnswerParser,
     /// The conversation before the answer.
@@ -214,16 +222,6 @@ struct Writer {
 }
 
 impl Writer {
-    fn new(
-        app: App,
-        response: ResponseObject,
-        parser: AnswerParser,
-        conversation: Vec<ChatMessage>,
-        input: Vec<ChatMessage>,
-    ) -> Self {
-        Self { app, response, parser, conversation, input, begun: false, open: None, calls: 0, number: 0 }
-    }
-
     fn event(&mut self, kind: &str, about: Value) -> ResponsesEvent {
         let about = match about {
             Value::Object(about) => about,
@@ -357,7 +355,13 @@ impl Writer {
         messages.push(self.message());
         let bytes = serde_json::to_vec(&messages).map_or(0, |bytes| bytes.len());
         let input = std::mem::take(&mut self.input);
-        self.app.responses().keep(Kept { response: self.response.clone(), messages, input, bytes });
+        self.app.responses().keep(Kept {
+            tenant: self.tenant.clone(),
+            response: self.response.clone(),
+            messages,
+            input,
+            bytes,
+        });
     }
 }
 

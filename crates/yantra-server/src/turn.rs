@@ -1,29 +1,83 @@
 //! A conversation made ready for the engine: its tokens, what the answer must be, and how the answer is taken apart.
 
+use std::sync::Arc;
+
 use serde_json::Value;
-use yantra_api::{AnswerParser, ApiError, ChatMessage, ChatRequest, Dialect, Reasoning, ToolPlan, calls_as_text};
+use yantra_api::{
+    AnswerParser, ApiError, ChatMessage, ChatRequest, Dialect, GenerationParams, Reasoning, ToolPlan, calls_as_text,
+};
 use yantra_engine::{EngineHandle, Grammar};
 
-use crate::generation;
-use crate::registry::ServedModel;
+use crate::app::App;
+use crate::auth::Tenant;
+use crate::failure;
+use crate::generation::{self, Generation};
+use crate::registry::{ServedModel, Task};
 use crate::tokenize::{Conversation, conversation_tokens};
+use crate::work::{BodyShare, Lane};
 
 /// Tokens at a prompt's end that tell whether it has begun the model's reasoning.
 const END_TOKENS: usize = 16;
 
 /// A conversation, ready.
-pub(crate) struct Turn {
-    pub(crate) prompt: Vec<u32>,
-    pub(crate) grammar: Option<Grammar>,
-    pub(crate) parser: AnswerParser,
+struct Turn {
+    prompt: Vec<u32>,
+    grammar: Option<Grammar>,
+    parser: AnswerParser,
     /// Whether control tokens are a part of the answer's text, for the parser.
-    pub(crate) shows_control_tokens: bool,
+    shows_control_tokens: bool,
     /// What ends the answer besides what the request says.
-    pub(crate) stop: Option<&'static str>,
+    stop: Option<&'static str>,
+}
+
+/// A conversation whose answer is under way.
+pub(crate) struct Begun {
+    pub(crate) model: Arc<ServedModel>,
+    pub(crate) params: GenerationParams,
+    pub(crate) generation: Generation,
+    /// Takes an answer apart.
+    pub(crate) parser: AnswerParser,
+    pub(crate) prompt_tokens: usize,
+    /// A text that ends answers though the request does not say so.
+    pub(crate) own_stop: Option<&'static str>,
+}
+
+/// Checks a conversation, makes it ready and gives it to the engine; `name` is what the API calls it.
+pub(crate) async fn begin(
+    app: &App,
+    tenant: &Tenant,
+    request: ChatRequest,
+    share: BodyShare,
+    name: &str,
+) -> Result<Begun, ApiError> {
+    let deadline = app.deadline();
+    request.validate()?;
+    let logprobs = request.logprobs()?;
+    let model = app.registry().find_for(request.model.as_deref(), Task::Generate)?;
+    let generator = model.generator()?;
+    let mut params = request.generation(&generator.defaults)?;
+    generator.engine.check_queue().map_err(|error| failure::of_submit(error, name))?;
+    let most = generator.longest_prompt(params.max_tokens);
+    let turn = {
+        let model = Arc::clone(&model);
+        app.lanes().run(Lane::Generate, deadline, move || prepare(&model, &request, most)).await?
+    };
+    drop(share);
+    params.skip_special_tokens &= !turn.shows_control_tokens;
+    params.stop.extend(turn.stop.map(str::to_owned));
+    let prompt_tokens = turn.prompt.len();
+    let submitted = generation::engine_request(app, tenant, &params, turn.prompt, turn.grammar, logprobs, false);
+    let generation = Generation::start(&generator.engine, vec![submitted], &[name.to_owned()], deadline)?;
+    Ok(Begun { params, generation, parser: turn.parser, prompt_tokens, own_stop: turn.stop, model: Arc::clone(&model) })
+}
+
+/// How many tokens a conversation has. May take long.
+pub(crate) fn count_tokens(model: &ServedModel, request: &ChatRequest) -> Result<usize, ApiError> {
+    Ok(prepare(model, request, usize::MAX)?.prompt.len())
 }
 
 /// Makes a conversation ready; one of more than `most` tokens is refused. May take long.
-pub(crate) fn prepare(model: &ServedModel, request: &ChatRequest, most: usize) -> Result<Turn, ApiError> {
+fn prepare(model: &ServedModel, request: &ChatRequest, most: usize) -> Result<Turn, ApiError> {
     let generator = model.generator()?;
     let (source, shows_tools) = match &generator.template {
         Some(template) => (template.source(), template.supports_tools()),
