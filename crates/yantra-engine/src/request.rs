@@ -18,6 +18,8 @@ pub mod limits {
     pub const MAX_LOGPROBS: usize = 64;
     /// Entries of the logit bias.
     pub const MAX_LOGIT_BIAS: usize = 4096;
+    /// The largest weight of a tenant.
+    pub const MAX_WEIGHT: u32 = 1000;
     /// Bytes of the cache salt.
     pub const MAX_SALT_BYTES: usize = 256;
     /// The highest temperature.
@@ -67,8 +69,10 @@ pub struct Request {
     pub skip_special_tokens: bool,
     /// Higher runs first, and may displace lower.
     pub priority: i32,
-    /// Whose it is: tenants share the engine fairly, request by request, within a priority.
+    /// Whose it is: tenants share the engine by their weights, within a priority.
     pub tenant: Option<Arc<str>>,
+    /// How much of the engine its tenant gets beside others.
+    pub weight: u32,
     /// Requests share cached prompts only with requests of the same salt.
     pub cache_salt: Option<String>,
     /// Most tokens drafted per step, if the engine speculates; `None`: as many as it likes, 0: none. The answer is the
@@ -93,6 +97,7 @@ impl Default for Request {
             skip_special_tokens: true,
             priority: 0,
             tenant: None,
+            weight: 1,
             cache_salt: None,
             max_draft: None,
         }
@@ -188,6 +193,7 @@ impl Request {
         check_count("n", self.n, 1, limits::MAX_CHOICES)?;
         check_count("logprobs", self.logprobs.unwrap_or(0), 0, limits::MAX_LOGPROBS.min(model.vocab_size))?;
         check_count("stop_tokens", self.stop_tokens.len(), 0, limits::MAX_STOP_TOKENS)?;
+        check_count("weight", self.weight as usize, 1, limits::MAX_WEIGHT as usize)?;
         check_count("cache_salt", self.cache_salt.as_ref().map_or(0, String::len), 0, limits::MAX_SALT_BYTES)?;
         check_count("stop", self.stop.len(), 0, limits::MAX_STOP_STRINGS)?;
         if !self.stop.is_empty() && !model.has_text {

@@ -20,6 +20,9 @@
 //! prefix cache until then). A waiting sequence of higher priority preempts likewise. As victims always come from the
 //! end of the rank order and planning goes from its start, nothing already planned is ever taken back.
 //!
+//! Where several tenants have sequences, each has at most its share of the batch and of the pages, and those that want
+//! more than their share have no more than it of a step's prompt tokens (`tenants`).
+//!
 //! A waiting sequence whose next page is just being computed by another one is left waiting: one step later it shares
 //! that page instead of computing it again. Sixteen requests with one system prompt prefill it once. Where prompts part
 //! in the middle of a page, the page is copied and goes on differently for each: that of a remembered prompt, or, for the
@@ -29,12 +32,14 @@ mod admission;
 mod plan;
 mod restore;
 mod sequence;
+mod tenants;
 
 use std::{collections::BTreeSet, sync::Arc};
 
 pub use plan::{PlannedSequence, StepPlan};
 pub use restore::LookUp;
 use sequence::{Rank, Sequence, State};
+use tenants::Tenants;
 
 use crate::{
     AttentionSequence,
@@ -80,6 +85,10 @@ pub struct NewSequence<'a> {
     pub priority: i32,
     /// Lower goes first among equal priorities.
     pub arrival: u64,
+    /// Whose it is.
+    pub tenant: Option<&'a Arc<str>>,
+    /// How much of the engine its tenant gets beside others; at least 1.
+    pub weight: u32,
     /// Whether the logits of all prompt positions are wanted.
     pub score_prompt: bool,
     /// A sequence with the same prompt, whose last, not full page may be copied while it runs.
@@ -108,6 +117,7 @@ pub struct Scheduler {
     waiting: BTreeSet<Rank>,
     /// In order of rank.
     running: Vec<Rank>,
+    tenants: Tenants,
     counts: SchedulerCounts,
     /// Scratch of prefix look-ups.
     found: Vec<u32>,
@@ -125,6 +135,7 @@ impl Scheduler {
             vacant: Vec::new(),
             waiting: BTreeSet::new(),
             running: Vec::with_capacity(config.max_sequences),
+            tenants: Tenants::default(),
             counts: SchedulerCounts::default(),
             found: Vec::new(),
             out_of_pages: false,
@@ -141,6 +152,7 @@ impl Scheduler {
         });
         let sequence = &mut self.sequences[key as usize];
         sequence.start(&new, key);
+        sequence.tenant = self.tenants.add(new.tenant, new.weight);
         if self.config.prefix_cache {
             sequence.hash_pages(self.config.page_tokens);
         }
@@ -161,8 +173,10 @@ impl Scheduler {
                     self.running.remove(at);
                 }
                 self.release_pages(key.0);
+                self.tenants.leave(self.sequences[key.index()].tenant);
             }
         }
+        self.tenants.remove(self.sequences[key.index()].tenant);
         let sequence = &mut self.sequences[key.index()];
         sequence.state = State::Vacant;
         sequence.tokens.clear();
@@ -274,6 +288,10 @@ impl Scheduler {
         if found != expected {
             return Err(format!("(running, waiting, vacant): {found:?} by state, {expected:?} by list"));
         }
+        let by_tenant = self.tenants.totals();
+        if by_tenant != (self.running.len() + self.waiting.len(), self.running.len()) {
+            return Err(format!("(all, running) by tenant: {by_tenant:?}"));
+        }
         let idle = self.sequences.iter().filter(|sequence| sequence.state != State::Running);
         match idle.into_iter().find(|sequence| !sequence.pages.is_empty()) {
             Some(sequence) => Err(format!("{:?} holds pages without running", sequence.rank)),
@@ -311,13 +329,21 @@ impl Scheduler {
 
     /// Puts the running sequence of lowest rank back and returns its key.
     fn preempt_last(&mut self) -> Option<u32> {
-        let rank = self.running.pop()?;
+        let last = self.running.len().checked_sub(1)?;
+        Some(self.preempt(last))
+    }
+
+    /// Puts the running sequence at this place back and returns its key.
+    fn preempt(&mut self, at: usize) -> u32 {
+        let rank = self.running.remove(at);
         self.release_pages(rank.key);
-        self.sequences[rank.key as usize].state = State::Waiting;
-        self.sequences[rank.key as usize].looked_up = false;
+        let sequence = &mut self.sequences[rank.key as usize];
+        sequence.state = State::Waiting;
+        sequence.looked_up = false;
+        self.tenants.leave(sequence.tenant);
         self.waiting.insert(rank);
         self.counts.preemptions += 1;
-        Some(rank.key)
+        rank.key
     }
 
     /// Remembers the full pages that the sequence has computed since the last time.

@@ -1,5 +1,5 @@
 //! Whose request is next: start-time fair queueing (Goyal, Vin and Cheng 1996, <https://doi.org/10.1145/248157.248171>)
-//! over the tokens that requests ask for.
+//! over the tokens that requests ask for, divided by their tenants' weights.
 //!
 //! A request's tag is where its tenant's last one will have ended, or where service is now if that is later. Requests are
 //! served in the order of their tags, so one of many that a tenant sends at once stands behind the first of any other.
@@ -11,6 +11,9 @@ use crate::Request;
 
 /// Tokens of an answer whose length the request leaves open.
 const OPEN_ANSWER: usize = 256;
+
+/// What a token costs a tenant of weight 1.
+const COST_OF_TOKEN: u64 = 1000;
 
 /// Tenants remembered before those that are owed nothing are forgotten.
 const MANY_TENANTS: usize = 1024;
@@ -32,7 +35,8 @@ impl FairShare {
             self.ends.retain(|_, end| *end > now);
         }
         let answer = request.max_tokens.unwrap_or(OPEN_ANSWER).saturating_mul(request.n);
-        let cost = request.prompt.len().saturating_add(answer).max(1) as u64;
+        let tokens = request.prompt.len().saturating_add(answer).max(1) as u64;
+        let cost = tokens.saturating_mul(COST_OF_TOKEN) / u64::from(request.weight.max(1));
         let end = self.ends.entry(request.tenant.clone()).or_insert(0);
         let tag = self.now.max(*end);
         *end = tag.saturating_add(cost);

@@ -96,6 +96,8 @@ impl Core {
                 scope: Arc::clone(&active.scope),
                 priority: request.priority,
                 arrival: active.tag,
+                tenant: request.tenant.as_ref(),
+                weight: request.weight,
                 score_prompt: request.prompt_logprobs && index == 0,
                 twin,
             });

@@ -7,6 +7,9 @@ use super::{Rank, Scheduler, State, StepPlan};
 /// Waiting sequences looked at beyond those that can not enter yet, per step.
 const MAX_DEFERRED: usize = 64;
 
+/// As many of tenants that have their share.
+const MAX_FULL: usize = 4096;
+
 enum Admission {
     Admitted,
     /// Not now, but those behind it may.
@@ -20,9 +23,18 @@ impl Scheduler {
     /// not starved by short ones.
     pub(super) fn admit_waiting(&mut self, plan: &mut StepPlan) {
         let mut after = Bound::Unbounded;
-        let mut deferred = 0;
-        while self.running.len() < self.config.max_sequences && plan.tokens_left > 0 && deferred < MAX_DEFERRED {
+        let (mut deferred, mut full) = (0, 0);
+        while self.running.len() < self.config.max_sequences
+            && plan.tokens_left > 0
+            && deferred < MAX_DEFERRED
+            && full < MAX_FULL
+        {
             let Some(&rank) = self.waiting.range((after, Bound::Unbounded)).next() else { return };
+            if self.is_full(rank.key) {
+                full += 1;
+                after = Bound::Excluded(rank);
+                continue;
+            }
             match self.admit(rank, plan) {
                 Admission::Admitted => {}
                 Admission::Deferred => {
@@ -43,6 +55,9 @@ impl Scheduler {
             return Admission::Deferred;
         }
         let new_pages = self.new_pages(rank.key);
+        if !self.may_hold_more(rank.key, new_pages) {
+            return Admission::Deferred;
+        }
         // A page of headroom per running sequence, lest the newcomer is preempted at once.
         if self.available_besides_found() < new_pages + self.running.len() {
             return Admission::NoRoom;
@@ -59,6 +74,7 @@ impl Scheduler {
         if let Some(from) = copied {
             plan.copies.push((from, self.sequences[rank.key as usize].pages[self.found.len()]));
         }
+        self.tenants.plan(self.sequences[rank.key as usize].tenant, chunk);
         let started_with = self.note_start(rank.key, found_tokens);
         self.plan_tokens(plan, rank.key, chunk, started_with);
         Admission::Admitted
@@ -101,6 +117,7 @@ impl Scheduler {
         self.running.insert(at, rank);
         let sequence = &mut self.sequences[rank.key as usize];
         sequence.state = State::Running;
+        self.tenants.enter(sequence.tenant);
         sequence.published = self.found.len();
         for &page in &self.found {
             self.pages.retain(page);
@@ -163,9 +180,44 @@ impl Scheduler {
         })
     }
 
+    /// Whether the sequence's tenant has its share of the batch.
+    pub(super) fn is_full(&self, key: u32) -> bool {
+        self.tenants.is_full(self.sequences[key as usize].tenant, self.config.max_sequences)
+    }
+
+    /// Whether the sequence's tenant may have so many pages besides those of its running sequences.
+    fn may_hold_more(&self, key: u32, pages: usize) -> bool {
+        let tenant = self.sequences[key as usize].tenant;
+        let running = self.running.iter().map(|rank| &self.sequences[rank.key as usize]);
+        let held: usize = running.filter(|other| other.tenant == tenant).map(|other| other.pages.len()).sum();
+        self.tenants.may_hold(tenant, held + pages, self.config.num_pages)
+    }
+
+    /// The first waiting sequence whose tenant has not all its share, or whose priority is above that of a running one of
+    /// the same tenant: that one is preempted.
+    fn first_with_share(&mut self) -> Option<Rank> {
+        for &rank in self.waiting.iter().take(MAX_DEFERRED) {
+            if !self.is_full(rank.key) {
+                return Some(rank);
+            }
+            let tenant = self.sequences[rank.key as usize].tenant;
+            let is_victim =
+                |other: &Rank| other.priority > rank.priority && self.sequences[other.key as usize].tenant == tenant;
+            if let Some(at) = self.running.iter().rposition(is_victim) {
+                self.preempt(at);
+                return Some(rank);
+            }
+        }
+        None
+    }
+
     /// Preempts running sequences of lower priority for the first waiting one, if that lets it in.
     pub(super) fn make_room_for_priority(&mut self) {
-        let Some(&first) = self.waiting.first() else { return };
+        let is_lowest = |rank: &Rank| self.waiting.first().is_none_or(|first| rank.priority <= first.priority);
+        if self.running.last().is_none_or(is_lowest) {
+            return;
+        }
+        let Some(first) = self.first_with_share() else { return };
         let is_lower = |rank: &Rank| rank.priority > first.priority;
         if !self.running.last().is_some_and(is_lower) || self.sequences[first.key as usize].restoring {
             return;
@@ -182,6 +234,27 @@ impl Scheduler {
         }
         while self.running.last().is_some_and(is_lower) && !self.has_room_for(first.key) {
             self.preempt_last();
+        }
+    }
+
+    /// Preempts running sequences of tenants that have more than their share for the first waiting one of a tenant that
+    /// has less.
+    pub(super) fn make_room_for_share(&mut self) {
+        if self.running.len() < self.config.max_sequences && self.pages.available() > self.running.len() {
+            return;
+        }
+        let Some(&first) = self.waiting.iter().take(MAX_DEFERRED).find(|rank| !self.is_full(rank.key)) else { return };
+        if self.sequences[first.key as usize].restoring {
+            return;
+        }
+        let is_victim = |this: &Self, rank: &Rank| {
+            let tenant = this.sequences[rank.key as usize].tenant;
+            rank.priority >= first.priority && this.tenants.has_more(tenant, this.config.max_sequences)
+        };
+        while !self.has_room_for(first.key)
+            && let Some(at) = self.running.iter().rposition(|rank| is_victim(self, rank))
+        {
+            self.preempt(at);
         }
     }
 

@@ -95,8 +95,10 @@ impl Scheduler {
     pub fn schedule(&mut self, plan: &mut StepPlan) {
         plan.reset(self.config.token_budget, self.config.max_scored_rows);
         self.out_of_pages = false;
+        self.tenants.begin_step();
         self.release_spare_pages();
         self.make_room_for_priority();
+        self.make_room_for_share();
         self.plan_decoding(plan);
         self.plan_prompts(plan);
         if !self.out_of_pages {
@@ -148,6 +150,7 @@ impl Scheduler {
             }
             let chunk = self.chunk(plan, key);
             if chunk > 0 {
+                self.tenants.plan(self.sequences[key as usize].tenant, chunk);
                 self.plan_tokens(plan, key, chunk, None);
             }
         }
@@ -156,7 +159,9 @@ impl Scheduler {
     /// How many tokens of the sequence the step has room for.
     pub(super) fn chunk(&self, plan: &StepPlan, key: u32) -> usize {
         let sequence = &self.sequences[key as usize];
-        let chunk = sequence.remaining().min(plan.tokens_left);
+        let (places, budget) = (self.config.max_sequences, self.config.token_budget);
+        let tokens_left = self.tenants.tokens_left(sequence.tenant, plan.tokens_left, places, budget);
+        let chunk = sequence.remaining().min(tokens_left);
         if sequence.scored + 1 >= sequence.prompt_len {
             return chunk;
         }

@@ -52,7 +52,7 @@ impl Scheduler {
         for _ in 0..places {
             let &rank = self.waiting.range((after, Bound::Unbounded)).next()?;
             after = Bound::Excluded(rank);
-            if self.sequences[rank.key as usize].looked_up {
+            if self.sequences[rank.key as usize].looked_up || self.is_full(rank.key) {
                 continue;
             }
             self.find_prefix(rank.key);

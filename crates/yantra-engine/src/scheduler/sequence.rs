@@ -2,7 +2,7 @@
 
 use std::{cmp::Reverse, sync::Arc};
 
-use super::{NewSequence, SequenceKey};
+use super::{NewSequence, SequenceKey, tenants::TenantIndex};
 use crate::kv::{CacheScope, hash_page};
 
 /// The order in which sequences are served: higher priority, then earlier arrival.
@@ -28,6 +28,7 @@ pub(super) enum State {
 pub(super) struct Sequence {
     pub(super) state: State,
     pub(super) rank: Rank,
+    pub(super) tenant: TenantIndex,
     pub(super) scope: Arc<CacheScope>,
     /// Whose last prompt page may be copied.
     pub(super) twin: Option<SequenceKey>,

@@ -103,6 +103,7 @@ impl Simulation {
         if let Some(twin) = twin.filter(|_| !self.rng.chance(10)) {
             (prompt, scope) = (self.live[&twin].prompt.clone(), Arc::clone(&self.live[&twin].scope));
         }
+        let tenant: Option<Arc<str>> = [None, Some("a".into()), Some("b".into())][self.rng.below(3)].clone();
         let want = 1 + self.rng.below((limit - prompt.len()).clamp(1, 15));
         self.arrivals += 1;
         let key = self.scheduler.add(NewSequence {
@@ -110,6 +111,8 @@ impl Simulation {
             scope: Arc::clone(&scope),
             priority: self.rng.below(3) as i32,
             arrival: self.arrivals,
+            tenant: tenant.as_ref(),
+            weight: 1 + self.rng.below(3) as u32,
             score_prompt: scores,
             twin,
         });
@@ -263,7 +266,16 @@ fn config() -> SchedulerConfig {
 
 fn add(scheduler: &mut Scheduler, prompt: &[u32], priority: i32, arrival: u64) -> SequenceKey {
     let scope = Arc::new(CacheScope::default());
-    scheduler.add(NewSequence { prompt, scope, priority, arrival, score_prompt: false, twin: None })
+    scheduler.add(NewSequence {
+        prompt,
+        scope,
+        priority,
+        arrival,
+        tenant: None,
+        weight: 1,
+        score_prompt: false,
+        twin: None,
+    })
 }
 
 /// Plans and advances one step; returns (key, tokens computed) per sequence.
@@ -303,8 +315,16 @@ fn a_prefix_being_computed_is_waited_for_and_then_shared() {
     assert_eq!(scheduler.counts().prefix_hit_tokens, 12);
     let other = CacheScope { salt: Some("other".to_owned()) };
     let scope = Arc::new(other);
-    let salted =
-        scheduler.add(NewSequence { prompt: &prompt, scope, priority: 0, arrival: 3, score_prompt: false, twin: None });
+    let salted = scheduler.add(NewSequence {
+        prompt: &prompt,
+        scope,
+        priority: 0,
+        arrival: 3,
+        tenant: None,
+        weight: 1,
+        score_prompt: false,
+        twin: None,
+    });
     assert_eq!(step(&mut scheduler)[2], (salted, 6), "another salt shares nothing");
 }
 
@@ -384,7 +404,16 @@ fn a_running_twins_last_page_is_copied() {
     assert_eq!(step(&mut scheduler), [(first, 6)]);
     let twin_of = |scheduler: &mut Scheduler, prompt: &[u32], arrival| {
         let scope = Arc::new(CacheScope::default());
-        scheduler.add(NewSequence { prompt, scope, priority: 0, arrival, score_prompt: false, twin: Some(first) })
+        scheduler.add(NewSequence {
+            prompt,
+            scope,
+            priority: 0,
+            arrival,
+            tenant: None,
+            weight: 1,
+            score_prompt: false,
+            twin: Some(first),
+        })
     };
     let second = twin_of(&mut scheduler, &prompt, 2);
     let mut plan = StepPlan::default();
@@ -398,4 +427,60 @@ fn a_running_twins_last_page_is_copied() {
     assert_eq!(step(&mut scheduler), [(third, 2)], "a twin that is gone has nothing to copy");
     let stranger = twin_of(&mut scheduler, &[0, 1, 2, 3, 9, 9], 4);
     assert_eq!(step(&mut scheduler), [(third, 1), (stranger, 2)], "nor has one of another prompt");
+}
+
+#[test]
+fn a_tenant_that_floods_has_its_share_of_the_batch() {
+    let config = SchedulerConfig {
+        max_sequences: 8,
+        token_budget: 64,
+        max_scored_rows: 8,
+        page_tokens: 4,
+        num_pages: 200,
+        prefix_cache: true,
+    };
+    let mut scheduler = Scheduler::new(config);
+    let scope = Arc::new(CacheScope { salt: None });
+    let (mut plan, mut arrival) = (StepPlan::default(), 0);
+    let mut add = |scheduler: &mut Scheduler, tenant: &str, weight: u32| {
+        arrival += 1;
+        let (scope, prompt) = (Arc::clone(&scope), [arrival as u32; 32]);
+        let tenant: Arc<str> = tenant.into();
+        let tenant = Some(&tenant);
+        let new = NewSequence {
+            prompt: &prompt,
+            scope,
+            priority: 0,
+            arrival,
+            tenant,
+            weight,
+            score_prompt: false,
+            twin: None,
+        };
+        scheduler.add(new)
+    };
+    let mut step = |scheduler: &mut Scheduler| -> Vec<(SequenceKey, usize)> {
+        scheduler.schedule(&mut plan);
+        scheduler.advance(&plan);
+        scheduler.audit().unwrap();
+        let done = plan.entries().iter().filter(|entry| entry.sample_row.is_some()).map(|entry| entry.key);
+        done.for_each(|key| scheduler.push_token(key, 7));
+        plan.entries().iter().map(|entry| (entry.key, entry.query_len)).collect()
+    };
+    let flood: Vec<_> = (0..40).map(|_| add(&mut scheduler, "flood", 1)).collect();
+    (0..8).for_each(|_| _ = step(&mut scheduler));
+    assert_eq!(scheduler.num_running(), 8, "alone it has everything");
+    // Its prompt is computed in the next step, although no place was free.
+    let other = add(&mut scheduler, "other", 3);
+    assert!(step(&mut scheduler).contains(&(other, 32)));
+    let more: Vec<_> = (0..5).map(|_| add(&mut scheduler, "other", 3)).collect();
+    (0..20).for_each(|_| _ = step(&mut scheduler));
+    let planned = step(&mut scheduler);
+    let count = |keys: &[SequenceKey]| planned.iter().filter(|(key, _)| keys.contains(key)).count();
+    assert_eq!((count(&flood), count(&[other]) + count(&more)), (2, 6), "a quarter, three quarters");
+    // Someone who wants more than its share has no more than it of a step's prompt tokens either.
+    flood[..8].iter().for_each(|key| scheduler.remove(*key));
+    let planned = step(&mut scheduler);
+    let begun = planned.iter().find(|(key, tokens)| flood.contains(key) && *tokens > 1).unwrap();
+    assert_eq!(begun.1, 16, "a quarter of 64");
 }
