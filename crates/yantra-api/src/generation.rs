@@ -42,7 +42,7 @@ pub struct GenerationParams {
     /// Whether special tokens have no text.
     pub skip_special_tokens: bool,
     /// Higher runs first.
-    pub priority: i32,
+    pub priority: Option<i32>,
     /// Requests share cached prompts only with requests of the same salt.
     pub cache_salt: Option<String>,
 }
@@ -120,7 +120,7 @@ impl GenerationFields<'_> {
             include_stop: self.include_stop_str_in_output.unwrap_or(false),
             ignore_eos: self.ignore_eos.unwrap_or(false),
             skip_special_tokens: self.skip_special_tokens.unwrap_or(true),
-            priority: priority.and_then(|priority| i32::try_from(priority).ok()).unwrap_or(0),
+            priority: priority.and_then(|priority| i32::try_from(priority).ok()),
             cache_salt: self.cache_salt()?,
         })
     }

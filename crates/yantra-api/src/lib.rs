@@ -54,4 +54,4 @@ pub use tools::{
     AnswerParser, Dialect, FunctionCall, FunctionDelta, Piece, Reasoning, ToolCall, ToolCallDelta, ToolPlan, call_id,
     calls_as_text,
 };
-pub use usage::{FinishReason, PromptTokensDetails, Usage};
+pub use usage::{FinishReason, PromptTokensDetails, Usage, UsageList, UsageRecord};

@@ -57,3 +57,31 @@ impl Usage {
         )
     }
 }
+
+/// What was used on one day.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UsageRecord {
+    /// The day, in UTC: `2026-11-28`.
+    pub day: String,
+    /// By whom: the name of a key; `null` where there are no keys.
+    pub tenant: Option<String>,
+    /// Of which model.
+    pub model: String,
+    /// Requests that the model worked on.
+    pub requests: u64,
+    /// Tokens of their prompts.
+    pub prompt_tokens: u64,
+    /// How many of them were found in the KV cache.
+    pub cached_prompt_tokens: u64,
+    /// Tokens generated.
+    pub completion_tokens: u64,
+}
+
+/// What was used, day by day.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UsageList {
+    /// `list`.
+    pub object: String,
+    /// The days, oldest first.
+    pub data: Vec<UsageRecord>,
+}

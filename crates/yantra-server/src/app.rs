@@ -20,10 +20,11 @@ use crate::observe::{self, HttpCounters, REQUEST_ID};
 use crate::registry::Registry;
 use crate::responses::Responses;
 use crate::shutdown::{Shutdown, Stage};
+use crate::usage::Ledger;
 use crate::work::{BodyBudget, Lanes};
 use crate::{
-    chat, completions, console, embeddings, health, messages, metrics, models, openapi, rerank, responses, stats,
-    tokenize,
+    chat, completions, console, embeddings, health, messages, metrics, models, openapi, quota, rerank, responses,
+    stats, tokenize, usage,
 };
 
 /// What all endpoints share; cheap to clone.
@@ -41,6 +42,7 @@ struct Inner {
     lanes: Lanes,
     bodies: Arc<BodyBudget>,
     responses: Responses,
+    usage: Ledger,
     started: Instant,
     stage: watch::Receiver<Stage>,
 }
@@ -55,10 +57,19 @@ impl App {
         let counters = HttpCounters::default();
         let stage = shutdown.watch();
         let bodies = BodyBudget::new(config.max_body_bytes_total);
-        let (lanes, responses, started) = (Lanes::default(), Responses::default(), Instant::now());
-        Ok(Self {
-            inner: Arc::new(Inner { config, keys, registry, counters, lanes, bodies, responses, started, stage }),
-        })
+        let inner = Inner {
+            config,
+            keys,
+            registry,
+            counters,
+            lanes: Lanes::default(),
+            bodies,
+            responses: Responses::default(),
+            usage: Ledger::default(),
+            started: Instant::now(),
+            stage,
+        };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     pub(crate) fn config(&self) -> &ServerConfig {
@@ -89,6 +100,10 @@ impl App {
         &self.inner.responses
     }
 
+    pub(crate) fn usage(&self) -> &Ledger {
+        &self.inner.usage
+    }
+
     pub(crate) fn uptime_seconds(&self) -> f64 {
         self.inner.started.elapsed().as_secs_f64()
     }
@@ -107,19 +122,22 @@ impl App {
 /// All endpoints behind their layers. The OpenAI ones answer with and without `/v1`, because clients are configured
 /// either way.
 pub(crate) fn router(app: &App) -> Router {
+    // What uses a model, and so a tenant's quota.
+    let mut working = Router::new();
     let mut router = Router::new();
     for prefix in ["", "/v1"] {
-        router = router
+        working = working
             .route(&format!("{prefix}/chat/completions"), post(chat::chat_completions))
             .route(&format!("{prefix}/completions"), post(completions::completions))
             .route(&format!("{prefix}/embeddings"), post(embeddings::embeddings))
             .route(&format!("{prefix}/messages"), post(messages::messages))
-            .route(&format!("{prefix}/messages/count_tokens"), post(messages::count_tokens))
             .route(&format!("{prefix}/responses"), post(responses::create))
+            .route(&format!("{prefix}/rerank"), post(rerank::rerank))
+            .route(&format!("{prefix}/score"), post(rerank::score));
+        router = router
+            .route(&format!("{prefix}/messages/count_tokens"), post(messages::count_tokens))
             .route(&format!("{prefix}/responses/{{id}}"), get(responses::retrieve).delete(responses::delete))
             .route(&format!("{prefix}/responses/{{id}}/input_items"), get(responses::input_items))
-            .route(&format!("{prefix}/rerank"), post(rerank::rerank))
-            .route(&format!("{prefix}/score"), post(rerank::score))
             .route(&format!("{prefix}/models"), get(models::list))
             .route(&format!("{prefix}/models/{{*id}}"), get(models::retrieve))
             .route(&format!("{prefix}/tokenize"), post(tokenize::tokenize))
@@ -127,6 +145,8 @@ pub(crate) fn router(app: &App) -> Router {
             .route(&format!("{prefix}/health"), get(health::health));
     }
     let router = router
+        .merge(working.route_layer(from_fn(quota::check)))
+        .route("/v1/usage", get(usage::usage))
         .route("/v1/engine/stats", get(stats::engine_stats))
         .route("/v1/engine/events", get(stats::engine_events))
         .route("/ready", get(health::ready))

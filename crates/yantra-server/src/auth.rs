@@ -1,6 +1,7 @@
 //! API keys: `Authorization: Bearer KEY` or `x-api-key: KEY`, compared in constant time. Each belongs to a tenant, whose
 //! prompts no other tenant can find in the prefix cache.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
@@ -15,34 +16,12 @@ use yantra_api::ApiError;
 use crate::app::App;
 use crate::config::ServerConfig;
 use crate::failure::Failure;
-use crate::keys::{KeyFile, KeyFileError, digest, digest_of, hex};
+use crate::keys::{KeyFile, KeyFileError, Terms, digest, digest_of};
+use crate::quota::Quotas;
+use crate::tenant::Tenant;
 
 /// How often the file of keys is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Whose request it is. Without keys everybody is the same.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Tenant(Option<Arc<str>>);
-
-impl Tenant {
-    /// The tenant's name.
-    pub(crate) fn name(&self) -> Option<&str> {
-        self.0.as_deref()
-    }
-
-    /// The same, to be kept.
-    pub(crate) fn shared_name(&self) -> Option<Arc<str>> {
-        self.0.clone()
-    }
-
-    /// Under what the tenant's prompts are kept in the prefix cache.
-    pub(crate) fn cache_salt(&self, salt: Option<String>) -> Option<String> {
-        let Some(name) = self.name() else { return salt };
-        // Of one length, whatever the request's own salt is.
-        let salt = salt.map(|salt| hex(&digest(salt.as_bytes()))).unwrap_or_default();
-        Some(format!("{name}:{salt}"))
-    }
-}
 
 /// A key's digest: equally long for all, so that comparing tells nothing of the keys' lengths.
 #[derive(Debug)]
@@ -78,7 +57,7 @@ impl Keys {
     pub(crate) fn new(config: &ServerConfig) -> Result<Self, KeyFileError> {
         let configured = config.api_keys.iter().enumerate().map(|(index, key)| Known {
             digest: digest(key.as_bytes()),
-            tenant: Tenant(Some(format!("key-{}", index + 1).into())),
+            tenant: unlimited(&format!("key-{}", index + 1)),
         });
         let file = config.keys_file.clone().map(Watched::open).transpose()?;
         Ok(Self { configured: configured.collect(), file, is_shared: config.share_prefix_cache })
@@ -117,7 +96,7 @@ fn find(known: &[Known], given: &[u8; 32]) -> Option<Tenant> {
 impl Watched {
     fn open(path: PathBuf) -> Result<Self, KeyFileError> {
         let was = state_of(&path);
-        let known = RwLock::new(read(&path)?);
+        let known = RwLock::new(read(&path, &[])?);
         Ok(Self { path, known, looked: Mutex::new(Looked { at: Instant::now(), was }) })
     }
 
@@ -139,7 +118,8 @@ impl Watched {
             return;
         }
         looked.was = is;
-        match read(&self.path) {
+        let read = read(&self.path, &self.known.read().unwrap_or_else(PoisonError::into_inner));
+        match read {
             Ok(known) => {
                 tracing::info!(keys = known.len(), file = %self.path.display(), "the keys have changed");
                 *self.known.write().unwrap_or_else(PoisonError::into_inner) = known;
@@ -155,13 +135,27 @@ fn state_of(path: &std::path::Path) -> Option<(SystemTime, u64)> {
     Some((metadata.modified().ok()?, metadata.len()))
 }
 
-fn read(path: &std::path::Path) -> Result<Vec<Known>, KeyFileError> {
+/// The keys of a file; those that were known before go on with what they have left of their quotas.
+fn read(path: &std::path::Path, before: &[Known]) -> Result<Vec<Known>, KeyFileError> {
     let file = KeyFile::read(path)?;
-    let known = file
-        .keys
-        .into_iter()
-        .filter_map(|key| Some(Known { digest: digest_of(&key.sha256)?, tenant: Tenant(Some(key.name.into())) }));
+    let quotas: HashMap<_, _> =
+        before.iter().filter_map(|known| Some((known.tenant.name()?, known.tenant.quotas()?))).collect();
+    let quotas_of = |name: &str, terms: &Terms| match quotas.get(name) {
+        Some(quotas) if quotas.are_of(terms) => Arc::clone(quotas),
+        _ => Arc::new(Quotas::new(terms)),
+    };
+    let known = file.keys.into_iter().filter_map(|key| {
+        let quotas = quotas_of(&key.name, &key.terms);
+        Some(Known { digest: digest_of(&key.sha256)?, tenant: Tenant::new(&key.name, key.terms, quotas) })
+    });
     Ok(known.collect())
+}
+
+/// A tenant without limits.
+fn unlimited(name: &str) -> Tenant {
+    let terms = Terms::default();
+    let quotas = Arc::new(Quotas::new(&terms));
+    Tenant::new(name, terms, quotas)
 }
 
 /// The key of a `Bearer` header; the scheme's case does not matter (RFC 9110, section 11.1).
@@ -221,20 +215,5 @@ mod tests {
         }
         check(&["ab"], None, None);
         check(&["ab"], Some(("x-api-key", "a")), None);
-    }
-
-    #[test]
-    fn tenants_have_caches_of_their_own() {
-        let tenant = |name: &str| Tenant(Some(name.into()));
-        let salts = [
-            Tenant::default().cache_salt(Some("s".to_owned())),
-            tenant("a").cache_salt(None),
-            tenant("b").cache_salt(None),
-            tenant("a").cache_salt(Some("s".to_owned())),
-        ];
-        assert!((0..4).all(|a| (a + 1..4).all(|b| salts[a] != salts[b])), "{salts:?}");
-        assert_eq!(Tenant::default().cache_salt(None), None);
-        let long = tenant(&"x".repeat(64)).cache_salt(Some("y".repeat(256))).unwrap();
-        assert!(long.len() <= yantra_engine::limits::MAX_SALT_BYTES);
     }
 }

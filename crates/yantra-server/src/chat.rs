@@ -1,8 +1,7 @@
 //! `/v1/chat/completions`.
 
-use axum::extract::State;
+use axum::Json;
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 use yantra_api::{
     AnswerParser, ApiError, AssistantMessage, ChatChoice, ChatChunk, ChatChunkChoice, ChatCompletion, ChatDelta,
     ChatLogprobs, ChatRequest, ErrorBody, FinishReason, FunctionCall, FunctionDelta, Piece, ToolCall, ToolCallDelta,
@@ -11,13 +10,12 @@ use yantra_api::{
 use yantra_engine::Event;
 use yantra_text::Tokenizer;
 
-use crate::app::App;
-use crate::auth::Tenant;
 use crate::body::JsonBody;
 use crate::failure::Failure;
 use crate::generation::{self, Head, Outcome};
 use crate::logprobs::chat_logprobs;
 use crate::sse::{self, Chunks};
+use crate::tenant::Visit;
 use crate::turn::{self, Begun};
 
 /// Continues a conversation.
@@ -33,15 +31,13 @@ use crate::turn::{self, Begun};
     )
 )]
 pub(crate) async fn chat_completions(
-    State(app): State<App>,
-    Extension(tenant): Extension<Tenant>,
+    visit: Visit,
     JsonBody(request, share): JsonBody<ChatRequest>,
 ) -> Result<Response, Failure> {
     let streamed = request.stream == Some(true);
     let include_usage = request.stream_options.as_ref().is_some_and(|options| options.include_usage == Some(true));
     let logprobs = request.logprobs == Some(true);
-    let Begun { model, params, generation, parser, .. } =
-        turn::begin(&app, &tenant, request, share, "messages").await?;
+    let Begun { model, params, generation, parser, .. } = turn::begin(&visit, request, share, "messages").await?;
     let writer = Writer {
         head: Head::new("chatcmpl", &model.id),
         tokenizer: model.tokenizer().clone(),
@@ -51,7 +47,7 @@ pub(crate) async fn chat_completions(
         usage: Usage::default(),
     };
     if streamed {
-        return Ok(sse::respond(&app, generation, writer));
+        return Ok(sse::respond(&visit.app, generation, writer));
     }
     let outcome = generation.collect(params.n).await?;
     Ok(Json(writer.whole(outcome)?).into_response())

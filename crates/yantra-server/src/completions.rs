@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::Json;
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 use yantra_api::{
     ApiError, Completion, CompletionChoice, CompletionLogprobs, CompletionRequest, ErrorBody, FinishReason, Prompt,
     Usage,
@@ -12,14 +11,13 @@ use yantra_api::{
 use yantra_engine::{Event, TokenLogprobs};
 use yantra_text::Tokenizer;
 
-use crate::app::App;
-use crate::auth::Tenant;
 use crate::body::JsonBody;
 use crate::failure::{self, Failure};
 use crate::generation::{self, Answer, Answers, Generation, Head, Outcome};
 use crate::logprobs::CompletionWriter;
 use crate::registry::{ServedModel, Task};
 use crate::sse::{self, Chunks};
+use crate::tenant::Visit;
 use crate::tokenize::text_tokens;
 use crate::work::Lane;
 
@@ -36,10 +34,10 @@ use crate::work::Lane;
     )
 )]
 pub(crate) async fn completions(
-    State(app): State<App>,
-    Extension(tenant): Extension<Tenant>,
+    visit: Visit,
     JsonBody(request, share): JsonBody<CompletionRequest>,
 ) -> Result<Response, Failure> {
+    let app = &visit.app;
     let deadline = app.deadline();
     request.validate()?;
     let logprobs = request.logprobs()?;
@@ -72,10 +70,10 @@ pub(crate) async fn completions(
     let wanted = logprobs.or((params.n > n).then_some(0));
     let submit = |prompt: &EchoedPrompt| {
         let scored = echo && logprobs.is_some();
-        generation::engine_request(&app, &tenant, &params, prompt.tokens.clone(), grammar.clone(), wanted, scored)
+        generation::engine_request(&visit, &params, prompt.tokens.clone(), grammar.clone(), wanted, scored)
     };
-    let requests = prompts.iter().map(submit).collect();
-    let generation = Generation::start(&generator.engine, requests, &names, deadline)?;
+    let requests = prompts.iter().map(submit).collect::<Result<_, _>>()?;
+    let generation = Generation::start(&visit, &model, requests, &names, deadline)?;
     let choices = prompts.len() * n;
     let writer = Writer {
         head: Head::new("cmpl", &model.id),
@@ -91,7 +89,7 @@ pub(crate) async fn completions(
         usage: Usage::default(),
     };
     if streamed {
-        return Ok(sse::respond(&app, generation, writer));
+        return Ok(sse::respond(app, generation, writer));
     }
     let outcome = generation.collect(params.n).await?;
     Ok(Json(writer.whole(outcome)).into_response())

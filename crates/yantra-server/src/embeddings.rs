@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::State;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 use yantra_api::{
@@ -11,11 +10,12 @@ use yantra_api::{
 };
 use yantra_engine::{EmbedError, EmbedSink};
 
-use crate::app::App;
 use crate::body::JsonBody;
 use crate::failure::{self, Failure};
 use crate::registry::{Embedder, ServedModel, Task};
+use crate::tenant::Visit;
 use crate::tokenize::text_tokens;
+use crate::usage::Used;
 use crate::work::Lane;
 
 /// Embeds one or several texts.
@@ -27,17 +27,17 @@ use crate::work::Lane;
         (status = 500, body = ErrorBody), (status = 503, body = ErrorBody))
 )]
 pub(crate) async fn embeddings(
-    State(app): State<App>,
+    visit: Visit,
     JsonBody(request, _share): JsonBody<EmbeddingRequest>,
 ) -> Result<Json<EmbeddingResponse>, Failure> {
-    let deadline = app.deadline();
+    let deadline = visit.app.deadline();
     request.validate()?;
-    let model = app.registry().find_for(request.model.as_deref(), Task::Embed)?;
+    let model = visit.app.registry().find_for(request.model.as_deref(), Task::Embed)?;
     let embedder = model.embedder()?;
     let dimensions = request.dimensions(embedder.handle.dimensions())?;
     let format = request.encoding_format.unwrap_or_default();
     let (vectors, tokens) =
-        embed(&app, &model, deadline, move |model| input_tokens(model, model.embedder()?, &request.input)).await?;
+        embed(&visit, &model, deadline, move |model| input_tokens(model, model.embedder()?, &request.input)).await?;
     let data = vectors.into_iter().enumerate().map(|(index, vector)| Embedding {
         object: "embedding".to_owned(),
         index,
@@ -60,11 +60,11 @@ pub(crate) struct Named {
 
 /// The vectors of texts, and how many tokens they have together.
 pub(crate) async fn of_texts(
-    app: &App,
+    visit: &Visit,
     model: &Arc<ServedModel>,
     texts: Vec<Named>,
 ) -> Result<(Vec<Vec<f32>>, usize), ApiError> {
-    embed(app, model, app.deadline(), move |model| {
+    embed(visit, model, visit.app.deadline(), move |model| {
         let most = model.embedder()?.handle.context_length();
         let tokens = |Named { name, text }: &Named| {
             let tokens = text_tokens(model, text, true, Some(most), name)?;
@@ -80,7 +80,7 @@ pub(crate) async fn of_texts(
 
 /// The vectors of what `read` makes tokens of, and how many tokens those are.
 async fn embed(
-    app: &App,
+    visit: &Visit,
     model: &Arc<ServedModel>,
     deadline: Instant,
     read: impl FnOnce(&ServedModel) -> Result<Vec<Vec<u32>>, ApiError> + Send + 'static,
@@ -89,7 +89,7 @@ async fn embed(
     handle.check_queue().map_err(failure::of_embed)?;
     let inputs = {
         let model = Arc::clone(model);
-        app.lanes().run(Lane::Embed, deadline, move || read(&model)).await?
+        visit.app.lanes().run(Lane::Embed, deadline, move || read(&model)).await?
     };
     let tokens = inputs.iter().map(Vec::len).sum();
     let (sender, answer) = oneshot::channel();
@@ -100,6 +100,8 @@ async fn embed(
         .map_err(|_| ApiError::timeout("the embeddings were not ready in time and have been cancelled"))?
         .unwrap_or(Err(EmbedError::Stopped))
         .map_err(failure::of_embed)?;
+    let used = Used { requests: 1, prompt_tokens: tokens as u64, ..Used::default() };
+    visit.app.usage().note(&visit.tenant, &model.id, used);
     Ok((vectors, tokens))
 }
 

@@ -8,9 +8,10 @@ use tokio::time::{Instant, timeout_at};
 use yantra_api::{ApiError, Constrained, FinishReason, GenerationParams, Usage};
 use yantra_engine::{Constraint, EngineHandle, Event, Grammar, Request, RequestId, SamplingParams, TokenLogprobs};
 
-use crate::app::App;
-use crate::auth::Tenant;
 use crate::failure;
+use crate::registry::ServedModel;
+use crate::tenant::Visit;
+use crate::usage::Used;
 
 /// Running generations of one HTTP request.
 #[derive(Debug)]
@@ -21,26 +22,42 @@ pub(crate) struct Generation {
     /// Requests that have not ended.
     open: Vec<Option<RequestId>>,
     deadline: Instant,
+    visit: Visit,
+    model: String,
+    /// By request.
+    used: Vec<Used>,
 }
 
 impl Generation {
     /// Submits all requests, or none; `prompts` are what the API calls their prompts.
     pub(crate) fn start(
-        engine: &EngineHandle,
+        visit: &Visit,
+        model: &ServedModel,
         requests: Vec<Request>,
         prompts: &[String],
         deadline: Instant,
     ) -> Result<Self, ApiError> {
         let (sender, events) = unbounded_channel();
+        let engine = &model.generator()?.engine;
         // Dropping it on an error below cancels those already submitted.
-        let mut generation = Self { engine: engine.clone(), events, open: Vec::new(), deadline };
+        let mut generation = Self {
+            engine: engine.clone(),
+            events,
+            open: Vec::new(),
+            deadline,
+            visit: visit.clone(),
+            model: model.id.clone(),
+            used: Vec::new(),
+        };
         for (number, request) in requests.into_iter().enumerate() {
             let sender = sender.clone();
             let sink = move |event| sender.send((number, event)).is_ok();
             let prompt = prompts.get(number).map_or("prompt", String::as_str);
             let refused = |error| failure::of_submit(error, prompt);
+            let used = Used { prompt_tokens: request.prompt.len() as u64, ..Used::default() };
             let id = engine.submit(request, Box::new(sink)).map_err(refused)?;
             generation.open.push(Some(id));
+            generation.used.push(used);
         }
         Ok(generation)
     }
@@ -65,8 +82,14 @@ impl Generation {
                 Err(ApiError::shutting_down())
             }
             Some((number, event)) => {
-                if matches!(event, Event::Done { .. }) {
-                    self.open[number] = None;
+                match &event {
+                    Event::Token { .. } => self.used[number].completion_tokens += 1,
+                    Event::Done { usage, .. } => {
+                        self.open[number] = None;
+                        self.used[number].completion_tokens = usage.completion_tokens as u64;
+                        self.used[number].cached_prompt_tokens = usage.cached_prompt_tokens as u64;
+                    }
+                    _ => {}
                 }
                 Ok((number, event))
             }
@@ -90,6 +113,12 @@ impl Drop for Generation {
         for id in self.open.iter().flatten() {
             self.engine.cancel(*id);
         }
+        if self.open.is_empty() {
+            return;
+        }
+        let mut used = self.used.iter().fold(Used::default(), |sum, used| sum.plus(*used));
+        used.requests = 1;
+        self.visit.app.usage().note(&self.visit.tenant, &self.model, used);
     }
 }
 
@@ -147,15 +176,15 @@ impl Outcome {
 
 /// The engine's request for one prompt.
 pub(crate) fn engine_request(
-    app: &App,
-    tenant: &Tenant,
+    visit: &Visit,
     params: &GenerationParams,
     prompt: Vec<u32>,
     grammar: Option<Grammar>,
     logprobs: Option<usize>,
     prompt_logprobs: bool,
-) -> Request {
-    Request {
+) -> Result<Request, ApiError> {
+    let Visit { app, tenant, .. } = visit;
+    Ok(Request {
         prompt,
         n: params.n,
         max_tokens: params.max_tokens,
@@ -178,14 +207,15 @@ pub(crate) fn engine_request(
         logprobs,
         prompt_logprobs,
         skip_special_tokens: params.skip_special_tokens,
-        priority: params.priority,
+        priority: tenant.priority(params.priority)?,
         tenant: tenant.shared_name(),
+        weight: tenant.weight(),
         cache_salt: match app.keys().is_shared() {
             true => params.cache_salt.clone(),
             false => tenant.cache_salt(params.cache_salt.clone()),
         },
         max_draft: None,
-    }
+    })
 }
 
 /// Compiles what an answer must be. May take long.

@@ -23,6 +23,72 @@ pub struct KeyRecord {
     pub sha256: String,
     /// When it was made, in seconds since 1970.
     pub created: u64,
+    /// What its owner may do.
+    #[serde(default, skip_serializing_if = "Terms::are_default")]
+    pub terms: Terms,
+}
+
+/// What a key's owner may do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Terms {
+    /// How much of an engine it gets beside others, 1 to 1000.
+    pub weight: u32,
+    /// Priority of its requests, which they may lower themselves; none: any, 0 where a request says nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i32>,
+    /// Requests it may make.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requests_per_minute: Option<u64>,
+    /// Requests it may make.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requests_per_day: Option<u64>,
+    /// Tokens it may use, of prompts and answers together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens_per_minute: Option<u64>,
+    /// Tokens it may use, of prompts and answers together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens_per_day: Option<u64>,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self {
+            weight: 1,
+            priority: None,
+            requests_per_minute: None,
+            requests_per_day: None,
+            tokens_per_minute: None,
+            tokens_per_day: None,
+        }
+    }
+}
+
+impl Terms {
+    fn are_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Checks what is given.
+    ///
+    /// # Errors
+    /// What is out of range, and what was expected.
+    pub fn check(&self) -> Result<(), String> {
+        let most = yantra_engine::limits::MAX_WEIGHT;
+        if !(1..=most).contains(&self.weight) {
+            return Err(format!("weight is {}, 1 to {most} expected", self.weight));
+        }
+        let limits = [
+            ("requests_per_minute", self.requests_per_minute),
+            ("requests_per_day", self.requests_per_day),
+            ("tokens_per_minute", self.tokens_per_minute),
+            ("tokens_per_day", self.tokens_per_day),
+        ];
+        match limits.into_iter().find(|(_, limit)| *limit == Some(0)) {
+            None => Ok(()),
+            Some((name, _)) => Err(format!("{name} is 0, at least 1 expected")),
+        }
+    }
 }
 
 /// All keys of a file.
@@ -77,10 +143,13 @@ impl KeyFile {
         };
         let broken = |message: String| KeyFileError::Broken { path: path.to_owned(), message };
         let file: Self = toml::from_str(&text).map_err(|error| broken(error.to_string()))?;
-        match file.keys.iter().find(|key| digest_of(&key.sha256).is_none()) {
-            None => Ok(file),
-            Some(key) => Err(broken(format!("the sha256 of key '{}' is not 64 hexadecimal digits", key.id))),
+        for key in &file.keys {
+            if digest_of(&key.sha256).is_none() {
+                return Err(broken(format!("the sha256 of key '{}' is not 64 hexadecimal digits", key.id)));
+            }
+            key.terms.check().map_err(|message| broken(format!("terms of key '{}': {message}", key.id)))?;
         }
+        Ok(file)
     }
 
     /// Writes it in place of the file that is there, readable by its owner alone.
@@ -107,7 +176,7 @@ impl KeyFile {
     ///
     /// # Errors
     /// The name is taken or no name.
-    pub fn create(&mut self, name: &str) -> Result<(KeyRecord, String), KeyFileError> {
+    pub fn create(&mut self, name: &str, terms: Terms) -> Result<(KeyRecord, String), KeyFileError> {
         let fail = |expected| Err(KeyFileError::Name { name: name.to_owned(), expected });
         let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(is_allowed) {
@@ -123,7 +192,7 @@ impl KeyFile {
         let (id, secret) = (letters(8), letters(40));
         let key = format!("yk_{id}_{secret}");
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let record = KeyRecord { id, name: name.to_owned(), sha256: hex(&digest(key.as_bytes())), created };
+        let record = KeyRecord { id, name: name.to_owned(), sha256: hex(&digest(key.as_bytes())), created, terms };
         self.keys.push(record.clone());
         Ok((record, key))
     }
@@ -166,8 +235,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state/keys.toml");
         let mut file = KeyFile::read(&path).unwrap();
-        let (record, key) = file.create("alice").unwrap();
-        file.create("bob").unwrap();
+        let (record, key) =
+            file.create("alice", Terms { weight: 3, tokens_per_day: Some(1000), ..Terms::default() }).unwrap();
+        file.create("bob", Terms::default()).unwrap();
         file.write(&path).unwrap();
         assert_eq!(KeyFile::read(&path).unwrap(), file);
         assert!(
@@ -186,16 +256,21 @@ mod tests {
     #[test]
     fn wrong_names_and_files_are_refused() {
         let mut file = KeyFile::default();
-        file.create("a").unwrap();
+        file.create("a", Terms::default()).unwrap();
         for (name, part) in [("a", "no other key"), ("", "letters"), ("a b", "letters"), (&*"x".repeat(65), "letters")]
         {
-            assert!(file.create(name).unwrap_err().to_string().contains(part));
+            assert!(file.create(name, Terms::default()).unwrap_err().to_string().contains(part));
         }
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("keys.toml");
-        for (text, part) in
-            [("keys = 7", "no file of keys"), ("[[keys]]\nid='a'\nname='b'\nsha256='c'\ncreated=1", "64 hexadecimal")]
-        {
+        for (text, part) in [
+            ("keys = 7", "no file of keys"),
+            (
+                &*format!("[[keys]]\nid='a'\nname='b'\nsha256='{}'\ncreated=1\nterms.weight=0", "0".repeat(64)),
+                "weight is 0, 1 to",
+            ),
+            ("[[keys]]\nid='a'\nname='b'\nsha256='c'\ncreated=1", "64 hexadecimal"),
+        ] {
             std::fs::write(&path, text).unwrap();
             assert!(KeyFile::read(&path).unwrap_err().to_string().contains(part));
         }

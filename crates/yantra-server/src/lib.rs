@@ -35,6 +35,7 @@ mod metrics;
 mod models;
 mod observe;
 mod openapi;
+mod quota;
 mod registry;
 mod rerank;
 mod responses;
@@ -42,15 +43,17 @@ mod server;
 mod shutdown;
 mod sse;
 mod stats;
+mod tenant;
 mod timed_io;
 mod tokenize;
 mod turn;
+mod usage;
 mod work;
 
 pub use yantra_api::SamplingDefaults;
 
 pub use config::{ConfigError, RawServerConfig, ServerConfig};
-pub use keys::{KeyFile, KeyFileError, KeyRecord};
+pub use keys::{KeyFile, KeyFileError, KeyRecord, Terms};
 pub use openapi::openapi_json;
 pub use registry::{Embedder, Generator, ModelFacts, ModelKind, Registry, RegistryError, ServedModel};
 pub use server::{ServeError, Server, ServerBuilder};

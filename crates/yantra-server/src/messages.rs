@@ -1,9 +1,9 @@
 //! `/v1/messages`: conversations in Anthropic's form.
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 use serde_json::{Value, json};
 use yantra_api::{
     AnswerParser, ApiError, BlockDelta, ContentBlock, MessagesError, MessagesEvent, MessagesRequest, MessagesResponse,
@@ -12,12 +12,12 @@ use yantra_api::{
 use yantra_engine::{Event, FinishReason};
 
 use crate::app::App;
-use crate::auth::Tenant;
 use crate::body::JsonBody;
 use crate::failure::Failure;
 use crate::generation::Head;
 use crate::registry::Task;
 use crate::sse::{self, Chunks};
+use crate::tenant::Visit;
 use crate::turn::{self, Begun};
 use crate::work::Lane;
 
@@ -61,17 +61,16 @@ impl IntoResponse for MessagesFailure {
     )
 )]
 pub(crate) async fn messages(
-    State(app): State<App>,
-    Extension(tenant): Extension<Tenant>,
+    visit: Visit,
     body: Result<JsonBody<MessagesRequest>, Failure>,
 ) -> Result<Response, MessagesFailure> {
     let JsonBody(request, share) = body?;
     request.check_max_tokens()?;
     let Begun { model, mut generation, parser, prompt_tokens, own_stop, .. } =
-        turn::begin(&app, &tenant, request.chat_request()?, share, "messages").await?;
+        turn::begin(&visit, request.chat_request()?, share, "messages").await?;
     let mut writer = Writer::new(Head::new("msg", &model.id), parser, prompt_tokens, own_stop);
     if request.stream == Some(true) {
-        return Ok(sse::respond(&app, generation, writer));
+        return Ok(sse::respond(&visit.app, generation, writer));
     }
     let mut whole = Whole(writer.message());
     while let Some(next) = generation.next().await {

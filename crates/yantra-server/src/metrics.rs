@@ -14,6 +14,7 @@ use yantra_engine::{EmbedderStats, EngineStats, HistogramSnapshot, SpillStats};
 
 use crate::app::App;
 use crate::registry::ModelKind;
+use crate::usage::Used;
 
 /// All figures for Prometheus.
 #[utoipa::path(
@@ -49,6 +50,7 @@ fn render(app: &App) -> String {
     if !spilling.is_empty() {
         page.models(SPILL_FIGURES, &[], &spilling);
     }
+    tenants(app, &mut page);
     page.models(EMBEDDER_FIGURES, EMBEDDER_DISTRIBUTIONS, &embedders);
     page.text
 }
@@ -65,6 +67,23 @@ fn http(app: &App, page: &mut Page) {
     page.sample("yantra_http_connections", &[], counters.connections.load(Relaxed));
     page.family("yantra_http_connections_refused_total", "counter", "Connections refused because all were in use.");
     page.sample("yantra_http_connections_refused_total", &[], counters.connections_refused.load(Relaxed));
+}
+
+/// What tenants used, where there are some.
+fn tenants(app: &App, page: &mut Page) {
+    let mut totals = app.usage().totals();
+    totals.retain(|(tenant, _), _| tenant.is_some());
+    let figures: [(&str, &str, fn(&Used) -> u64); 3] = [
+        ("yantra_tenant_requests_total", "Requests by key.", |used| used.requests),
+        ("yantra_tenant_prompt_tokens_total", "Prompt tokens by key.", |used| used.prompt_tokens),
+        ("yantra_tenant_generation_tokens_total", "Generated tokens by key.", |used| used.completion_tokens),
+    ];
+    for (name, help, value) in figures.into_iter().filter(|_| !totals.is_empty()) {
+        page.family(name, "counter", help);
+        for ((tenant, model), used) in &totals {
+            page.sample(name, &[("tenant", tenant.as_deref().unwrap_or_default()), ("model_name", model)], value(used));
+        }
+    }
 }
 
 /// One figure of a model: name, type, help, value.

@@ -4,7 +4,9 @@ use axum::Json;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use crate::{chat, completions, embeddings, health, messages, metrics, models, rerank, responses, stats, tokenize};
+use crate::{
+    chat, completions, embeddings, health, messages, metrics, models, rerank, responses, stats, tokenize, usage,
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -28,6 +30,7 @@ use crate::{chat, completions, embeddings, health, messages, metrics, models, re
         models::retrieve,
         tokenize::tokenize,
         tokenize::detokenize,
+        usage::usage,
         stats::engine_stats,
         stats::engine_events,
         health::health,

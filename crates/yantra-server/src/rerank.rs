@@ -2,17 +2,16 @@
 //! head that classifies, which no architecture here has yet.)
 
 use axum::Json;
-use axum::extract::State;
 use yantra_api::{
     EmbeddingUsage, ErrorBody, RerankRequest, RerankResponse, RerankResult, Score, ScoreRequest, ScoreResponse,
 };
 
-use crate::app::App;
 use crate::body::JsonBody;
 use crate::embeddings::{self, Named};
 use crate::failure::Failure;
 use crate::generation::Head;
 use crate::registry::Task;
+use crate::tenant::Visit;
 
 /// Puts documents in order by how well they answer a query.
 #[utoipa::path(
@@ -23,16 +22,16 @@ use crate::registry::Task;
         (status = 503, body = ErrorBody))
 )]
 pub(crate) async fn rerank(
-    State(app): State<App>,
+    visit: Visit,
     JsonBody(request, _share): JsonBody<RerankRequest>,
 ) -> Result<Json<RerankResponse>, Failure> {
     request.validate()?;
     let wanted = request.top_n()?;
-    let model = app.registry().find_for(request.model.as_deref(), Task::Embed)?;
+    let model = visit.app.registry().find_for(request.model.as_deref(), Task::Embed)?;
     let documents = request.documents.iter().enumerate();
     let texts = std::iter::once(Named { name: "query".to_owned(), text: request.query.clone() })
         .chain(documents.map(|(index, it)| Named { name: format!("documents[{index}]"), text: it.text.clone() }));
-    let (vectors, tokens) = embeddings::of_texts(&app, &model, texts.collect()).await?;
+    let (vectors, tokens) = embeddings::of_texts(&visit, &model, texts.collect()).await?;
     let mut scores: Vec<(usize, f32)> = match vectors.split_first() {
         Some((query, documents)) => documents.iter().map(|document| cosine(query, document)).enumerate().collect(),
         None => Vec::new(),
@@ -61,18 +60,18 @@ pub(crate) async fn rerank(
         (status = 503, body = ErrorBody))
 )]
 pub(crate) async fn score(
-    State(app): State<App>,
+    visit: Visit,
     JsonBody(request, _share): JsonBody<ScoreRequest>,
 ) -> Result<Json<ScoreResponse>, Failure> {
     request.validate()?;
-    let model = app.registry().find_for(request.model.as_deref(), Task::Embed)?;
+    let model = visit.app.registry().find_for(request.model.as_deref(), Task::Embed)?;
     let named = |name: &'static str, texts: &[String]| {
         let one = |(index, text): (usize, &String)| Named { name: format!("{name}[{index}]"), text: text.clone() };
         texts.iter().enumerate().map(one).collect::<Vec<_>>()
     };
     let first = request.text_1.as_slice().len();
     let texts = [named("text_1", request.text_1.as_slice()), named("text_2", request.text_2.as_slice())].concat();
-    let (vectors, tokens) = embeddings::of_texts(&app, &model, texts).await?;
+    let (vectors, tokens) = embeddings::of_texts(&visit, &model, texts).await?;
     let (left, right) = vectors.split_at(first.min(vectors.len()));
     let pairs = left.iter().cycle().zip(right).enumerate();
     let data = pairs.map(|(index, (a, b))| Score { index, object: "score".to_owned(), score: cosine(a, b) }).collect();

@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use axum::extract::{Path, State};
+use axum::Json;
+use axum::extract::Path;
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 use serde_json::{Map, Value, json};
 use yantra_api::{
     AnswerParser, ApiError, ChatMessage, ErrorBody, InputTokensDetails, MessageContent, Piece, ResponseObject,
@@ -13,12 +13,11 @@ use yantra_api::{
 };
 use yantra_engine::{Event, FinishReason};
 
-use crate::app::App;
-use crate::auth::Tenant;
 use crate::body::JsonBody;
 use crate::failure::Failure;
 use crate::generation::Head;
 use crate::sse::{self, Chunks};
+use crate::tenant::{Tenant, Visit};
 use crate::turn::{self, Begun};
 
 /// Answers kept, and bytes of their conversations; the oldest go first.
@@ -81,21 +80,19 @@ impl Responses {
     )
 )]
 pub(crate) async fn create(
-    State(app): State<App>,
-    Extension(tenant): Extension<Tenant>,
+    visit: Visit,
     JsonBody(request, share): JsonBody<ResponsesRequest>,
 ) -> Result<Response, Failure> {
     let before = match &request.previous_response_id {
-        Some(id) => app.responses().find(&tenant, id, "previous_response_id")?.messages.clone(),
+        Some(id) => visit.app.responses().find(&visit.tenant, id, "previous_response_id")?.messages.clone(),
         None => Vec::new(),
     };
     let input = request.messages()?;
     let chat = request.chat_request(&before)?;
-    let Begun { model, params, mut generation, parser, .. } = turn::begin(&app, &tenant, chat, share, "input").await?;
+    let Begun { model, params, mut generation, parser, .. } = turn::begin(&visit, chat, share, "input").await?;
     let response = begun(&request, Head::new("resp", &model.id), params.temperature, params.top_p);
     let mut writer = Writer {
-        app: app.clone(),
-        tenant,
+        visit: visit.clone(),
         response,
         parser,
         conversation: [before, input.clone()].concat(),
@@ -106,7 +103,7 @@ pub(crate) async fn create(
         number: 0,
     };
     if request.stream == Some(true) {
-        return Ok(sse::respond(&app, generation, writer));
+        return Ok(sse::respond(&visit.app, generation, writer));
     }
     while let Some(next) = generation.next().await {
         let (number, event) = next?;
@@ -121,12 +118,8 @@ pub(crate) async fn create(
     get, path = "/v1/responses/{id}", tag = "Generation", params(("id" = String, Path, description = "The answer's name")),
     responses((status = 200, body = ResponseObject), (status = 401, body = ErrorBody), (status = 404, body = ErrorBody))
 )]
-pub(crate) async fn retrieve(
-    State(app): State<App>,
-    Extension(tenant): Extension<Tenant>,
-    Path(id): Path<String>,
-) -> Result<Json<ResponseObject>, Failure> {
-    Ok(Json(app.responses().find(&tenant, &id, "id")?.response.clone()))
+pub(crate) async fn retrieve(visit: Visit, Path(id): Path<String>) -> Result<Json<ResponseObject>, Failure> {
+    Ok(Json(visit.app.responses().find(&visit.tenant, &id, "id")?.response.clone()))
 }
 
 /// Forgets an answer.
@@ -134,13 +127,9 @@ pub(crate) async fn retrieve(
     delete, path = "/v1/responses/{id}", tag = "Generation", params(("id" = String, Path, description = "The answer's name")),
     responses((status = 200, body = Object), (status = 401, body = ErrorBody), (status = 404, body = ErrorBody))
 )]
-pub(crate) async fn delete(
-    State(app): State<App>,
-    Extension(tenant): Extension<Tenant>,
-    Path(id): Path<String>,
-) -> Result<Json<Value>, Failure> {
-    app.responses().find(&tenant, &id, "id")?;
-    let deleted = app.responses().forget(&id);
+pub(crate) async fn delete(visit: Visit, Path(id): Path<String>) -> Result<Json<Value>, Failure> {
+    visit.app.responses().find(&visit.tenant, &id, "id")?;
+    let deleted = visit.app.responses().forget(&id);
     Ok(Json(json!({"id": id, "object": "response", "deleted": deleted})))
 }
 
@@ -150,12 +139,8 @@ pub(crate) async fn delete(
     params(("id" = String, Path, description = "The answer's name")),
     responses((status = 200, body = Object), (status = 401, body = ErrorBody), (status = 404, body = ErrorBody))
 )]
-pub(crate) async fn input_items(
-    State(app): State<App>,
-    Extension(tenant): Extension<Tenant>,
-    Path(id): Path<String>,
-) -> Result<Json<Value>, Failure> {
-    let kept = app.responses().find(&tenant, &id, "id")?;
+pub(crate) async fn input_items(visit: Visit, Path(id): Path<String>) -> Result<Json<Value>, Failure> {
+    let kept = visit.app.responses().find(&visit.tenant, &id, "id")?;
     let item = |(index, message): (usize, &ChatMessage)| {
         let text = message.content.as_ref().and_then(|content| content.text("").ok()).unwrap_or_default();
         let id = format!("item-{index}");
@@ -208,8 +193,7 @@ enum Open {
 
 /// Turns engine events into those of the API, and collects the answer meanwhile.
 struct Writer {
-    app: App,
-    tenant: Tenant,
+    visit: Visit,
     response: ResponseObject,
     parser: AnswerParser,
     /// The conversation before the answer.
@@ -355,8 +339,8 @@ impl Writer {
         messages.push(self.message());
         let bytes = serde_json::to_vec(&messages).map_or(0, |bytes| bytes.len());
         let input = std::mem::take(&mut self.input);
-        self.app.responses().keep(Kept {
-            tenant: self.tenant.clone(),
+        self.visit.app.responses().keep(Kept {
+            tenant: self.visit.tenant.clone(),
             response: self.response.clone(),
             messages,
             input,

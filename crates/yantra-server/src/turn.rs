@@ -8,11 +8,10 @@ use yantra_api::{
 };
 use yantra_engine::{EngineHandle, Grammar};
 
-use crate::app::App;
-use crate::auth::Tenant;
 use crate::failure;
 use crate::generation::{self, Generation};
 use crate::registry::{ServedModel, Task};
+use crate::tenant::Visit;
 use crate::tokenize::{Conversation, conversation_tokens};
 use crate::work::{BodyShare, Lane};
 
@@ -44,12 +43,12 @@ pub(crate) struct Begun {
 
 /// Checks a conversation, makes it ready and gives it to the engine; `name` is what the API calls it.
 pub(crate) async fn begin(
-    app: &App,
-    tenant: &Tenant,
+    visit: &Visit,
     request: ChatRequest,
     share: BodyShare,
     name: &str,
 ) -> Result<Begun, ApiError> {
+    let app = &visit.app;
     let deadline = app.deadline();
     request.validate()?;
     let logprobs = request.logprobs()?;
@@ -66,8 +65,8 @@ pub(crate) async fn begin(
     params.skip_special_tokens &= !turn.shows_control_tokens;
     params.stop.extend(turn.stop.map(str::to_owned));
     let prompt_tokens = turn.prompt.len();
-    let submitted = generation::engine_request(app, tenant, &params, turn.prompt, turn.grammar, logprobs, false);
-    let generation = Generation::start(&generator.engine, vec![submitted], &[name.to_owned()], deadline)?;
+    let submitted = generation::engine_request(visit, &params, turn.prompt, turn.grammar, logprobs, false)?;
+    let generation = Generation::start(visit, &model, vec![submitted], &[name.to_owned()], deadline)?;
     Ok(Begun { params, generation, parser: turn.parser, prompt_tokens, own_stop: turn.stop, model: Arc::clone(&model) })
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use yantra_server::{ModelKind, RawServerConfig, SamplingDefaults, Server, ServerConfig};
+use yantra_server::{ModelKind, RawServerConfig, SamplingDefaults, Server, ServerConfig, Terms};
 
 use crate::support::{Harness, Setup, chat, data_lines, prompt, served};
 
@@ -199,8 +199,8 @@ async fn keys_of_a_file_come_and_go_while_the_server_runs() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("keys.toml");
     let mut file = yantra_server::KeyFile::default();
-    let (_, alice) = file.create("alice").unwrap();
-    let (_, bob) = file.create("bob").unwrap();
+    let (_, alice) = file.create("alice", Terms::default()).unwrap();
+    let (_, bob) = file.create("bob", Terms::default()).unwrap();
     file.write(&path).unwrap();
     let server = RawServerConfig { port: 0, keys_file: Some(path.clone()), ..RawServerConfig::default() };
     let server = Setup { server, ..Setup::default() }.start().await;
@@ -216,7 +216,7 @@ async fn keys_of_a_file_come_and_go_while_the_server_runs() {
     assert!(cached > 100, "alice finds her own prompt: {cached}");
     assert_eq!(ask(&bob).await, (200, 0), "bob does not find alice's");
     assert_eq!(ask("yk_none_of_ours").await.0, 401);
-    let (_, carol) = file.create("carol").unwrap();
+    let (_, carol) = file.create("carol", Terms::default()).unwrap();
     file.revoke("alice").unwrap();
     file.write(&path).unwrap();
     tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
@@ -225,4 +225,58 @@ async fn keys_of_a_file_come_and_go_while_the_server_runs() {
     std::fs::write(&path, "broken").unwrap();
     tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
     assert_eq!((ask(&alice).await.0, ask(&carol).await.0), (401, 200));
+}
+
+#[tokio::test]
+async fn keys_have_quotas_priorities_and_usage_of_their_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("keys.toml");
+    let mut file = yantra_server::KeyFile::default();
+    let limited = Terms { requests_per_minute: Some(2), priority: Some(-1), ..Terms::default() };
+    let (_, alice) = file.create("alice", limited).unwrap();
+    let (_, bob) = file.create("bob", Terms { tokens_per_day: Some(50), ..Terms::default() }).unwrap();
+    file.write(&path).unwrap();
+    let server = RawServerConfig { port: 0, keys_file: Some(path.clone()), ..RawServerConfig::default() };
+    let server = Setup { server, ..Setup::default() }.start().await;
+    let ask = async |key: &str, body: &Value| {
+        let request = server.client.post(format!("{}/v1/chat/completions", server.url)).bearer_auth(key);
+        request.json(body).send().await.unwrap()
+    };
+    let error = async |response: reqwest::Response| {
+        let retry = response.headers().get("retry-after").map(|value| value.to_str().unwrap().to_owned());
+        let body: Value = response.json().await.unwrap();
+        (body["error"]["code"].clone(), body["error"]["param"].clone(), retry)
+    };
+    let too_high = ask(&alice, &json!({"priority": 0, "messages": [{"role": "user", "content": "hi"}]})).await;
+    assert_eq!(error(too_high).await, (json!("invalid_value"), json!("priority"), None));
+    let first = ask(&alice, &chat("hi")).await;
+    assert_eq!(first.status(), 200);
+    assert_eq!(first.headers()["x-ratelimit-limit-requests"], "2");
+    assert_eq!(first.headers()["x-ratelimit-remaining-requests"], "0");
+    let refused = ask(&alice, &chat("hi")).await;
+    assert_eq!(refused.status(), 429);
+    assert_eq!(error(refused).await, (json!("rate_limit_exceeded"), json!(null), Some("30".to_owned())));
+    // The first may overdraw; a stream counts too.
+    let mut streamed = chat("a story, please");
+    streamed["stream"] = json!(true);
+    assert!(ask(&bob, &streamed).await.text().await.unwrap().ends_with("data: [DONE]\n\n"));
+    let refused = ask(&bob, &chat("hi")).await;
+    assert_eq!(refused.headers()["x-ratelimit-remaining-tokens"], "0");
+    assert_eq!(error(refused).await.0, json!("rate_limit_exceeded"));
+
+    let used = async |key: &str| -> Value {
+        let request = server.client.get(format!("{}/v1/usage?days=1", server.url)).bearer_auth(key);
+        request.send().await.unwrap().json().await.unwrap()
+    };
+    let (alices, bobs) = (used(&alice).await, used(&bob).await);
+    assert_eq!(alices["data"].as_array().unwrap().len(), 1);
+    assert_eq!((&alices["data"][0]["tenant"], &alices["data"][0]["requests"]), (&json!("alice"), &json!(1)));
+    assert_eq!((&bobs["data"][0]["model"], &bobs["data"][0]["completion_tokens"]), (&json!("story"), &json!(24)));
+    let (_, metrics) = server.get("/metrics").await;
+    assert!(
+        metrics.contains("yantra_tenant_generation_tokens_total{tenant=\"bob\",model_name=\"story\"} 24"),
+        "{metrics}"
+    );
+    let request = server.client.get(format!("{}/v1/usage?days=0", server.url)).bearer_auth(&bob);
+    assert_eq!(request.send().await.unwrap().status(), 400);
 }

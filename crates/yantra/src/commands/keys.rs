@@ -6,11 +6,12 @@ use std::{
     path::PathBuf,
     time::{SystemTime, UNIX_EPOCH},
 };
-use yantra_server::{KeyFile, KeyFileError};
+use yantra_server::{KeyFile, KeyFileError, Terms};
 
 const EXAMPLES: &str = "\
 Examples:
   yantra keys create alice
+  yantra keys create batch-jobs --priority -10 --tokens-per-day 5000000
   yantra keys list
   yantra keys revoke alice
   yantra serve smollm2-135m --keys-file .yantra/keys.toml
@@ -34,6 +35,8 @@ enum Action {
     Create {
         /// Whose it is: letters, digits, '-', '_' and '.'
         name: String,
+        #[command(flatten)]
+        terms: TermsArgs,
     },
     /// List the keys
     List {
@@ -48,12 +51,64 @@ enum Action {
     },
 }
 
+#[derive(Debug, Clone, clap::Args)]
+struct TermsArgs {
+    /// How much of an engine it gets beside others
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    weight: u32,
+    /// Priority of its requests, which they may lower themselves; higher goes first [default: any]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    priority: Option<i32>,
+    /// Requests it may make in a minute
+    #[arg(long, value_name = "N")]
+    requests_per_minute: Option<u64>,
+    /// Requests it may make in a day
+    #[arg(long, value_name = "N")]
+    requests_per_day: Option<u64>,
+    /// Tokens it may use in a minute, of prompts and answers together
+    #[arg(long, value_name = "N")]
+    tokens_per_minute: Option<u64>,
+    /// Tokens it may use in a day
+    #[arg(long, value_name = "N")]
+    tokens_per_day: Option<u64>,
+}
+
+impl From<&TermsArgs> for Terms {
+    fn from(args: &TermsArgs) -> Self {
+        Self {
+            weight: args.weight,
+            priority: args.priority,
+            requests_per_minute: args.requests_per_minute,
+            requests_per_day: args.requests_per_day,
+            tokens_per_minute: args.tokens_per_minute,
+            tokens_per_day: args.tokens_per_day,
+        }
+    }
+}
+
+/// What a key's owner may do, in a few words.
+fn told(terms: &Terms) -> String {
+    let limits = [
+        (terms.requests_per_minute, "requests/min"),
+        (terms.requests_per_day, "requests/day"),
+        (terms.tokens_per_minute, "tokens/min"),
+        (terms.tokens_per_day, "tokens/day"),
+    ];
+    let limits = limits.into_iter().filter_map(|(limit, unit)| Some(format!("{} {unit}", limit?)));
+    let weight = (terms.weight != 1).then(|| format!("weight {}", terms.weight));
+    let priority = terms.priority.map(|priority| format!("priority {priority}"));
+    let told: Vec<String> = weight.into_iter().chain(priority).chain(limits).collect();
+    if told.is_empty() { "no limits".to_owned() } else { told.join(", ") }
+}
+
 /// Runs the command.
 pub(crate) fn run(args: &KeysArgs) -> Result<()> {
     let mut file = KeyFile::read(&args.file)?;
     match &args.action {
-        Action::Create { name } => {
-            let (_, key) = file.create(name).map_err(|error| match error {
+        Action::Create { name, terms } => {
+            let terms = Terms::from(terms);
+            terms.check().map_err(usage)?;
+            let (_, key) = file.create(name, terms).map_err(|error| match error {
                 error @ KeyFileError::Name { .. } => usage(error.to_string()),
                 error => error.into(),
             })?;
@@ -62,8 +117,9 @@ pub(crate) fn run(args: &KeysArgs) -> Result<()> {
         }
         Action::List { json: true } => output::print_json(&file.keys)?,
         Action::List { json: false } => {
-            let rows = file.keys.iter().map(|key| vec![key.name.clone(), key.id.clone(), ago(key.created)]);
-            println!("{}", output::table(&["name", "id", "made"], rows));
+            let rows =
+                file.keys.iter().map(|key| vec![key.name.clone(), key.id.clone(), ago(key.created), told(&key.terms)]);
+            println!("{}", output::table(&["name", "id", "made", "terms"], rows));
         }
         Action::Revoke { name } => {
             let Some(key) = file.revoke(name) else {

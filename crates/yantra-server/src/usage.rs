@@ -1,0 +1,180 @@
+//! What each tenant has used of each model, day by day: `/v1/usage`.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::Json;
+use axum::extract::{Query, State};
+use serde::Deserialize;
+use yantra_api::{ErrorBody, UsageList, UsageRecord};
+
+use crate::app::App;
+use crate::failure::Failure;
+use crate::tenant::{Tenant, Visit};
+
+const DAY_S: u64 = 86_400;
+/// Days that are kept.
+const KEPT_DAYS: u64 = 92;
+
+/// Whose and what for. Days count from 1970, in UTC.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct UsageKey {
+    pub(crate) day: u64,
+    pub(crate) tenant: Option<Arc<str>>,
+    pub(crate) model: Arc<str>,
+}
+
+/// How much.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Used {
+    pub(crate) requests: u64,
+    pub(crate) prompt_tokens: u64,
+    pub(crate) cached_prompt_tokens: u64,
+    pub(crate) completion_tokens: u64,
+}
+
+impl Used {
+    /// Both together.
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self {
+            requests: self.requests + other.requests,
+            prompt_tokens: self.prompt_tokens + other.prompt_tokens,
+            cached_prompt_tokens: self.cached_prompt_tokens + other.cached_prompt_tokens,
+            completion_tokens: self.completion_tokens + other.completion_tokens,
+        }
+    }
+
+    fn add(&mut self, other: Self) {
+        *self = self.plus(other);
+    }
+}
+
+/// All that was used.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger(Mutex<BTreeMap<UsageKey, Used>>);
+
+impl Ledger {
+    /// Writes down what one request used, and takes its tokens from the tenant's quota.
+    pub(crate) fn note(&self, tenant: &Tenant, model: &str, used: Used) {
+        if let Some(quotas) = tenant.quotas() {
+            quotas.use_tokens(used.prompt_tokens + used.completion_tokens);
+        }
+        let key = UsageKey { day: today(), tenant: tenant.shared_name(), model: model.into() };
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.first_key_value().is_some_and(|(first, _)| first.day + KEPT_DAYS < key.day) {
+            let oldest = key.day - KEPT_DAYS;
+            kept.retain(|key, _| key.day >= oldest);
+        }
+        kept.entry(key).or_default().add(used);
+    }
+
+    /// Everything since a day, of one tenant or of all.
+    fn since(&self, day: u64, tenant: &Tenant) -> Vec<(UsageKey, Used)> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_wanted =
+            |key: &UsageKey| key.day >= day && (tenant.name().is_none() || tenant.name() == key.tenant.as_deref());
+        kept.iter().filter(|(key, _)| is_wanted(key)).map(|(key, used)| (key.clone(), *used)).collect()
+    }
+
+    /// Everything, over all days.
+    pub(crate) fn totals(&self) -> BTreeMap<(Option<Arc<str>>, Arc<str>), Used> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut totals: BTreeMap<_, Used> = BTreeMap::new();
+        for (key, used) in kept.iter() {
+            totals.entry((key.tenant.clone(), Arc::clone(&key.model))).or_default().add(*used);
+        }
+        totals
+    }
+}
+
+fn today() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() / DAY_S)
+}
+
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct UsageQuery {
+    /// How many days, today among them; 30 if not given.
+    #[param(minimum = 1, maximum = 92)]
+    days: Option<u64>,
+}
+
+/// What the key's owner has used of each model, day by day; without keys, what everybody has.
+#[utoipa::path(
+    get, path = "/v1/usage", tag = "Operation", params(UsageQuery),
+    responses((status = 200, body = UsageList), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody))
+)]
+pub(crate) async fn usage(
+    State(app): State<App>,
+    visit: Visit,
+    query: Result<Query<UsageQuery>, axum::extract::rejection::QueryRejection>,
+) -> Result<Json<UsageList>, Failure> {
+    let Query(query) = query.map_err(|error| yantra_api::ApiError::invalid_request(error.body_text()))?;
+    let days = query.days.unwrap_or(30);
+    if !(1..=KEPT_DAYS).contains(&days) {
+        return Err(
+            yantra_api::ApiError::invalid_param("days", format!("{days} given, 1 to {KEPT_DAYS} expected")).into()
+        );
+    }
+    let used = app.usage().since((today() + 1).saturating_sub(days), &visit.tenant);
+    let record = |(key, used): (UsageKey, Used)| UsageRecord {
+        day: date(key.day),
+        tenant: key.tenant.as_deref().map(str::to_owned),
+        model: key.model.as_ref().to_owned(),
+        requests: used.requests,
+        prompt_tokens: used.prompt_tokens,
+        cached_prompt_tokens: used.cached_prompt_tokens,
+        completion_tokens: used.completion_tokens,
+    };
+    Ok(Json(UsageList { object: "list".to_owned(), data: used.into_iter().map(record).collect() }))
+}
+
+/// A day since 1970 as `2026-11-28` (Hinnant, "chrono-compatible low-level date algorithms",
+/// <https://howardhinnant.github.io/date_algorithms.html#civil_from_days>).
+fn date(day: u64) -> String {
+    let shifted = day + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    // Months from March.
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    format!("{year}-{month:02}-{day:02}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        // From `date -u -d @$((DAY * 86400)) +%F`.
+        for (day, expected) in
+            [(0, "1970-01-01"), (11_016, "2000-02-29"), (20_785, "2026-11-28"), (47_481, "2099-12-31")]
+        {
+            assert_eq!(date(day), expected);
+        }
+    }
+
+    #[test]
+    fn tenants_see_what_is_theirs() {
+        let ledger = Ledger::default();
+        let terms = crate::keys::Terms::default();
+        let tenant = |name: &str| Tenant::new(name, terms.clone(), Arc::new(crate::quota::Quotas::new(&terms)));
+        let used = Used { requests: 1, prompt_tokens: 5, cached_prompt_tokens: 2, completion_tokens: 7 };
+        ledger.note(&tenant("a"), "m", used);
+        ledger.note(&tenant("a"), "m", used);
+        ledger.note(&tenant("b"), "m", used);
+        assert_eq!(
+            ledger.since(0, &tenant("a")).iter().map(|(_, used)| used.completion_tokens).collect::<Vec<_>>(),
+            [14]
+        );
+        assert_eq!(ledger.since(0, &Tenant::default()).len(), 2);
+        assert_eq!(ledger.since(today() + 1, &Tenant::default()).len(), 0);
+        assert_eq!(ledger.totals().len(), 2);
+    }
+}
