@@ -1,9 +1,8 @@
 //! API keys: `Authorization: Bearer KEY` or `x-api-key: KEY`, compared in constant time. Each belongs to a tenant, whose
 //! prompts no other tenant can find in the prefix cache.
 
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, header};
@@ -16,9 +15,7 @@ use crate::app::App;
 use crate::config::ServerConfig;
 use crate::failure::Failure;
 use crate::keys::{KeyFile, KeyFileError, digest, digest_of, hex};
-
-/// How often the file of keys is looked at.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+use crate::watched::{Source, Watched};
 
 /// Whose request it is. Without keys everybody is the same.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -55,23 +52,30 @@ struct Known {
 #[derive(Debug)]
 pub(crate) struct Keys {
     configured: Vec<Known>,
-    file: Option<Watched>,
+    file: Option<Watched<KeySource>>,
     is_shared: bool,
 }
 
-/// A file of keys, read again when it changes.
+/// A file of keys.
 #[derive(Debug)]
-struct Watched {
-    path: PathBuf,
-    known: RwLock<Vec<Known>>,
-    looked: Mutex<Looked>,
-}
+struct KeySource(PathBuf);
 
-/// When a file was looked at, and what it was then.
-#[derive(Debug)]
-struct Looked {
-    at: Instant,
-    was: Option<(SystemTime, u64)>,
+impl Source for KeySource {
+    type Value = Vec<Known>;
+    type Error = KeyFileError;
+    const NAME: &'static str = "keys";
+
+    fn files(&self) -> Vec<&Path> {
+        vec![&self.0]
+    }
+
+    fn read(&self) -> Result<Vec<Known>, KeyFileError> {
+        let known = KeyFile::read(&self.0)?
+            .keys
+            .into_iter()
+            .filter_map(|key| Some(Known { digest: digest_of(&key.sha256)?, tenant: Tenant(Some(key.name.into())) }));
+        Ok(known.collect())
+    }
 }
 
 impl Keys {
@@ -80,7 +84,7 @@ impl Keys {
             digest: digest(key.as_bytes()),
             tenant: Tenant(Some(format!("key-{}", index + 1).into())),
         });
-        let file = config.keys_file.clone().map(Watched::open).transpose()?;
+        let file = config.keys_file.clone().map(|path| Watched::open(KeySource(path))).transpose()?;
         Ok(Self { configured: configured.collect(), file, is_shared: config.share_prefix_cache })
     }
 
@@ -94,7 +98,14 @@ impl Keys {
         let key = bearer.or_else(|| headers.get("x-api-key").map(|value| value.as_bytes()))?;
         let given = digest(key);
         let found = find(&self.configured, &given);
-        found.or_else(|| self.file.as_ref().and_then(|file| file.find(&given)))
+        found.or_else(|| self.file.as_ref().and_then(|file| find(&file.get(), &given)))
+    }
+
+    /// Reads the file of keys again, changed or not.
+    pub(crate) fn read_again(&self) {
+        if let Some(file) = &self.file {
+            file.read_again();
+        }
     }
 
     /// Whether tenants may find each other's prompts in the prefix cache.
@@ -112,56 +123,6 @@ fn find(known: &[Known], given: &[u8; 32]) -> Option<Tenant> {
         found |= fits;
     }
     bool::from(found).then(|| known[at as usize].tenant.clone())
-}
-
-impl Watched {
-    fn open(path: PathBuf) -> Result<Self, KeyFileError> {
-        let was = state_of(&path);
-        let known = RwLock::new(read(&path)?);
-        Ok(Self { path, known, looked: Mutex::new(Looked { at: Instant::now(), was }) })
-    }
-
-    fn find(&self, given: &[u8; 32]) -> Option<Tenant> {
-        self.look();
-        find(&self.known.read().unwrap_or_else(PoisonError::into_inner), given)
-    }
-
-    /// Reads the file again if it has changed. A broken one leaves the keys as they were.
-    fn look(&self) {
-        // Whoever comes while another looks goes on with what is known.
-        let Ok(mut looked) = self.looked.try_lock() else { return };
-        if looked.at.elapsed() < LOOK_INTERVAL {
-            return;
-        }
-        looked.at = Instant::now();
-        let is = state_of(&self.path);
-        if is == looked.was {
-            return;
-        }
-        looked.was = is;
-        match read(&self.path) {
-            Ok(known) => {
-                tracing::info!(keys = known.len(), file = %self.path.display(), "the keys have changed");
-                *self.known.write().unwrap_or_else(PoisonError::into_inner) = known;
-            }
-            Err(error) => tracing::error!(%error, "the keys stay as they were"),
-        }
-    }
-}
-
-/// What tells that a file has changed.
-fn state_of(path: &std::path::Path) -> Option<(SystemTime, u64)> {
-    let metadata = std::fs::metadata(path).ok()?;
-    Some((metadata.modified().ok()?, metadata.len()))
-}
-
-fn read(path: &std::path::Path) -> Result<Vec<Known>, KeyFileError> {
-    let file = KeyFile::read(path)?;
-    let known = file
-        .keys
-        .into_iter()
-        .filter_map(|key| Some(Known { digest: digest_of(&key.sha256)?, tenant: Tenant(Some(key.name.into())) }));
-    Ok(known.collect())
 }
 
 /// The key of a `Bearer` header; the scheme's case does not matter (RFC 9110, section 11.1).
