@@ -69,7 +69,7 @@ impl Source for KeySource {
         vec![&self.0]
     }
 
-    fn read(&self) -> Result<Vec<Known>, KeyFileError> {
+    fn read(&self, _: Option<&Vec<Known>>) -> Result<Vec<Known>, KeyFileError> {
         let known = KeyFile::read(&self.0)?
             .keys
             .into_iter()

@@ -52,7 +52,7 @@ impl Source for TlsFiles {
         vec![&self.cert, &self.key]
     }
 
-    fn read(&self) -> Result<rustls::ServerConfig, TlsError> {
+    fn read(&self, _: Option<&rustls::ServerConfig>) -> Result<rustls::ServerConfig, TlsError> {
         let expected = "a certificate in PEM, followed by those that vouch for it,";
         let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(&self.cert)
             .and_then(Iterator::collect)
@@ -101,10 +101,10 @@ mod tests {
         let (one, other) = (pair(), pair());
         let cert = file("cert.pem", &one.cert.pem());
         let key = file("key.pem", &one.signing_key.serialize_pem());
-        TlsFiles { cert: cert.clone(), key: key.clone() }.read().unwrap();
+        TlsFiles { cert: cert.clone(), key: key.clone() }.read(None).unwrap();
 
         let check = |cert: &Path, key: &Path, parts: &[&str]| {
-            let error = TlsFiles { cert: cert.to_owned(), key: key.to_owned() }.read().unwrap_err().to_string();
+            let error = TlsFiles { cert: cert.to_owned(), key: key.to_owned() }.read(None).unwrap_err().to_string();
             assert!(parts.iter().all(|part| error.contains(part)), "{error}");
         };
         let missing = directory.path().join("missing.pem");

@@ -22,7 +22,8 @@ pub(crate) trait Source: Debug {
 
     fn files(&self) -> Vec<&Path>;
 
-    fn read(&self) -> Result<Self::Value, Self::Error>;
+    /// Reads them; `before` is what they held until now, for what has to go on.
+    fn read(&self, before: Option<&Self::Value>) -> Result<Self::Value, Self::Error>;
 }
 
 /// What some files hold. Broken files leave it as it was.
@@ -48,7 +49,7 @@ impl<S: Source> Watched<S> {
     pub(crate) fn open(source: S) -> Result<Self, S::Error> {
         // Looked at before it is read: what changes meanwhile is seen next time.
         let looked = Mutex::new(Looked { at: Instant::now(), was: states(&source) });
-        let value = RwLock::new(Arc::new(source.read()?));
+        let value = RwLock::new(Arc::new(source.read(None)?));
         Ok(Self { source, value, looked })
     }
 
@@ -76,7 +77,8 @@ impl<S: Source> Watched<S> {
     }
 
     fn replace(&self) {
-        match self.source.read() {
+        let before = Arc::clone(&self.value.read().unwrap_or_else(PoisonError::into_inner));
+        match self.source.read(Some(&before)) {
             Ok(value) => {
                 *self.value.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(value);
                 tracing::info!("the {} were read again", S::NAME);
@@ -113,7 +115,7 @@ mod tests {
             vec![&self.0]
         }
 
-        fn read(&self) -> Result<u32, String> {
+        fn read(&self, _: Option<&u32>) -> Result<u32, String> {
             let text = std::fs::read_to_string(&self.0).map_err(|error| error.to_string())?;
             text.parse().map_err(|_| format!("'{text}' given, a number expected"))
         }
