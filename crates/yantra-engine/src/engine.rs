@@ -200,7 +200,9 @@ impl Core {
     fn run(mut self) {
         while self.take_messages() {
             if !self.scheduler.is_empty() {
+                self.shared.counters.step.begin();
                 self.step();
+                self.shared.counters.step.end();
             }
             self.publish_gauges();
         }
@@ -318,6 +320,7 @@ impl Drop for Core {
     /// Also runs when the thread panics: what is left in `requests` and `messages` then tells its sinks.
     fn drop(&mut self) {
         self.shared.accepting.store(false, SeqCst);
+        self.shared.counters.step.end();
         if std::thread::panicking() {
             self.shared.counters.healthy.store(false, Relaxed);
         }

@@ -1,8 +1,11 @@
 //! The engine's figures: atomics that its thread writes and anybody reads.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Instant,
 };
 
 use serde::Serialize;
@@ -45,6 +48,7 @@ pub(crate) struct Counters {
     pub(crate) busy_us: AtomicU64,
     pub(crate) forward_us: AtomicU64,
     pub(crate) healthy: AtomicBool,
+    pub(crate) step: StepClock,
     pub(crate) queue_seconds: Histogram,
     pub(crate) time_to_first_token_seconds: Histogram,
     pub(crate) inter_token_seconds: Histogram,
@@ -67,6 +71,38 @@ impl Counter {
 
     fn get(&self) -> u64 {
         self.0.load(Relaxed)
+    }
+}
+
+/// Tells how long the step under way has run, so that others can see one that does not end.
+#[derive(Debug)]
+pub(crate) struct StepClock {
+    epoch: Instant,
+    /// Microseconds from `epoch` to when the step began, and one; 0: none is under way.
+    began: AtomicU64,
+}
+
+impl Default for StepClock {
+    fn default() -> Self {
+        Self { epoch: Instant::now(), began: AtomicU64::new(0) }
+    }
+}
+
+impl StepClock {
+    pub(crate) fn begin(&self) {
+        self.began.store(self.epoch.elapsed().as_micros() as u64 + 1, Relaxed);
+    }
+
+    pub(crate) fn end(&self) {
+        self.began.store(0, Relaxed);
+    }
+
+    /// 0 between steps.
+    pub(crate) fn running_seconds(&self) -> f64 {
+        match self.began.load(Relaxed) {
+            0 => 0.0,
+            began => (self.epoch.elapsed().as_micros() as u64).saturating_sub(began - 1) as f64 / 1e6,
+        }
     }
 }
 
@@ -170,6 +206,7 @@ impl Counters {
             busy_us: AtomicU64::new(0),
             forward_us: AtomicU64::new(0),
             healthy: AtomicBool::new(true),
+            step: StepClock::default(),
             queue_seconds: Histogram::new(REQUEST_SECONDS),
             time_to_first_token_seconds: Histogram::new(REQUEST_SECONDS),
             inter_token_seconds: Histogram::new(TOKEN_SECONDS),
@@ -184,6 +221,7 @@ impl Counters {
     pub(crate) fn snapshot(&self) -> EngineStats {
         EngineStats {
             healthy: self.healthy.load(Relaxed),
+            step_running_seconds: self.step.running_seconds(),
             queued_requests: self.queued.load(Relaxed),
             waiting_sequences: self.waiting_sequences.load(Relaxed),
             running_sequences: self.running.load(Relaxed),
@@ -228,6 +266,8 @@ impl Counters {
 pub struct EngineStats {
     /// False after three failed forward passes in a row, until one succeeds.
     pub healthy: bool,
+    /// How long the step under way has run, 0 between steps (gauge, seconds).
+    pub step_running_seconds: f64,
     /// Requests accepted and not yet started (gauge).
     pub queued_requests: usize,
     /// Sequences that wait for a place, preempted ones included (gauge).

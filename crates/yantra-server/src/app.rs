@@ -15,12 +15,14 @@ use yantra_api::ApiError;
 use crate::auth::{self, Keys};
 use crate::config::{CorsOrigins, ServerConfig};
 use crate::failure::Failure;
-use crate::keys::KeyFileError;
 use crate::observe::{self, HttpCounters, REQUEST_ID};
 use crate::registry::Registry;
 use crate::responses::Responses;
+use crate::server::ServeError;
 use crate::shutdown::{Shutdown, Stage};
+use crate::tls::TlsFiles;
 use crate::usage::Ledger;
+use crate::watched::Watched;
 use crate::work::{BodyBudget, Lanes};
 use crate::{
     chat, completions, console, embeddings, health, messages, metrics, models, openapi, quota, rerank, responses,
@@ -37,6 +39,7 @@ pub(crate) struct App {
 struct Inner {
     config: ServerConfig,
     keys: Keys,
+    tls: Option<Watched<TlsFiles>>,
     registry: Arc<Registry>,
     counters: HttpCounters,
     lanes: Lanes,
@@ -48,18 +51,16 @@ struct Inner {
 }
 
 impl App {
-    pub(crate) fn new(
-        config: ServerConfig,
-        registry: Arc<Registry>,
-        shutdown: &Shutdown,
-    ) -> Result<Self, KeyFileError> {
+    pub(crate) fn new(config: ServerConfig, registry: Arc<Registry>, shutdown: &Shutdown) -> Result<Self, ServeError> {
         let keys = Keys::new(&config)?;
+        let tls = config.tls.clone().map(Watched::open).transpose()?;
         let counters = HttpCounters::default();
         let stage = shutdown.watch();
         let bodies = BodyBudget::new(config.max_body_bytes_total);
         let inner = Inner {
             config,
             keys,
+            tls,
             registry,
             counters,
             lanes: Lanes::default(),
@@ -78,6 +79,19 @@ impl App {
 
     pub(crate) fn keys(&self) -> &Keys {
         &self.inner.keys
+    }
+
+    /// What connections are encrypted with, if they are.
+    pub(crate) fn tls(&self) -> Option<Arc<rustls::ServerConfig>> {
+        self.inner.tls.as_ref().map(Watched::get)
+    }
+
+    /// Reads the keys and the certificate again.
+    pub(crate) fn read_files_again(&self) {
+        self.inner.keys.read_again();
+        if let Some(pair) = &self.inner.tls {
+            pair.read_again();
+        }
     }
 
     pub(crate) fn registry(&self) -> &Arc<Registry> {

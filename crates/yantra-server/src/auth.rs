@@ -2,9 +2,8 @@
 //! prompts no other tenant can find in the prefix cache.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, header};
@@ -19,9 +18,7 @@ use crate::failure::Failure;
 use crate::keys::{KeyFile, KeyFileError, Terms, digest, digest_of};
 use crate::quota::Quotas;
 use crate::tenant::Tenant;
-
-/// How often the file of keys is looked at.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+use crate::watched::{Source, Watched};
 
 /// A key's digest: equally long for all, so that comparing tells nothing of the keys' lengths.
 #[derive(Debug)]
@@ -34,23 +31,45 @@ struct Known {
 #[derive(Debug)]
 pub(crate) struct Keys {
     configured: Vec<Known>,
-    file: Option<Watched>,
+    file: Option<Watched<KeySource>>,
     is_shared: bool,
 }
 
-/// A file of keys, read again when it changes.
+/// A file of keys.
 #[derive(Debug)]
-struct Watched {
-    path: PathBuf,
-    known: RwLock<Vec<Known>>,
-    looked: Mutex<Looked>,
+struct KeySource(PathBuf);
+
+impl Source for KeySource {
+    type Value = Vec<Known>;
+    type Error = KeyFileError;
+    const NAME: &'static str = "keys";
+
+    fn files(&self) -> Vec<&Path> {
+        vec![&self.0]
+    }
+
+    /// Tenants that were known before go on with what they have left of their quotas.
+    fn read(&self, before: Option<&Vec<Known>>) -> Result<Vec<Known>, KeyFileError> {
+        let before = before.into_iter().flatten();
+        let quotas: HashMap<_, _> =
+            before.filter_map(|known| Some((known.tenant.name()?, known.tenant.quotas()?))).collect();
+        let quotas_of = |name: &str, terms: &Terms| match quotas.get(name) {
+            Some(quotas) if quotas.are_of(terms) => Arc::clone(quotas),
+            _ => Arc::new(Quotas::new(terms)),
+        };
+        let known = KeyFile::read(&self.0)?.keys.into_iter().filter_map(|key| {
+            let quotas = quotas_of(&key.name, &key.terms);
+            Some(Known { digest: digest_of(&key.sha256)?, tenant: Tenant::new(&key.name, key.terms, quotas) })
+        });
+        Ok(known.collect())
+    }
 }
 
-/// When a file was looked at, and what it was then.
-#[derive(Debug)]
-struct Looked {
-    at: Instant,
-    was: Option<(SystemTime, u64)>,
+/// A tenant without limits.
+fn unlimited(name: &str) -> Tenant {
+    let terms = Terms::default();
+    let quotas = Arc::new(Quotas::new(&terms));
+    Tenant::new(name, terms, quotas)
 }
 
 impl Keys {
@@ -59,7 +78,7 @@ impl Keys {
             digest: digest(key.as_bytes()),
             tenant: unlimited(&format!("key-{}", index + 1)),
         });
-        let file = config.keys_file.clone().map(Watched::open).transpose()?;
+        let file = config.keys_file.clone().map(|path| Watched::open(KeySource(path))).transpose()?;
         Ok(Self { configured: configured.collect(), file, is_shared: config.share_prefix_cache })
     }
 
@@ -73,7 +92,14 @@ impl Keys {
         let key = bearer.or_else(|| headers.get("x-api-key").map(|value| value.as_bytes()))?;
         let given = digest(key);
         let found = find(&self.configured, &given);
-        found.or_else(|| self.file.as_ref().and_then(|file| file.find(&given)))
+        found.or_else(|| self.file.as_ref().and_then(|file| find(&file.get(), &given)))
+    }
+
+    /// Reads the file of keys again, changed or not.
+    pub(crate) fn read_again(&self) {
+        if let Some(file) = &self.file {
+            file.read_again();
+        }
     }
 
     /// Whether tenants may find each other's prompts in the prefix cache.
@@ -91,71 +117,6 @@ fn find(known: &[Known], given: &[u8; 32]) -> Option<Tenant> {
         found |= fits;
     }
     bool::from(found).then(|| known[at as usize].tenant.clone())
-}
-
-impl Watched {
-    fn open(path: PathBuf) -> Result<Self, KeyFileError> {
-        let was = state_of(&path);
-        let known = RwLock::new(read(&path, &[])?);
-        Ok(Self { path, known, looked: Mutex::new(Looked { at: Instant::now(), was }) })
-    }
-
-    fn find(&self, given: &[u8; 32]) -> Option<Tenant> {
-        self.look();
-        find(&self.known.read().unwrap_or_else(PoisonError::into_inner), given)
-    }
-
-    /// Reads the file again if it has changed. A broken one leaves the keys as they were.
-    fn look(&self) {
-        // Whoever comes while another looks goes on with what is known.
-        let Ok(mut looked) = self.looked.try_lock() else { return };
-        if looked.at.elapsed() < LOOK_INTERVAL {
-            return;
-        }
-        looked.at = Instant::now();
-        let is = state_of(&self.path);
-        if is == looked.was {
-            return;
-        }
-        looked.was = is;
-        let read = read(&self.path, &self.known.read().unwrap_or_else(PoisonError::into_inner));
-        match read {
-            Ok(known) => {
-                tracing::info!(keys = known.len(), file = %self.path.display(), "the keys have changed");
-                *self.known.write().unwrap_or_else(PoisonError::into_inner) = known;
-            }
-            Err(error) => tracing::error!(%error, "the keys stay as they were"),
-        }
-    }
-}
-
-/// What tells that a file has changed.
-fn state_of(path: &std::path::Path) -> Option<(SystemTime, u64)> {
-    let metadata = std::fs::metadata(path).ok()?;
-    Some((metadata.modified().ok()?, metadata.len()))
-}
-
-/// The keys of a file; those that were known before go on with what they have left of their quotas.
-fn read(path: &std::path::Path, before: &[Known]) -> Result<Vec<Known>, KeyFileError> {
-    let file = KeyFile::read(path)?;
-    let quotas: HashMap<_, _> =
-        before.iter().filter_map(|known| Some((known.tenant.name()?, known.tenant.quotas()?))).collect();
-    let quotas_of = |name: &str, terms: &Terms| match quotas.get(name) {
-        Some(quotas) if quotas.are_of(terms) => Arc::clone(quotas),
-        _ => Arc::new(Quotas::new(terms)),
-    };
-    let known = file.keys.into_iter().filter_map(|key| {
-        let quotas = quotas_of(&key.name, &key.terms);
-        Some(Known { digest: digest_of(&key.sha256)?, tenant: Tenant::new(&key.name, key.terms, quotas) })
-    });
-    Ok(known.collect())
-}
-
-/// A tenant without limits.
-fn unlimited(name: &str) -> Tenant {
-    let terms = Terms::default();
-    let quotas = Arc::new(Quotas::new(&terms));
-    Tenant::new(name, terms, quotas)
 }
 
 /// The key of a `Bearer` header; the scheme's case does not matter (RFC 9110, section 11.1).

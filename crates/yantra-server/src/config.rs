@@ -6,6 +6,8 @@ use std::time::Duration;
 use axum::http::HeaderValue;
 use serde::{Deserialize, Serialize};
 
+use crate::tls::TlsFiles;
+
 /// The `[server]` table of the configuration file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -14,6 +16,10 @@ pub struct RawServerConfig {
     pub host: String,
     /// Port to listen on; 0 lets the system choose.
     pub port: u16,
+    /// PEM file of the certificate, followed by those that vouch for it: HTTPS; read again when it changes.
+    pub tls_cert: Option<PathBuf>,
+    /// PEM file of the certificate's private key.
+    pub tls_key: Option<PathBuf>,
     /// Keys of which a client must send one; none: no key is needed.
     pub api_keys: Vec<String>,
     /// File of further keys, which `yantra keys` makes; read again when it changes.
@@ -46,6 +52,8 @@ pub struct RawServerConfig {
     pub keep_alive_s: f64,
     /// Seconds that running requests get to finish when the server stops.
     pub drain_timeout_s: f64,
+    /// Seconds after which a model's step counts as stuck, and the server as unhealthy.
+    pub stuck_step_s: f64,
 }
 
 impl Default for RawServerConfig {
@@ -53,6 +61,8 @@ impl Default for RawServerConfig {
         Self {
             host: "127.0.0.1".to_owned(),
             port: 8080,
+            tls_cert: None,
+            tls_key: None,
             api_keys: Vec::new(),
             keys_file: None,
             share_prefix_cache: false,
@@ -69,6 +79,7 @@ impl Default for RawServerConfig {
             request_timeout_s: 600.0,
             keep_alive_s: 15.0,
             drain_timeout_s: 30.0,
+            stuck_step_s: 120.0,
         }
     }
 }
@@ -96,6 +107,7 @@ pub(crate) enum CorsOrigins {
 pub struct ServerConfig {
     pub(crate) host: String,
     pub(crate) port: u16,
+    pub(crate) tls: Option<TlsFiles>,
     pub(crate) api_keys: Vec<String>,
     pub(crate) keys_file: Option<PathBuf>,
     pub(crate) share_prefix_cache: bool,
@@ -111,6 +123,7 @@ pub struct ServerConfig {
     pub(crate) request_timeout: Duration,
     pub(crate) keep_alive: Duration,
     pub(crate) drain_timeout: Duration,
+    pub(crate) stuck_step: Duration,
 }
 
 impl Default for ServerConfig {
@@ -119,6 +132,7 @@ impl Default for ServerConfig {
         Self {
             host: raw.host,
             port: raw.port,
+            tls: None,
             api_keys: raw.api_keys,
             keys_file: raw.keys_file,
             share_prefix_cache: raw.share_prefix_cache,
@@ -134,6 +148,7 @@ impl Default for ServerConfig {
             request_timeout: Duration::from_secs_f64(raw.request_timeout_s),
             keep_alive: Duration::from_secs_f64(raw.keep_alive_s),
             drain_timeout: Duration::from_secs_f64(raw.drain_timeout_s),
+            stuck_step: Duration::from_secs_f64(raw.stuck_step_s),
         }
     }
 }
@@ -169,6 +184,8 @@ impl TryFrom<RawServerConfig> for ServerConfig {
             request_timeout: seconds("request_timeout_s", raw.request_timeout_s, 0.05)?,
             keep_alive: seconds("keep_alive_s", raw.keep_alive_s, 0.05)?,
             drain_timeout: seconds("drain_timeout_s", raw.drain_timeout_s, 0.0)?,
+            stuck_step: seconds("stuck_step_s", raw.stuck_step_s, 0.05)?,
+            tls: tls(raw.tls_cert, raw.tls_key)?,
             host: raw.host,
             port: raw.port,
             api_keys: raw.api_keys,
@@ -188,6 +205,21 @@ impl ServerConfig {
             true => format!("[{}]:{}", self.host, self.port),
             false => format!("{}:{}", self.host, self.port),
         }
+    }
+
+    /// `https` where there is a certificate, else `http`.
+    #[must_use]
+    pub fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
+}
+
+fn tls(cert: Option<PathBuf>, key: Option<PathBuf>) -> Result<Option<TlsFiles>, ConfigError> {
+    match (cert, key) {
+        (None, None) => Ok(None),
+        (Some(cert), Some(key)) => Ok(Some(TlsFiles { cert, key })),
+        (Some(_), None) => fail("tls_key", "nothing given, the file of the key of tls_cert expected"),
+        (None, Some(_)) => fail("tls_cert", "nothing given, the file of the certificate of tls_key expected"),
     }
 }
 
@@ -263,6 +295,10 @@ mod tests {
         check("api_keys = [\"\"]", "'api_keys': key 0 is empty");
         check("cors_origins = [\"example.org\"]", "'example.org' given");
         check("cors_origins = [\"*\"]", "ok");
+        check("tls_cert = \"c.pem\"", "'tls_key': nothing given");
+        check("tls_key = \"k.pem\"", "'tls_cert': nothing given");
+        check("tls_cert = \"c.pem\"\ntls_key = \"k.pem\"", "ok");
+        check("stuck_step_s = 0", "'stuck_step_s': 0 given, 0.05 to 86400 seconds expected");
         check("host = \" \"", "'host'");
         check("max_body_bytes_total = 1024", "'max_body_bytes_total': 1024 given, 10485760 to");
         for host in ["0.0.0.0", "::", "192.168.1.5", "example.org", "[::]"] {

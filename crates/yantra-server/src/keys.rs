@@ -253,6 +253,24 @@ mod tests {
         );
     }
 
+    /// `/dev/full` takes nothing, as a full disk.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_full_disk_leaves_the_file_as_it_was() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("keys.toml");
+        let mut file = KeyFile::default();
+        file.create("alice").unwrap();
+        file.write(&path).unwrap();
+        let old = std::fs::read(&path).unwrap();
+        std::os::unix::fs::symlink("/dev/full", path.with_extension("new")).unwrap();
+        file.create("bob").unwrap();
+        let error = file.write(&path).unwrap_err();
+        assert!(matches!(&error, KeyFileError::File { action: "write", source, .. }
+            if source.kind() == std::io::ErrorKind::StorageFull));
+        assert_eq!(std::fs::read(&path).unwrap(), old);
+    }
+
     #[test]
     fn wrong_names_and_files_are_refused() {
         let mut file = KeyFile::default();

@@ -18,11 +18,13 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tower::Service;
 use yantra_api::ApiError;
 use yantra_engine::EngineHandle;
@@ -68,12 +70,39 @@ pub(crate) async fn serve(listener: TcpListener, app: App, router: Router) -> bo
     drain(&app, connections).await
 }
 
-/// Serves one connection to its end; while draining to the end of its running request.
+/// Serves one connection to its end, once it is encrypted where it has to be.
 async fn connection(stream: TcpStream, peer: SocketAddr, app: &App, router: Router) {
     // Tokens are small and wanted at once.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY could not be set");
     }
+    match app.tls() {
+        None => http(stream, peer, app, router).await,
+        Some(tls) => match handshake(stream, tls, app).await {
+            Ok(stream) => http(stream, peer, app, router).await,
+            Err(error) => tracing::debug!(%peer, %error, "connection ended in its TLS handshake"),
+        },
+    }
+}
+
+/// Agrees on keys within the time there is for headers.
+async fn handshake(stream: TcpStream, tls: Arc<rustls::ServerConfig>, app: &App) -> io::Result<TlsStream<TcpStream>> {
+    let limit = app.config().header_timeout;
+    let mut stage = app.stage();
+    tokio::select! {
+        agreed = timeout(limit, TlsAcceptor::from(tls).accept(stream)) => agreed.unwrap_or_else(|_| {
+            let message = format!("not done after {} s", limit.as_secs_f64());
+            Err(io::Error::new(io::ErrorKind::TimedOut, message))
+        }),
+        () = reached(&mut stage, Stage::Draining) => Err(io::Error::other("the server is stopping")),
+    }
+}
+
+/// Serves one stream to its end; while draining to the end of its running request.
+async fn http<S>(stream: S, peer: SocketAddr, app: &App, router: Router)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let config = app.config();
     let io = TokioIo::new(TimedIo::new(stream, config.write_timeout));
     let service = service_fn(move |mut request: Request<Incoming>| {
@@ -97,9 +126,13 @@ async fn connection(stream: TcpStream, peer: SocketAddr, app: &App, router: Rout
     }
 }
 
-/// Answers 503 to a connection there is no place for.
+/// Answers 503 to a connection there is no place for; with TLS only closes it.
 fn refuse(mut stream: TcpStream, app: &App, refusals: &Arc<Semaphore>) {
     app.counters().connections_refused.fetch_add(1, Relaxed);
+    // A client that expects TLS would not understand, and is not worth a handshake.
+    if app.config().tls.is_some() {
+        return;
+    }
     let Ok(place) = Arc::clone(refusals).try_acquire_owned() else { return };
     let error = ApiError::too_many_connections(app.config().max_connections);
     tokio::spawn(async move {
@@ -144,7 +177,7 @@ async fn drain(app: &App, mut connections: JoinSet<()>) -> bool {
     let finished = tokio::select! {
         finished = async {
             let until = Instant::now() + deadline;
-            let finished = drain_engines(app, deadline).await;
+            let finished = engines_drained(app, deadline).await;
             // Embeddings run on, in the time that is left.
             let left = until.saturating_duration_since(Instant::now()) + LAST_WORDS;
             finished & timeout(left, join_all(&mut connections)).await.is_ok()
@@ -152,7 +185,7 @@ async fn drain(app: &App, mut connections: JoinSet<()>) -> bool {
         () = reached(&mut stage, Stage::Stopped) => false,
     };
     if !finished {
-        drain_engines(app, Duration::ZERO).await;
+        engines_drained(app, Duration::ZERO).await;
         connections.abort_all();
     }
     join_all(&mut connections).await;
@@ -161,6 +194,15 @@ async fn drain(app: &App, mut connections: JoinSet<()>) -> bool {
 
 async fn join_all(connections: &mut JoinSet<()>) {
     while connections.join_next().await.is_some() {}
+}
+
+/// Drains all engines, and waits for those that do not answer no longer than for last words: a step that is stuck must
+/// not keep the process from ending.
+async fn engines_drained(app: &App, deadline: Duration) -> bool {
+    timeout(deadline + LAST_WORDS, drain_engines(app, deadline)).await.unwrap_or_else(|_| {
+        tracing::error!("an engine does not answer; the server stops without it");
+        false
+    })
 }
 
 /// Drains all engines at the same time. Returns whether none had to cancel anything.

@@ -15,6 +15,7 @@ use yantra_engine::{EmbedderStats, EngineStats, HistogramSnapshot, SpillStats};
 use crate::app::App;
 use crate::registry::ModelKind;
 use crate::usage::Used;
+use crate::watchdog;
 
 /// All figures for Prometheus.
 #[utoipa::path(
@@ -33,7 +34,7 @@ fn render(app: &App) -> String {
     page.sample("yantra_uptime_seconds", &[], app.uptime_seconds());
     http(app, &mut page);
     page.family("yantra_model_ready", "gauge", "1 when the model takes requests.");
-    for model in app.registry().states() {
+    for model in watchdog::states(app) {
         let ready = u8::from(model.state == LoadState::Ready);
         page.sample("yantra_model_ready", &[("model_name", &model.model)], ready);
     }
@@ -130,6 +131,9 @@ const FIGURES: &[Figure<EngineStats>] = &[
     ("yantra_engine_failed_steps_total", "counter", "Forward passes that failed.", |s| s.failed_steps as f64),
     ("yantra_engine_busy_seconds_total", "counter", "Time spent in steps.", |s| s.busy_seconds),
     ("yantra_engine_forward_seconds_total", "counter", "Time spent in forward passes.", |s| s.forward_seconds),
+    ("yantra_engine_step_running_seconds", "gauge", "How long the step under way has run, 0 between steps.", |s| {
+        s.step_running_seconds
+    }),
     ("yantra_requests_accepted_total", "counter", "Requests taken in.", |s| s.requests_accepted as f64),
     ("yantra_requests_refused_total", "counter", "Requests refused.", |s| s.requests_refused as f64),
     ("yantra_requests_completed_total", "counter", "Requests that ended by themselves.", |s| {
@@ -196,6 +200,9 @@ const EMBEDDER_FIGURES: &[Figure<EmbedderStats>] = &[
         s.queued_requests as f64
     }),
     ("yantra_embedding_requests_running", "gauge", "Embedding requests being computed.", |s| s.running_requests as f64),
+    ("yantra_embedding_step_running_seconds", "gauge", "How long texts have been embedded, 0 between steps.", |s| {
+        s.step_running_seconds
+    }),
     ("yantra_embedding_tokens_total", "counter", "Tokens embedded.", |s| s.tokens as f64),
     ("yantra_embedding_busy_seconds_total", "counter", "Time spent embedding.", |s| s.busy_seconds),
     ("yantra_embedding_requests_accepted_total", "counter", "Embedding requests taken in.", |s| {

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 
 use crate::app::{self, App};
 use crate::config::ServerConfig;
@@ -11,6 +12,8 @@ use crate::keys::KeyFileError;
 use crate::listen;
 use crate::registry::{Registry, RegistryError, ServedModel};
 use crate::shutdown::Shutdown;
+use crate::tls::TlsError;
+use crate::watchdog;
 
 /// The server can not listen.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +35,22 @@ pub enum ServeError {
     /// The file of keys.
     #[error(transparent)]
     Keys(#[from] KeyFileError),
+    /// The certificate or its key.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+/// Has a running server read its files again: the keys, and the certificate with its key. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Reload {
+    told: Arc<Notify>,
+}
+
+impl Reload {
+    /// Reads them soon; what can not be read is logged, and stays as it was.
+    pub fn read_files_again(&self) {
+        self.told.notify_one();
+    }
 }
 
 /// Collects models, then makes a [`Server`].
@@ -70,7 +89,7 @@ impl ServerBuilder {
     pub fn build(self) -> Result<Server, RegistryError> {
         match self.error {
             Some(error) => Err(error),
-            None => Ok(Server { config: self.config, registry: self.registry }),
+            None => Ok(Server { config: self.config, registry: self.registry, reload: Reload::default() }),
         }
     }
 }
@@ -80,6 +99,7 @@ impl ServerBuilder {
 pub struct Server {
     config: ServerConfig,
     registry: Arc<Registry>,
+    reload: Reload,
 }
 
 impl Server {
@@ -93,6 +113,12 @@ impl Server {
     #[must_use]
     pub fn registry(&self) -> Arc<Registry> {
         Arc::clone(&self.registry)
+    }
+
+    /// What has the server read its files again while it runs.
+    #[must_use]
+    pub fn reload(&self) -> Reload {
+        self.reload.clone()
     }
 
     /// Opens the configured address. With port 0 the listener's `local_addr` tells which port it became.
@@ -111,10 +137,20 @@ impl Server {
     /// them could.
     ///
     /// # Errors
-    /// The file of keys can not be read. A listener that fails is retried.
+    /// The file of keys or the certificate can not be read. A listener that fails is retried.
     pub async fn serve(self, listener: TcpListener, shutdown: Shutdown) -> Result<bool, ServeError> {
         let app = App::new(self.config, self.registry, &shutdown)?;
         let router = app::router(&app);
-        Ok(listen::serve(listener, app, router).await)
+        let read_again = async {
+            loop {
+                self.reload.told.notified().await;
+                app.read_files_again();
+            }
+        };
+        tokio::select! {
+            finished = listen::serve(listener, app.clone(), router) => Ok(finished),
+            never = watchdog::watch(&app) => match never {},
+            never = read_again => match never {},
+        }
     }
 }

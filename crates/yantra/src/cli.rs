@@ -1,6 +1,6 @@
 //! The commands and what they have in common.
 
-use crate::{bench, commands};
+use crate::{bench, commands, log::Log};
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
@@ -64,9 +64,9 @@ impl Cli {
     }
 
     /// Runs the command.
-    pub(crate) fn run(self) -> Result<()> {
+    pub(crate) fn run(self, log: &Log) -> Result<()> {
         match self.command {
-            Command::Serve(args) => commands::serve::run(args),
+            Command::Serve(args) => commands::serve::run(args, log),
             Command::Chat(args) => commands::chat::run(&args),
             Command::Complete(args) => commands::complete::run(&args),
             Command::Pull(args) => commands::pull::run(&args),

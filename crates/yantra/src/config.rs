@@ -24,6 +24,8 @@ const MIN_KEY_CHARS: usize = 8;
 /// What one source says; what it leaves out is nothing.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct RawConfig {
+    /// What to log; can be changed while the server runs.
+    pub(crate) log: Option<String>,
     /// `[server]`, by the names of [`RawServerConfig`].
     pub(crate) server: Map<String, Value>,
     pub(crate) engine: RawEngine,
@@ -34,6 +36,7 @@ pub(crate) struct RawConfig {
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 struct File {
+    log: Option<String>,
     server: RawServerConfig,
     engine: RawEngine,
     models: Vec<RawModel>,
@@ -115,6 +118,7 @@ pub(crate) struct RawModel {
 /// Everything checked.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Settings {
+    pub(crate) log: Option<String>,
     pub(crate) server: ServerConfig,
     pub(crate) engine: EngineSettings,
     pub(crate) models: Vec<ModelSettings>,
@@ -208,7 +212,7 @@ impl RawConfig {
         refuse_unknown_keys("", &given, &known)?;
         let file: File = toml::from_str(text).map_err(|error| usage(error.to_string()))?;
         let server = given.get("server").and_then(Value::as_object).cloned().unwrap_or_default();
-        Ok(Self { server, engine: file.engine, models: file.models })
+        Ok(Self { log: file.log, server, engine: file.engine, models: file.models })
     }
 
     /// This source's settings where it has them, `below`'s otherwise.
@@ -217,6 +221,7 @@ impl RawConfig {
         let mut server = below.server;
         server.extend(self.server);
         Self {
+            log: self.log.or(below.log),
             server,
             engine: RawEngine {
                 threads: self.engine.threads.or(below.engine.threads),
@@ -240,6 +245,27 @@ impl RawConfig {
         }
     }
 
+    /// The settings that `other` has otherwise, by their names in the file, but for `log`.
+    pub(crate) fn differences(&self, other: &Self) -> Vec<String> {
+        let engine = |raw: &Self| serde_json::to_value(&raw.engine).unwrap_or_default();
+        let (ours, theirs) = (engine(self), engine(other));
+        let empty = Map::new();
+        let tables = [
+            ("server", &self.server, &other.server),
+            ("engine", ours.as_object().unwrap_or(&empty), theirs.as_object().unwrap_or(&empty)),
+        ];
+        let mut names = Vec::new();
+        for (table, ours, theirs) in tables {
+            let added = theirs.keys().filter(|name| !ours.contains_key(*name));
+            let differs = |name: &&String| ours.get(*name) != theirs.get(*name);
+            names.extend(ours.keys().chain(added).filter(differs).map(|name| format!("{table}.{name}")));
+        }
+        if self.models != other.models {
+            names.push("models".to_owned());
+        }
+        names
+    }
+
     /// Checks everything.
     pub(crate) fn validate(self) -> Result<Settings> {
         let raw: RawServerConfig = serde_json::from_value(Value::Object(self.server))
@@ -254,7 +280,9 @@ impl RawConfig {
         let models: Vec<ModelSettings> =
             self.models.into_iter().map(|model| model.validate(&engine)).collect::<Result<_>>()?;
         refuse_names_given_twice(&models)?;
-        Ok(Settings { server, engine, models })
+        let log = self.log.filter(|filter| !filter.is_empty());
+        log.as_deref().map(crate::log::parse).transpose()?;
+        Ok(Settings { log, server, engine, models })
     }
 }
 
@@ -515,6 +543,19 @@ mod tests {
         check("[[models]]\nname = 'x'", "has no `model`");
         check("[[models]]\nmodel = 'x'\n[[models]]\nmodel = 'y/x.gguf'", "two models are named `x`");
         check("port = ", "expected");
+        check("log = 'a=b=c'", "log is `a=b=c`");
+        check("[server]\ntls_cert = 'c.pem'", "'tls_key': nothing given");
+    }
+
+    #[test]
+    fn what_differs_is_named_as_in_the_file() {
+        let parse = |text: &str| RawConfig::parse(text).unwrap();
+        let old = parse("log = 'info'\n[server]\nport = 1\nhost = 'localhost'\n[engine]\nthreads = 2");
+        let new =
+            parse("log = 'debug'\n[server]\nport = 2\nkeys_file = 'k'\n[engine]\nthreads = 3\n[[models]]\nmodel = 'm'");
+        let names = ["server.host", "server.port", "server.keys_file", "engine.threads", "models"];
+        assert_eq!(old.differences(&new), names);
+        assert!(old.differences(&RawConfig { log: None, ..old.clone() }).is_empty());
     }
 
     #[test]

@@ -29,6 +29,7 @@ pub(crate) fn config() -> Result<RawConfig> {
         ("api_keys", keys.map(Into::into)),
         ("allow_no_auth", parsed::<bool>("YANTRA_ALLOW_NO_AUTH", "true or false")?.map(Into::into)),
     ];
+    raw.log = log_filter();
     raw.server = server.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
     raw.engine.threads = parsed("YANTRA_THREADS", "a number of threads")?;
     raw.engine.context = parsed("YANTRA_CONTEXT", "a number of tokens")?;

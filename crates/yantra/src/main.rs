@@ -12,19 +12,17 @@ mod commands;
 mod config;
 mod env;
 mod failure;
+mod log;
 mod output;
 mod suggest;
 
 use clap::Parser;
-use std::{io::IsTerminal, process::ExitCode};
+use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
-    let filter = env::log_filter().unwrap_or_else(|| cli.default_log_filter().to_owned());
-    let filter = tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_else(|_| "warn".into());
-    let colours = std::io::stderr().is_terminal() && !env::no_color();
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
-    match cli.run() {
+    let log = log::Log::start(cli.default_log_filter());
+    match cli.run(&log) {
         Ok(()) => ExitCode::SUCCESS,
         // A reader that went away (`yantra … | head`) is no failure of ours.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,

@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::{
     HistogramSnapshot,
     histogram::{Histogram, REQUEST_SECONDS, STEP_TOKENS},
+    stats::StepClock,
 };
 
 /// The live figures.
@@ -22,6 +23,7 @@ pub(super) struct Counters {
     pub(super) requests_failed: AtomicU64,
     pub(super) tokens: AtomicU64,
     pub(super) busy_us: AtomicU64,
+    pub(super) step: StepClock,
     pub(super) queue_seconds: Histogram,
     pub(super) request_seconds: Histogram,
     pub(super) step_tokens: Histogram,
@@ -39,6 +41,7 @@ impl Default for Counters {
             requests_failed: AtomicU64::new(0),
             tokens: AtomicU64::new(0),
             busy_us: AtomicU64::new(0),
+            step: StepClock::default(),
             queue_seconds: Histogram::new(REQUEST_SECONDS),
             request_seconds: Histogram::new(REQUEST_SECONDS),
             step_tokens: Histogram::new(STEP_TOKENS),
@@ -51,6 +54,7 @@ impl Counters {
         EmbedderStats {
             queued_requests: self.queued.load(Relaxed),
             running_requests: self.running.load(Relaxed),
+            step_running_seconds: self.step.running_seconds(),
             requests_accepted: self.requests_accepted.load(Relaxed),
             requests_refused: self.requests_refused.load(Relaxed),
             requests_completed: self.requests_completed.load(Relaxed),
@@ -72,6 +76,8 @@ pub struct EmbedderStats {
     pub queued_requests: usize,
     /// Requests being embedded (gauge).
     pub running_requests: usize,
+    /// How long the slice being computed has taken so far, 0 between slices (gauge, seconds).
+    pub step_running_seconds: f64,
     /// Requests taken in (counter).
     pub requests_accepted: u64,
     /// Requests refused because the queue was full (counter).

@@ -53,7 +53,9 @@ impl Worker {
         while self.take_jobs() {
             self.drop_abandoned();
             self.begin();
+            self.shared.counters.step.begin();
             self.step();
+            self.shared.counters.step.end();
             self.finish();
             self.shared.counters.running.store(self.running.len(), Relaxed);
         }

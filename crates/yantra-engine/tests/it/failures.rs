@@ -77,6 +77,24 @@ fn the_queue_is_bounded() {
 }
 
 #[test]
+fn a_step_that_does_not_end_can_be_seen() {
+    let gate = Arc::new(Gate::default());
+    let model = FakeModel { gate: Some(Arc::clone(&gate)), ..FakeModel::new(4, 64) };
+    let engine = model.spawn(EngineConfig::default());
+    assert_eq!(engine.stats().step_running_seconds, 0.0);
+    let pending = Pending::submit(&engine, greedy(&[1], 2));
+    std::thread::sleep(Duration::from_millis(100));
+    let first = engine.stats().step_running_seconds;
+    std::thread::sleep(Duration::from_millis(100));
+    let second = engine.stats().step_running_seconds;
+    assert!(first > 0.0 && second >= first + 0.1, "{first} and then {second} seconds");
+    gate.open();
+    assert_eq!(pending.wait().ends, 1);
+    assert_idle(&engine);
+    assert_eq!(engine.stats().step_running_seconds, 0.0);
+}
+
+#[test]
 fn draining_finishes_what_runs_and_refuses_the_rest() {
     let engine = failing([]);
     let pending = Pending::submit(&engine, greedy(&[1, 2], 50));

@@ -10,6 +10,7 @@ mod messages;
 mod refusals;
 mod rerank;
 mod responses;
+mod robustness;
 mod stress;
 mod structured;
 mod support;

@@ -1,7 +1,7 @@
 //! A server with a tiny model, and a client for it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use reqwest::{Client, Method, Response};
@@ -32,6 +32,8 @@ pub struct Storyteller {
     pub context: usize,
     pub pages: usize,
     pub fail: bool,
+    /// While it is set no step ends.
+    pub stuck: Arc<AtomicBool>,
 }
 
 impl StepModel for Storyteller {
@@ -55,6 +57,9 @@ impl StepModel for Storyteller {
 
     fn forward(&mut self, batch: &Batch<'_>, logits: &mut Vec<f32>) -> Result<(), EngineError> {
         std::thread::sleep(self.delay);
+        while self.stuck.load(SeqCst) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         if self.fail {
             return Err(EngineError::Forward { message: "out of ink".to_owned() });
         }
@@ -186,6 +191,7 @@ pub struct Setup {
     pub context: usize,
     pub pages: usize,
     pub fail: bool,
+    pub stuck: Arc<AtomicBool>,
     /// How long an embedding takes.
     pub embed_delay: Duration,
     pub embedded_texts: Arc<AtomicUsize>,
@@ -202,6 +208,7 @@ impl Default for Setup {
             context: 512,
             pages: 1024,
             fail: false,
+            stuck: Arc::default(),
             embed_delay: Duration::ZERO,
             embedded_texts: Arc::default(),
             engine: EngineConfig::default(),
@@ -223,7 +230,8 @@ pub struct Harness {
 impl Setup {
     pub fn generator(&self) -> Generator {
         let tokenizer = tokenizer();
-        let model = Storyteller { delay: self.delay, context: self.context, pages: self.pages, fail: self.fail };
+        let (delay, context, pages, fail) = (self.delay, self.context, self.pages, self.fail);
+        let model = Storyteller { delay, context, pages, fail, stuck: Arc::clone(&self.stuck) };
         let text: Arc<dyn TextDecoder> = Arc::new(Text(tokenizer.clone()));
         let engine = Engine::spawn(Box::new(model), Some(text), self.engine.clone()).unwrap();
         let template = ChatTemplate::new(TEMPLATE, "", "<|im_end|>").unwrap();
@@ -231,6 +239,11 @@ impl Setup {
     }
 
     pub async fn start(self) -> Harness {
+        let (server, engine) = self.server();
+        Harness::serve(server, engine).await
+    }
+
+    pub fn server(self) -> (Server, EngineHandle) {
         let generator = self.generator();
         let engine = generator.engine.clone();
         let counter = Counter { delay: self.embed_delay, texts: self.embedded_texts };
@@ -241,7 +254,7 @@ impl Setup {
             .model(embedder)
             .build()
             .unwrap();
-        Harness::serve(server, engine).await
+        (server, engine)
     }
 }
 

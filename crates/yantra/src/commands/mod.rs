@@ -7,6 +7,7 @@ pub(crate) mod inspect;
 pub(crate) mod keys;
 pub(crate) mod perplexity;
 pub(crate) mod pull;
+pub(crate) mod reload;
 pub(crate) mod sampling;
 pub(crate) mod serve;
 pub(crate) mod serving;

@@ -4,15 +4,19 @@ use crate::{
     config::{RawConfig, RawEngine, RawModel, Settings},
     env,
     failure::usage,
+    log::Log,
 };
 use anyhow::Result;
 use std::path::PathBuf;
+
+use super::reload::Reloading;
 
 const EXAMPLES: &str = "\
 Examples:
   yantra serve smollm2-135m
   yantra serve smollm2-135m minilm-l6 --name chat=smollm2-135m --name embed=minilm-l6
   yantra serve model.gguf --host 0.0.0.0 --port 9000 --api-key \"$KEY\"
+  yantra serve model.gguf --tls-cert chain.pem --tls-key key.pem
   yantra serve smollm2-135m --kv-spill ./spill --kv-spill-limit 8GiB
   yantra serve --config yantra.toml
 
@@ -53,6 +57,13 @@ pub(crate) struct ServeArgs {
     /// Accept the keys of this file too, which `yantra keys` makes
     #[arg(long, value_name = "FILE")]
     keys_file: Option<PathBuf>,
+    /// Answer HTTPS with the certificate of this PEM file, followed there by those that vouch for it; it is read again when
+    /// it changes
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// PEM file of the certificate's private key
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
     /// Listen without keys where other machines can reach the server
     #[arg(long)]
     allow_no_auth: bool,
@@ -68,29 +79,46 @@ pub(crate) struct ServeArgs {
 }
 
 /// Runs the command.
-pub(crate) fn run(args: ServeArgs) -> Result<()> {
-    let settings = settings(args)?;
-    super::serving::run(&settings)
+pub(crate) fn run(args: ServeArgs, log: &Log) -> Result<()> {
+    let raw = raw(&args)?;
+    let settings = settings(raw.clone())?;
+    if settings.log.is_some() {
+        log.set(settings.log.as_deref())?;
+    }
+    super::serving::run(&settings, Reloading { args, begun_with: raw, log: log.clone() })
 }
 
-fn settings(args: ServeArgs) -> Result<Settings> {
+/// What flags, file and environment say together.
+pub(crate) fn raw(args: &ServeArgs) -> Result<RawConfig> {
     let file = match args.config.clone().or_else(env::config_path) {
         Some(path) => RawConfig::read(&path)?,
         None => RawConfig::default(),
     };
+    let text = |path: &Option<PathBuf>| path.as_ref().map(|path| path.to_string_lossy().into_owned().into());
     let server = [
         ("host", args.host.clone().map(Into::into)),
         ("port", args.port.map(Into::into)),
         ("api_keys", (!args.api_keys.is_empty()).then(|| args.api_keys.clone().into())),
-        ("keys_file", args.keys_file.as_ref().map(|path| path.to_string_lossy().into_owned().into())),
+        ("keys_file", text(&args.keys_file)),
+        ("tls_cert", text(&args.tls_cert)),
+        ("tls_key", text(&args.tls_key)),
         ("allow_no_auth", args.allow_no_auth.then(|| true.into())),
     ];
     let flags = RawConfig {
         server: server.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect(),
-        models: models(&args)?,
-        engine: RawEngine { kv_spill: args.kv_spill, kv_spill_limit: args.kv_spill_limit, ..args.engine },
+        engine: RawEngine {
+            kv_spill: args.kv_spill.clone(),
+            kv_spill_limit: args.kv_spill_limit.clone(),
+            ..args.engine.clone()
+        },
+        models: models(args)?,
+        ..RawConfig::default()
     };
-    let settings = flags.over(file).over(env::config()?).validate()?;
+    Ok(flags.over(file).over(env::config()?))
+}
+
+fn settings(raw: RawConfig) -> Result<Settings> {
+    let settings = raw.validate()?;
     if settings.models.is_empty() {
         return Err(usage("there is no model to serve: name one, as `yantra serve smollm2-135m`, or give --config"));
     }
@@ -135,7 +163,7 @@ mod tests {
     }
 
     fn parsed(line: &[&str]) -> Result<Settings> {
-        settings(Line::parse_from([&["serve"], line].concat()).args)
+        settings(raw(&Line::parse_from([&["serve"], line].concat()).args)?)
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Between loaded models and the server: names, facts, and loading while the server already answers.
 
+use super::reload::Reloading;
 use crate::{
     backend,
     config::{ModelSettings, Settings},
@@ -20,7 +21,7 @@ use yantra_server::{
 
 /// Serves until Ctrl-C. The address is taken first, so that a port in use is known before anything is loaded, and
 /// clients that come early are told to wait.
-pub(crate) fn run(settings: &Settings) -> Result<()> {
+pub(crate) fn run(settings: &Settings, reloading: Reloading) -> Result<()> {
     // Wrong names are found before the port is taken.
     for model in &settings.models {
         backend::resolve(&model.model)?;
@@ -28,27 +29,28 @@ pub(crate) fn run(settings: &Settings) -> Result<()> {
     }
     let spill = backend::spill_store(&settings.engine)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let result = runtime.block_on(serve(settings, spill));
+    let result = runtime.block_on(serve(settings, spill, reloading));
     // Requests that were cut off may still hold a blocking thread; leaving does not wait for them.
     runtime.shutdown_background();
     result
 }
 
-async fn serve(settings: &Settings, spill: Option<Arc<SpillStore>>) -> Result<()> {
+async fn serve(settings: &Settings, spill: Option<Arc<SpillStore>>, reloading: Reloading) -> Result<()> {
     let mut builder = Server::builder(settings.server.clone());
     for model in &settings.models {
         builder = builder.announce(&model.name, &model.aliases);
     }
     let server = builder.build()?;
     let listener = server.bind().await?;
-    let address = listener.local_addr()?;
+    let url = format!("{}://{}", settings.server.scheme(), listener.local_addr()?);
     let shutdown = Shutdown::on_signals();
+    reloading.on_hangup(server.reload())?;
     let failure: Arc<Mutex<Option<anyhow::Error>>> = Arc::default();
     let (registry, shutdown_of_loader) = (server.registry(), shutdown.clone());
     let loader = Loader { settings: settings.clone(), spill, registry, shutdown: shutdown_of_loader };
     let told = Arc::clone(&failure);
     let loading = std::thread::Builder::new().name("loader".into()).spawn(move || match loader.load_all() {
-        Ok(()) => eprintln!("ready: http://{address}  (API at http://{address}/v1, Ctrl-C stops)"),
+        Ok(()) => eprintln!("ready: {url}  (API at {url}/v1, Ctrl-C stops)"),
         Err(error) => {
             *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
             loader.shutdown.stop_now();

@@ -6,5 +6,6 @@ mod chat;
 mod fake_server;
 mod help;
 mod keys;
+mod serve;
 mod wrong_use;
 mod yantra;

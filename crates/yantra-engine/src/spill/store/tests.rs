@@ -187,6 +187,22 @@ fn a_disk_that_takes_nothing_is_counted_and_no_error() {
     assert!(!get(&store, &[0]).complete);
 }
 
+/// `/dev/full` takes nothing, as a full disk; what was written before is still read.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_leaves_nothing_half_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SpillStore::open(directory.path(), 1 << 20).unwrap();
+    put(&store, 0);
+    let temporary = index::temporary_path(directory.path(), &page(1).key);
+    std::fs::create_dir_all(temporary.parent().unwrap()).unwrap();
+    std::os::unix::fs::symlink("/dev/full", &temporary).unwrap();
+    put(&store, 1);
+    assert_eq!((store.stats().write_failures, store.stats().pages), (1, 1));
+    assert!(temporary.symlink_metadata().is_err() && !get(&store, &[1]).complete);
+    assert!(get(&store, &[0]).complete);
+}
+
 #[test]
 fn a_full_queue_drops_pages() {
     let directory = tempfile::tempdir().unwrap();
