@@ -20,6 +20,7 @@ use crate::observe::{self, HttpCounters, REQUEST_ID};
 use crate::registry::Registry;
 use crate::responses::Responses;
 use crate::shutdown::{Shutdown, Stage};
+use crate::telemetry::{self, Telemetry};
 use crate::work::{BodyBudget, Lanes};
 use crate::{
     chat, completions, console, embeddings, health, messages, metrics, models, openapi, rerank, responses, stats,
@@ -41,6 +42,7 @@ struct Inner {
     lanes: Lanes,
     bodies: Arc<BodyBudget>,
     responses: Responses,
+    telemetry: Option<Telemetry>,
     started: Instant,
     stage: watch::Receiver<Stage>,
 }
@@ -50,6 +52,7 @@ impl App {
         config: ServerConfig,
         registry: Arc<Registry>,
         shutdown: &Shutdown,
+        telemetry: Option<Telemetry>,
     ) -> Result<Self, KeyFileError> {
         let keys = Keys::new(&config)?;
         let counters = HttpCounters::default();
@@ -57,7 +60,18 @@ impl App {
         let bodies = BodyBudget::new(config.max_body_bytes_total);
         let (lanes, responses, started) = (Lanes::default(), Responses::default(), Instant::now());
         Ok(Self {
-            inner: Arc::new(Inner { config, keys, registry, counters, lanes, bodies, responses, started, stage }),
+            inner: Arc::new(Inner {
+                config,
+                keys,
+                registry,
+                counters,
+                lanes,
+                bodies,
+                responses,
+                telemetry,
+                started,
+                stage,
+            }),
         })
     }
 
@@ -87,6 +101,11 @@ impl App {
 
     pub(crate) fn responses(&self) -> &Responses {
         &self.inner.responses
+    }
+
+    /// Where traces go, if anywhere.
+    pub(crate) fn telemetry(&self) -> Option<&Telemetry> {
+        self.inner.telemetry.as_ref()
     }
 
     pub(crate) fn uptime_seconds(&self) -> f64 {
@@ -134,6 +153,8 @@ pub(crate) fn router(app: &App) -> Router {
         .route("/openapi.json", get(openapi::openapi))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
+        // Behind the check: who has no key makes no spans.
+        .layer(from_fn_with_state(app.clone(), telemetry::trace))
         .layer(from_fn_with_state(app.clone(), auth::check));
     let router = match cors(&app.config().cors_origins) {
         None => router,

@@ -6,6 +6,8 @@ use std::time::Duration;
 use axum::http::HeaderValue;
 use serde::{Deserialize, Serialize};
 
+use crate::telemetry::{RawTelemetryConfig, TelemetryConfig};
+
 /// The `[server]` table of the configuration file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -46,6 +48,8 @@ pub struct RawServerConfig {
     pub keep_alive_s: f64,
     /// Seconds that running requests get to finish when the server stops.
     pub drain_timeout_s: f64,
+    /// Traces.
+    pub telemetry: RawTelemetryConfig,
 }
 
 impl Default for RawServerConfig {
@@ -69,6 +73,7 @@ impl Default for RawServerConfig {
             request_timeout_s: 600.0,
             keep_alive_s: 15.0,
             drain_timeout_s: 30.0,
+            telemetry: RawTelemetryConfig::default(),
         }
     }
 }
@@ -111,6 +116,7 @@ pub struct ServerConfig {
     pub(crate) request_timeout: Duration,
     pub(crate) keep_alive: Duration,
     pub(crate) drain_timeout: Duration,
+    pub(crate) telemetry: Option<TelemetryConfig>,
 }
 
 impl Default for ServerConfig {
@@ -134,6 +140,7 @@ impl Default for ServerConfig {
             request_timeout: Duration::from_secs_f64(raw.request_timeout_s),
             keep_alive: Duration::from_secs_f64(raw.keep_alive_s),
             drain_timeout: Duration::from_secs_f64(raw.drain_timeout_s),
+            telemetry: None,
         }
     }
 }
@@ -169,6 +176,7 @@ impl TryFrom<RawServerConfig> for ServerConfig {
             request_timeout: seconds("request_timeout_s", raw.request_timeout_s, 0.05)?,
             keep_alive: seconds("keep_alive_s", raw.keep_alive_s, 0.05)?,
             drain_timeout: seconds("drain_timeout_s", raw.drain_timeout_s, 0.0)?,
+            telemetry: raw.telemetry.validate()?,
             host: raw.host,
             port: raw.port,
             api_keys: raw.api_keys,

@@ -15,6 +15,7 @@ use crate::app::App;
 use crate::body::JsonBody;
 use crate::failure::{self, Failure};
 use crate::registry::{Embedder, ServedModel, Task};
+use crate::telemetry;
 use crate::tokenize::text_tokens;
 use crate::work::Lane;
 
@@ -85,6 +86,7 @@ async fn embed(
     deadline: Instant,
     read: impl FnOnce(&ServedModel) -> Result<Vec<Vec<u32>>, ApiError> + Send + 'static,
 ) -> Result<(Vec<Vec<f32>>, usize), ApiError> {
+    telemetry::note(|record| record.model(&model.id, None));
     let handle = &model.embedder()?.handle;
     handle.check_queue().map_err(failure::of_embed)?;
     let inputs = {
@@ -100,6 +102,7 @@ async fn embed(
         .map_err(|_| ApiError::timeout("the embeddings were not ready in time and have been cancelled"))?
         .unwrap_or(Err(EmbedError::Stopped))
         .map_err(failure::of_embed)?;
+    telemetry::note(|record| record.embedded(tokens));
     Ok((vectors, tokens))
 }
 

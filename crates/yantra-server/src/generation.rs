@@ -11,6 +11,7 @@ use yantra_engine::{Constraint, EngineHandle, Event, Grammar, Request, RequestId
 use crate::app::App;
 use crate::auth::Tenant;
 use crate::failure;
+use crate::telemetry;
 
 /// Running generations of one HTTP request.
 #[derive(Debug)]
@@ -42,6 +43,7 @@ impl Generation {
             let id = engine.submit(request, Box::new(sink)).map_err(refused)?;
             generation.open.push(Some(id));
         }
+        telemetry::note(|record| record.submitted());
         Ok(generation)
     }
 
@@ -65,6 +67,7 @@ impl Generation {
                 Err(ApiError::shutting_down())
             }
             Some((number, event)) => {
+                telemetry::note(|record| record.event(number, &event));
                 if matches!(event, Event::Done { .. }) {
                     self.open[number] = None;
                 }
@@ -223,6 +226,8 @@ pub(crate) struct Head {
 impl Head {
     pub(crate) fn new(prefix: &str, model: &str) -> Self {
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        Self { id: format!("{prefix}-{}", uuid::Uuid::new_v4().simple()), created, model: model.to_owned() }
+        let id = format!("{prefix}-{}", uuid::Uuid::new_v4().simple());
+        telemetry::note(|record| record.answer_id(&id));
+        Self { id, created, model: model.to_owned() }
     }
 }

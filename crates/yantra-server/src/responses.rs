@@ -19,6 +19,7 @@ use crate::body::JsonBody;
 use crate::failure::Failure;
 use crate::generation::Head;
 use crate::sse::{self, Chunks};
+use crate::telemetry;
 use crate::turn::{self, Begun};
 
 /// Answers kept, and bytes of their conversations; the oldest go first.
@@ -268,6 +269,7 @@ impl Writer {
                     self.more(&text);
                 }
                 Piece::Call { name } => {
+                    telemetry::note(|record| record.tool_call(0));
                     let call_id = call_id(&self.response.id, 0, self.calls);
                     self.calls += 1;
                     let item = json!({"type": "function_call", "call_id": call_id, "name": name, "arguments": ""});

@@ -11,6 +11,7 @@ use crate::keys::KeyFileError;
 use crate::listen;
 use crate::registry::{Registry, RegistryError, ServedModel};
 use crate::shutdown::Shutdown;
+use crate::telemetry::{Telemetry, TelemetryError};
 
 /// The server can not listen.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +33,9 @@ pub enum ServeError {
     /// The file of keys.
     #[error(transparent)]
     Keys(#[from] KeyFileError),
+    /// The exporter of traces.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
 }
 
 /// Collects models, then makes a [`Server`].
@@ -111,10 +115,17 @@ impl Server {
     /// them could.
     ///
     /// # Errors
-    /// The file of keys can not be read. A listener that fails is retried.
+    /// The file of keys can not be read, or traces can not be made. A listener that fails is retried.
     pub async fn serve(self, listener: TcpListener, shutdown: Shutdown) -> Result<bool, ServeError> {
-        let app = App::new(self.config, self.registry, &shutdown)?;
+        let telemetry = self.config.telemetry.as_ref();
+        let address = listener.local_addr().ok();
+        let telemetry = telemetry.map(|config| Telemetry::start(config, &self.config.host, address)).transpose()?;
+        let app = App::new(self.config, self.registry, &shutdown, telemetry.clone())?;
         let router = app::router(&app);
-        Ok(listen::serve(listener, app, router).await)
+        let finished = listen::serve(listener, app, router).await;
+        if let Some(telemetry) = telemetry {
+            telemetry.finish().await;
+        }
+        Ok(finished)
     }
 }
