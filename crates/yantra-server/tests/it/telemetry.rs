@@ -203,6 +203,34 @@ async fn every_kind_of_request_has_a_span() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn answers_that_call_tools_say_so() {
+    let (collector, url) = Collector::start().await;
+    let server = Setup { context: 2048, ..setup(&url, false) }.start().await;
+    let schema = json!({"type": "object", "properties": {"city": {"enum": ["Rome"]}}, "required": ["city"]});
+    let mut request = chat("Hello");
+    request["max_tokens"] = json!(1200);
+    let mut message = request.clone();
+    // One call: with leave to make more, this model would go on.
+    request["parallel_tool_calls"] = json!(false);
+    request["tools"] = json!([{"type": "function", "function": {"name": "weather", "parameters": schema}}]);
+    request["tool_choice"] = json!("required");
+    let answer = server.ok("/v1/chat/completions", &request).await;
+    assert_eq!(answer["choices"][0]["finish_reason"], "tool_calls");
+    server.stream("/v1/chat/completions", &request).await;
+    message["tools"] = json!([{"name": "weather", "input_schema": schema}]);
+    message["tool_choice"] = json!({"type": "any", "disable_parallel_tool_use": true});
+    server.stream("/v1/messages", &message).await;
+    stop(server).await;
+    let spans = collector.spans();
+    let roots: Vec<&Span> = spans.iter().filter(|span| span.kind() == SpanKind::Server).collect();
+    assert_eq!(roots.len(), 3);
+    for root in roots {
+        let reasons = attributes(&root.attributes)["gen_ai.response.finish_reasons"].clone();
+        assert_eq!(reasons, json!(["tool_calls"]), "{}", root.name);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn content_is_told_when_asked_for() {
     let (collector, url) = Collector::start().await;
     let server = setup(&url, true).start().await;
