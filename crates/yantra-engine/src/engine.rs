@@ -110,7 +110,7 @@ impl Engine {
             scheduler.keep_evicted(spill.fingerprint);
         }
         let max_draft = config.speculation.max_draft;
-        let counters = Counters::new(num_pages, spill.map(|spill| spill.store));
+        let counters = Counters::new(num_pages, page_tokens, spill.map(|spill| spill.store));
         let shared = Arc::new(Shared::new(counters, limits, config, tokenizer.clone()));
         let (sender, messages) = channel();
         let mut core = Core::new(model, tokenizer, Arc::clone(&shared), messages, scheduler);

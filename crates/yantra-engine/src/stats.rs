@@ -26,6 +26,7 @@ pub(crate) struct Counters {
     pub(crate) pages_used: AtomicUsize,
     pub(crate) pages_cached: AtomicUsize,
     pub(crate) pages_total: usize,
+    pub(crate) page_tokens: usize,
     pub(crate) prefix_hit_tokens: AtomicU64,
     pub(crate) prefix_query_tokens: AtomicU64,
     pub(crate) preemptions: AtomicU64,
@@ -176,7 +177,7 @@ pub(crate) fn add(counter: &AtomicU64, count: usize) {
 }
 
 impl Counters {
-    pub(crate) fn new(pages_total: usize, spill: Option<Arc<SpillStore>>) -> Self {
+    pub(crate) fn new(pages_total: usize, page_tokens: usize, spill: Option<Arc<SpillStore>>) -> Self {
         Self {
             queued: AtomicUsize::new(0),
             running: AtomicUsize::new(0),
@@ -184,6 +185,7 @@ impl Counters {
             pages_used: AtomicUsize::new(0),
             pages_cached: AtomicUsize::new(0),
             pages_total,
+            page_tokens,
             prefix_hit_tokens: AtomicU64::new(0),
             prefix_query_tokens: AtomicU64::new(0),
             preemptions: AtomicU64::new(0),
@@ -228,6 +230,7 @@ impl Counters {
             pages_used: self.pages_used.load(Relaxed),
             pages_cached: self.pages_cached.load(Relaxed),
             pages_total: self.pages_total,
+            page_tokens: self.page_tokens,
             prefix_hit_tokens: self.prefix_hit_tokens.load(Relaxed),
             prefix_query_tokens: self.prefix_query_tokens.load(Relaxed),
             preemptions: self.preemptions.load(Relaxed),
@@ -280,6 +283,8 @@ pub struct EngineStats {
     pub pages_cached: usize,
     /// KV pages there are.
     pub pages_total: usize,
+    /// Tokens that a page holds.
+    pub page_tokens: usize,
     /// Prompt tokens found in the prefix cache, those loaded into it from disk included (counter).
     pub prefix_hit_tokens: u64,
     /// Prompt tokens looked for in the prefix cache (counter).

@@ -20,6 +20,7 @@ use crate::registry::Registry;
 use crate::responses::Responses;
 use crate::server::ServeError;
 use crate::shutdown::{Shutdown, Stage};
+use crate::telemetry::{self, Telemetry};
 use crate::tls::TlsFiles;
 use crate::usage::Ledger;
 use crate::watched::Watched;
@@ -46,12 +47,18 @@ struct Inner {
     bodies: Arc<BodyBudget>,
     responses: Responses,
     usage: Ledger,
+    telemetry: Option<Telemetry>,
     started: Instant,
     stage: watch::Receiver<Stage>,
 }
 
 impl App {
-    pub(crate) fn new(config: ServerConfig, registry: Arc<Registry>, shutdown: &Shutdown) -> Result<Self, ServeError> {
+    pub(crate) fn new(
+        config: ServerConfig,
+        registry: Arc<Registry>,
+        shutdown: &Shutdown,
+        telemetry: Option<Telemetry>,
+    ) -> Result<Self, ServeError> {
         let keys = Keys::new(&config)?;
         let tls = config.tls.clone().map(Watched::open).transpose()?;
         let counters = HttpCounters::default();
@@ -67,6 +74,7 @@ impl App {
             bodies,
             responses: Responses::default(),
             usage: Ledger::default(),
+            telemetry,
             started: Instant::now(),
             stage,
         };
@@ -116,6 +124,11 @@ impl App {
 
     pub(crate) fn usage(&self) -> &Ledger {
         &self.inner.usage
+    }
+
+    /// Where traces go, if anywhere.
+    pub(crate) fn telemetry(&self) -> Option<&Telemetry> {
+        self.inner.telemetry.as_ref()
     }
 
     pub(crate) fn uptime_seconds(&self) -> f64 {
@@ -168,6 +181,8 @@ pub(crate) fn router(app: &App) -> Router {
         .route("/openapi.json", get(openapi::openapi))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
+        // Behind the check: who has no key makes no spans.
+        .layer(from_fn_with_state(app.clone(), telemetry::trace))
         .layer(from_fn_with_state(app.clone(), auth::check));
     let router = match cors(&app.config().cors_origins) {
         None => router,

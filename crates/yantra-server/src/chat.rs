@@ -15,6 +15,7 @@ use crate::failure::Failure;
 use crate::generation::{self, Head, Outcome};
 use crate::logprobs::chat_logprobs;
 use crate::sse::{self, Chunks};
+use crate::telemetry;
 use crate::tenant::Visit;
 use crate::turn::{self, Begun};
 
@@ -118,6 +119,9 @@ impl Writer {
                 }
             }
         }
+        if !tool_calls.is_empty() {
+            telemetry::note(|record| record.tool_call(index));
+        }
         AssistantMessage {
             role: "assistant".to_owned(),
             content: (tool_calls.is_empty() || !content.is_empty()).then_some(content),
@@ -178,6 +182,7 @@ impl Writer {
             Piece::Content(text) => ChatDelta { content: Some(text), ..ChatDelta::default() },
             Piece::Reasoning(text) => ChatDelta { reasoning_content: Some(text), ..ChatDelta::default() },
             Piece::Call { name } => {
+                telemetry::note(|record| record.tool_call(index));
                 let call = ToolCallDelta {
                     index: choice.calls,
                     id: Some(call_id(&self.head.id, index, choice.calls)),

@@ -17,6 +17,7 @@ use crate::generation::{self, Answer, Answers, Generation, Head, Outcome};
 use crate::logprobs::CompletionWriter;
 use crate::registry::{ServedModel, Task};
 use crate::sse::{self, Chunks};
+use crate::telemetry;
 use crate::tenant::Visit;
 use crate::tokenize::text_tokens;
 use crate::work::Lane;
@@ -45,6 +46,10 @@ pub(crate) async fn completions(
     let model = app.registry().find_for(request.model.as_deref(), Task::Generate)?;
     let generator = model.generator()?;
     let mut params = request.generation(&generator.defaults)?;
+    telemetry::note(|record| {
+        record.model(&model.id, request.model.as_deref());
+        record.params(&params);
+    });
     let n = params.n;
     params.n = request.best_of(n)?;
     let streamed = request.stream == Some(true);
@@ -62,6 +67,7 @@ pub(crate) async fn completions(
         app.lanes().run(Lane::Generate, deadline, prepare).await?
     };
     drop(share);
+    telemetry::note(|record| record.texts(prompts.iter().map(|prompt| prompt.text.as_str())));
     let names: Vec<String> = match prompts.as_slice() {
         [_] => vec!["prompt".to_owned()],
         several => (0..several.len()).map(|index| format!("prompt[{index}]")).collect(),

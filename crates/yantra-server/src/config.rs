@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::http::HeaderValue;
 use serde::{Deserialize, Serialize};
 
+use crate::telemetry::{RawTelemetryConfig, TelemetryConfig};
 use crate::tls::TlsFiles;
 
 /// The `[server]` table of the configuration file.
@@ -54,6 +55,8 @@ pub struct RawServerConfig {
     pub drain_timeout_s: f64,
     /// Seconds after which a model's step counts as stuck, and the server as unhealthy.
     pub stuck_step_s: f64,
+    /// Traces.
+    pub telemetry: RawTelemetryConfig,
 }
 
 impl Default for RawServerConfig {
@@ -80,6 +83,7 @@ impl Default for RawServerConfig {
             keep_alive_s: 15.0,
             drain_timeout_s: 30.0,
             stuck_step_s: 120.0,
+            telemetry: RawTelemetryConfig::default(),
         }
     }
 }
@@ -124,6 +128,7 @@ pub struct ServerConfig {
     pub(crate) keep_alive: Duration,
     pub(crate) drain_timeout: Duration,
     pub(crate) stuck_step: Duration,
+    pub(crate) telemetry: Option<TelemetryConfig>,
 }
 
 impl Default for ServerConfig {
@@ -149,6 +154,7 @@ impl Default for ServerConfig {
             keep_alive: Duration::from_secs_f64(raw.keep_alive_s),
             drain_timeout: Duration::from_secs_f64(raw.drain_timeout_s),
             stuck_step: Duration::from_secs_f64(raw.stuck_step_s),
+            telemetry: None,
         }
     }
 }
@@ -186,6 +192,7 @@ impl TryFrom<RawServerConfig> for ServerConfig {
             drain_timeout: seconds("drain_timeout_s", raw.drain_timeout_s, 0.0)?,
             stuck_step: seconds("stuck_step_s", raw.stuck_step_s, 0.05)?,
             tls: tls(raw.tls_cert, raw.tls_key)?,
+            telemetry: raw.telemetry.validate()?,
             host: raw.host,
             port: raw.port,
             api_keys: raw.api_keys,

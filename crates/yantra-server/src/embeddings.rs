@@ -13,6 +13,7 @@ use yantra_engine::{EmbedError, EmbedSink};
 use crate::body::JsonBody;
 use crate::failure::{self, Failure};
 use crate::registry::{Embedder, ServedModel, Task};
+use crate::telemetry;
 use crate::tenant::Visit;
 use crate::tokenize::text_tokens;
 use crate::usage::Used;
@@ -85,6 +86,7 @@ async fn embed(
     deadline: Instant,
     read: impl FnOnce(&ServedModel) -> Result<Vec<Vec<u32>>, ApiError> + Send + 'static,
 ) -> Result<(Vec<Vec<f32>>, usize), ApiError> {
+    telemetry::note(|record| record.model(&model.id, None));
     let handle = &model.embedder()?.handle;
     handle.check_queue().map_err(failure::of_embed)?;
     let inputs = {
@@ -102,6 +104,7 @@ async fn embed(
         .map_err(failure::of_embed)?;
     let used = Used { requests: 1, prompt_tokens: tokens as u64, ..Used::default() };
     visit.app.usage().note(&visit.tenant, &model.id, used);
+    telemetry::note(|record| record.embedded(tokens));
     Ok((vectors, tokens))
 }
 

@@ -10,6 +10,7 @@ use yantra_engine::{Constraint, EngineHandle, Event, Grammar, Request, RequestId
 
 use crate::failure;
 use crate::registry::ServedModel;
+use crate::telemetry;
 use crate::tenant::Visit;
 use crate::usage::Used;
 
@@ -59,6 +60,7 @@ impl Generation {
             generation.open.push(Some(id));
             generation.used.push(used);
         }
+        telemetry::note(|record| record.submitted());
         Ok(generation)
     }
 
@@ -82,6 +84,7 @@ impl Generation {
                 Err(ApiError::shutting_down())
             }
             Some((number, event)) => {
+                telemetry::note(|record| record.event(number, &event));
                 match &event {
                     Event::Token { .. } => self.used[number].completion_tokens += 1,
                     Event::Done { usage, .. } => {
@@ -253,6 +256,8 @@ pub(crate) struct Head {
 impl Head {
     pub(crate) fn new(prefix: &str, model: &str) -> Self {
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        Self { id: format!("{prefix}-{}", uuid::Uuid::new_v4().simple()), created, model: model.to_owned() }
+        let id = format!("{prefix}-{}", uuid::Uuid::new_v4().simple());
+        telemetry::note(|record| record.answer_id(&id));
+        Self { id, created, model: model.to_owned() }
     }
 }

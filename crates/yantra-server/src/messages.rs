@@ -17,6 +17,7 @@ use crate::failure::Failure;
 use crate::generation::Head;
 use crate::registry::Task;
 use crate::sse::{self, Chunks};
+use crate::telemetry;
 use crate::tenant::Visit;
 use crate::turn::{self, Begun};
 use crate::work::Lane;
@@ -39,6 +40,7 @@ impl From<Failure> for MessagesFailure {
 
 impl IntoResponse for MessagesFailure {
     fn into_response(self) -> Response {
+        telemetry::note(|record| record.failed(&self.0));
         let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let body = Json(MessagesError::new(&self.0));
         match self.0.retry_after_s {
@@ -159,6 +161,7 @@ impl Writer {
                     self.delta(BlockDelta::ThinkingDelta { thinking }, events);
                 }
                 Piece::Call { name } => {
+                    telemetry::note(|record| record.tool_call(0));
                     self.close(events);
                     let id = call_id(&self.head.id, 0, self.calls);
                     self.calls += 1;

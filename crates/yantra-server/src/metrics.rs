@@ -47,6 +47,7 @@ fn render(app: &App) -> String {
         }
     }
     page.models(FIGURES, DISTRIBUTIONS, &engines);
+    cache_config(&engines, &mut page);
     let spilling: Vec<_> = engines.iter().filter_map(|(model, stats)| Some((*model, stats.spill?))).collect();
     if !spilling.is_empty() {
         page.models(SPILL_FIGURES, &[], &spilling);
@@ -54,6 +55,17 @@ fn render(app: &App) -> String {
     tenants(app, &mut page);
     page.models(EMBEDDER_FIGURES, EMBEDDER_DISTRIBUTIONS, &embedders);
     page.text
+}
+
+/// What the model server protocol of Kubernetes' Gateway API inference extension wants to know of the cache, under the
+/// labels it looks for (the README has the whole protocol).
+fn cache_config(engines: &[(&str, EngineStats)], page: &mut Page) {
+    page.family("yantra_cache_config_info", "gauge", "Tokens of a KV page (block) and how many pages there are.");
+    for (model, stats) in engines {
+        let (tokens, pages) = (stats.page_tokens.to_string(), stats.pages_total.to_string());
+        let labels = [("model_name", *model), ("block_size", &tokens), ("num_gpu_blocks", &pages)];
+        page.sample("yantra_cache_config_info", &labels, 1);
+    }
 }
 
 fn http(app: &App, page: &mut Page) {

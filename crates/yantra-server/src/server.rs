@@ -12,6 +12,7 @@ use crate::keys::KeyFileError;
 use crate::listen;
 use crate::registry::{Registry, RegistryError, ServedModel};
 use crate::shutdown::Shutdown;
+use crate::telemetry::{Telemetry, TelemetryError};
 use crate::tls::TlsError;
 use crate::watchdog;
 
@@ -38,6 +39,9 @@ pub enum ServeError {
     /// The certificate or its key.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The exporter of traces.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
 }
 
 /// Has a running server read its files again: the keys, and the certificate with its key. Cheap to clone.
@@ -137,9 +141,12 @@ impl Server {
     /// them could.
     ///
     /// # Errors
-    /// The file of keys or the certificate can not be read. A listener that fails is retried.
+    /// The file of keys or the certificate can not be read, or traces can not be made. A listener that fails is retried.
     pub async fn serve(self, listener: TcpListener, shutdown: Shutdown) -> Result<bool, ServeError> {
-        let app = App::new(self.config, self.registry, &shutdown)?;
+        let telemetry = self.config.telemetry.as_ref();
+        let address = listener.local_addr().ok();
+        let telemetry = telemetry.map(|config| Telemetry::start(config, &self.config.host, address)).transpose()?;
+        let app = App::new(self.config, self.registry, &shutdown, telemetry.clone())?;
         let router = app::router(&app);
         let read_again = async {
             loop {
@@ -147,10 +154,14 @@ impl Server {
                 app.read_files_again();
             }
         };
-        tokio::select! {
-            finished = listen::serve(listener, app.clone(), router) => Ok(finished),
+        let finished = tokio::select! {
+            finished = listen::serve(listener, app.clone(), router) => finished,
             never = watchdog::watch(&app) => match never {},
             never = read_again => match never {},
+        };
+        if let Some(telemetry) = telemetry {
+            telemetry.finish().await;
         }
+        Ok(finished)
     }
 }

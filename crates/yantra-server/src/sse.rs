@@ -14,6 +14,7 @@ use yantra_engine::Event;
 
 use crate::app::App;
 use crate::generation::Generation;
+use crate::telemetry;
 
 /// Turns engine events into chunks.
 pub(crate) trait Chunks: Send + 'static {
@@ -73,6 +74,7 @@ impl<C: Chunks> Frames<C> {
                     self.pending.extend(chunks.iter().filter_map(frame::<C>));
                 }
                 Some(Err(error)) => {
+                    telemetry::note(|record| record.failed(&error));
                     let (name, body) = C::error(&error);
                     self.end_with(vec![(name, body.to_string())]);
                 }

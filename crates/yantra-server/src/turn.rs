@@ -11,6 +11,7 @@ use yantra_engine::{EngineHandle, Grammar};
 use crate::failure;
 use crate::generation::{self, Generation};
 use crate::registry::{ServedModel, Task};
+use crate::telemetry;
 use crate::tenant::Visit;
 use crate::tokenize::{Conversation, conversation_tokens};
 use crate::work::{BodyShare, Lane};
@@ -55,6 +56,11 @@ pub(crate) async fn begin(
     let model = app.registry().find_for(request.model.as_deref(), Task::Generate)?;
     let generator = model.generator()?;
     let mut params = request.generation(&generator.defaults)?;
+    telemetry::note(|record| {
+        record.model(&model.id, request.model.as_deref());
+        record.params(&params);
+        record.conversation(&request.messages);
+    });
     generator.engine.check_queue().map_err(|error| failure::of_submit(error, name))?;
     let most = generator.longest_prompt(params.max_tokens);
     let turn = {

@@ -219,7 +219,7 @@ impl RawConfig {
     pub(crate) fn over(self, below: Self) -> Self {
         let models = if self.models.is_empty() { below.models } else { self.models };
         let mut server = below.server;
-        server.extend(self.server);
+        lay_over(&mut server, self.server);
         Self {
             log: self.log.or(below.log),
             server,
@@ -284,6 +284,21 @@ impl RawConfig {
         log.as_deref().map(crate::log::parse).transpose()?;
         Ok(Settings { log, server, engine, models })
     }
+}
+
+/// Lays settings over others, table by table.
+fn lay_over(below: &mut Map<String, Value>, above: Map<String, Value>) {
+    for (name, value) in above {
+        match (below.get_mut(&name), value) {
+            (Some(Value::Object(below)), Value::Object(above)) => lay_over(below, above),
+            (_, value) => _ = below.insert(name, value),
+        }
+    }
+}
+
+/// `[server.telemetry]` with nothing but an endpoint.
+pub(crate) fn otlp_endpoint(url: &str) -> Value {
+    serde_json::json!({"otlp_endpoint": url})
 }
 
 impl RawEngine {
@@ -503,6 +518,7 @@ mod tests {
         check("[server]\nprot = 1", ["`server.prot`", "`port`"]);
         check("[sever]\nport = 1", ["`sever`", "`server`"]);
         check("[[models]]\nmodel = 'a'\nkvmemory = '1GiB'", ["`models.kvmemory`", "`kv_memory`"]);
+        check("[server.telemetry]\notlp_endpont = 'x'", ["`server.telemetry.otlp_endpont`", "`otlp_endpoint`"]);
         check("[engine]\nzzz = 1", ["`engine.zzz`", "known here: threads"]);
     }
 

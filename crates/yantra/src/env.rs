@@ -3,7 +3,7 @@
 //! `YANTRA_` and a setting's name in capitals (`YANTRA_PORT`, `YANTRA_KV_MEMORY`) sets it below the configuration file.
 //! (`YANTRA_MODELS`, where pulled models live, is read by `yantra-hub`.)
 
-use crate::config::RawConfig;
+use crate::config::{RawConfig, otlp_endpoint};
 use crate::failure::usage;
 use anyhow::Result;
 use std::{env, path::PathBuf};
@@ -28,6 +28,8 @@ pub(crate) fn config() -> Result<RawConfig> {
         ("port", parsed::<u16>("YANTRA_PORT", "a port from 0 to 65535")?.map(Into::into)),
         ("api_keys", keys.map(Into::into)),
         ("allow_no_auth", parsed::<bool>("YANTRA_ALLOW_NO_AUTH", "true or false")?.map(Into::into)),
+        // OpenTelemetry's own name; the other variables of its kind are read by its exporter.
+        ("telemetry", text("OTEL_EXPORTER_OTLP_ENDPOINT").as_deref().map(otlp_endpoint)),
     ];
     raw.log = log_filter();
     raw.server = server.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();

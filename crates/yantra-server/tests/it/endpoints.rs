@@ -139,6 +139,7 @@ async fn figures_are_told_in_both_forms() {
         "yantra_time_to_first_token_seconds_count{model_name=\"story\"} 1",
         "yantra_e2e_request_latency_seconds_bucket{model_name=\"story\",le=\"+Inf\"} 1",
         "yantra_model_ready{model_name=\"counter\"} 1",
+        "yantra_cache_config_info{model_name=\"story\",block_size=\"16\",num_gpu_blocks=\"1024\"} 1",
         "yantra_http_requests_total{route=\"/v1/chat/completions\",method=\"POST\",status=\"200\"} 1",
         "# TYPE yantra_inter_token_latency_seconds histogram",
     ] {

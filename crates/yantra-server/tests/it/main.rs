@@ -1,6 +1,7 @@
 //! The server over real sockets, in front of a real engine that steps a model made of a sentence.
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::panic)]
 
+mod dashboard;
 mod embeddings;
 mod endpoints;
 mod generation;
@@ -14,4 +15,5 @@ mod robustness;
 mod stress;
 mod structured;
 mod support;
+mod telemetry;
 mod tools;

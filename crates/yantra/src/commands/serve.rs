@@ -1,7 +1,7 @@
 //! `yantra serve`: load models and answer HTTP.
 
 use crate::{
-    config::{RawConfig, RawEngine, RawModel, Settings},
+    config::{RawConfig, RawEngine, RawModel, Settings, otlp_endpoint},
     env,
     failure::usage,
     log::Log,
@@ -67,6 +67,10 @@ pub(crate) struct ServeArgs {
     /// Listen without keys where other machines can reach the server
     #[arg(long)]
     allow_no_auth: bool,
+    /// Send traces to this OpenTelemetry collector, by OTLP over HTTP, such as http://localhost:4318 [default:
+    /// OTEL_EXPORTER_OTLP_ENDPOINT]
+    #[arg(long, value_name = "URL")]
+    otlp_endpoint: Option<String>,
     #[command(flatten)]
     engine: RawEngine,
     /// Keep pages that leave the prefix cache in this directory and load them where that is faster than computing them; a
@@ -103,6 +107,7 @@ pub(crate) fn raw(args: &ServeArgs) -> Result<RawConfig> {
         ("tls_cert", text(&args.tls_cert)),
         ("tls_key", text(&args.tls_key)),
         ("allow_no_auth", args.allow_no_auth.then(|| true.into())),
+        ("telemetry", args.otlp_endpoint.as_deref().map(otlp_endpoint)),
     ];
     let flags = RawConfig {
         server: server.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect(),
@@ -203,6 +208,25 @@ mod tests {
         }
         let error = spill(&["--kv-spill-limit", "1GiB"]).unwrap_err().to_string();
         assert!(error.contains("no directory to limit"), "{error}");
+    }
+
+    #[test]
+    fn traces_go_where_the_flag_says() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("yantra.toml");
+        let file = "[server.telemetry]\notlp_endpoint = 'http://file:4318'\ncontent = true\n[[models]]\nmodel = 'm'\n";
+        std::fs::write(&path, file).unwrap();
+        let server = |line: &[&str]| {
+            let settings =
+                parsed(&[&["--config", path.to_str().unwrap()], line].concat()).map(|settings| settings.server);
+            settings.map(|server| format!("{server:?}"))
+        };
+        assert!(server(&[]).unwrap().contains("http://file:4318/v1/traces"));
+        let flag = server(&["--otlp-endpoint", "http://flag:4318"]).unwrap();
+        assert!(flag.contains("http://flag:4318/v1/traces") && flag.contains("content: true"), "{flag}");
+        assert!(server(&["--otlp-endpoint", ""]).unwrap().contains("telemetry: None"), "empty: no traces");
+        let error = server(&["--otlp-endpoint", "flag:4318"]).unwrap_err().to_string();
+        assert!(error.contains("'telemetry.otlp_endpoint': 'flag:4318' given"), "{error}");
     }
 
     #[test]
