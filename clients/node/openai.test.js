@@ -4,21 +4,14 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import OpenAI from "openai";
+import { apiKey, embeddingModel, messages, model, url } from "./target.js";
 
-function needed(name) {
-  const value = process.env[name];
-  if (!value) throw new Error(`${name} is not set; run \`cargo xtask test --only node\``);
-  return value;
-}
-
-const baseURL = `${needed("YANTRA_URL").replace(/\/$/, "")}/v1`;
-const model = needed("YANTRA_CHAT_MODEL");
-const embeddingModel = needed("YANTRA_EMBEDDING_MODEL");
-const client = new OpenAI({ baseURL, apiKey: needed("YANTRA_API_KEY"), maxRetries: 0, timeout: 120_000 });
+const baseURL = `${url}/v1`;
+const client = new OpenAI({ baseURL, apiKey, maxRetries: 0, timeout: 120_000 });
 
 const question = {
   model,
-  messages: [{ role: "user", content: "What is the capital of Italy? Answer in one sentence." }],
+  messages,
   temperature: 0,
   max_tokens: 16,
 };

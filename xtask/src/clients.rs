@@ -1,4 +1,4 @@
-//! The official clients of OpenAI (Python and Node) and Anthropic (Python) against our server: the promise of compatibility, tested.
+//! The official clients of OpenAI and Anthropic (Python and Node) against our server: the promise of compatibility, tested.
 
 use crate::tools::{cache, find, need, once, program, root, run};
 use anyhow::{Context, Result};

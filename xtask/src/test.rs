@@ -84,7 +84,7 @@ const STEPS: &[Step] = &[
         needs: &["build", "models"],
         run: |_| whole(python_client()),
     },
-    Step { name: "node", what: "OpenAI's Node client", needs: &["build", "models"], run: |_| whole(node_client()) },
+    Step { name: "node", what: "OpenAI's and Anthropic's Node clients", needs: &["build", "models"], run: |_| whole(node_client()) },
 ];
 
 fn whole(result: Result<()>) -> Result<Ran> {
