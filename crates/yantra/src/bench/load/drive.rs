@@ -1,7 +1,7 @@
 //! The closed and the open loop, round by round, server by server.
 
 use super::{
-    Target,
+    Flood, Target,
     measure::{self, Record},
     prompts::Requests,
 };
@@ -11,6 +11,7 @@ use indicatif::ProgressBar;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use std::{
     cell::Cell,
+    convert::Infallible,
     time::{Duration, Instant},
 };
 
@@ -60,6 +61,9 @@ pub(crate) struct Round {
 /// Open-loop requests in flight beyond which new ones are held back: memory, not a server's queue, ends here.
 const MAX_IN_FLIGHT: usize = 4096;
 
+/// How long before a measurement a flood begins, and how long after one its end takes.
+const FLOOD_PAUSE: Duration = Duration::from_secs(1);
+
 /// Runs the plan against every target.
 pub(crate) async fn run(targets: &[Target], requests: &Requests, plan: &Plan) -> Result<Vec<Run>> {
     for target in targets {
@@ -74,12 +78,13 @@ pub(crate) async fn run(targets: &[Target], requests: &Requests, plan: &Plan) ->
     for round in 0..plan.rounds {
         for (target, run) in targets.iter().zip(&mut runs) {
             let turn = Turn { target, requests, plan, round, bar: &bar };
-            let started = Instant::now();
-            let records = match plan.load {
-                Load::Closed { clients } => turn.closed(clients, started).await,
-                Load::Open { rate } => turn.open(rate, started).await,
+            let (records, elapsed) = tokio::select! {
+                measured = turn.measured() => measured,
+                never = turn.flood() => match never {},
             };
-            let elapsed = started.elapsed();
+            if target.flood.is_some() {
+                tokio::time::sleep(FLOOD_PAUSE).await;
+            }
             let tokens = records.iter().filter_map(|record| Some(record.outcome.as_ref().ok()?.output_tokens)).sum();
             run.rounds.push(Round { seconds: elapsed.as_secs_f64(), output_tokens: tokens });
             run.busy += elapsed;
@@ -95,9 +100,9 @@ async fn warm_up(target: &Target, requests: &Requests, plan: &Plan) -> Result<()
     for number in 0..plan.warmup as u64 {
         // Numbers from the far end, so that no measured request finds its own prompt cached.
         let body = target.body(requests, u64::MAX / 4 - number);
-        let record = measure::request(target, requests.path(), &body, Instant::now()).await;
+        let record = measure::request(target.endpoint(number), requests.path(), &body, Instant::now()).await;
         if let Err(failure) = record.outcome {
-            anyhow::bail!("the first request to {} failed: {}", target.endpoint.root(), failure.message);
+            anyhow::bail!("the first request to {} failed: {}", target.endpoint(number).root(), failure.message);
         }
     }
     Ok(())
@@ -130,9 +135,41 @@ impl Turn<'_> {
         matches!(self.plan.stop, Stop::After(limit) if started.elapsed() >= limit / self.plan.rounds as u32)
     }
 
+    /// All records, and how long it took.
+    async fn measured(&self) -> (Vec<Record>, Duration) {
+        if self.target.flood.is_some() {
+            tokio::time::sleep(FLOOD_PAUSE).await;
+        }
+        let started = Instant::now();
+        let records = match self.plan.load {
+            Load::Closed { clients } => self.closed(clients, started).await,
+            Load::Open { rate } => self.open(rate, started).await,
+        };
+        (records, started.elapsed())
+    }
+
+    /// Keeps the server busy for as long as it is asked to.
+    async fn flood(&self) -> Infallible {
+        let Some(Flood { endpoint, clients }) = &self.target.flood else { return std::future::pending().await };
+        let next = Cell::new((1 << 62) + ((self.round as u64) << 32));
+        let client = async || -> Infallible {
+            loop {
+                let body = self.target.body(self.requests, next.replace(next.get() + 1));
+                if measure::request(endpoint, self.requests.path(), &body, Instant::now()).await.outcome.is_err() {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        };
+        let mut running: FuturesUnordered<_> = (0..*clients).map(|_| client()).collect();
+        match running.next().await {
+            Some(never) => match never {},
+            None => std::future::pending().await,
+        }
+    }
+
     async fn one(&self, number: u64, due: Instant) -> Record {
         let body = self.target.body(self.requests, number);
-        let record = measure::request(self.target, self.requests.path(), &body, due).await;
+        let record = measure::request(self.target.endpoint(number), self.requests.path(), &body, due).await;
         self.bar.inc(1);
         record
     }

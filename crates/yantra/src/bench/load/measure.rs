@@ -1,10 +1,10 @@
 //! One request, timed: when each piece of the reply came.
 
-use super::Target;
 use futures_util::StreamExt;
 use serde_json::Value;
 use std::time::Instant;
 use yantra_client::ClientError;
+use yantra_client::Endpoint;
 
 /// What happened to one request.
 #[derive(Debug, Clone)]
@@ -49,14 +49,14 @@ impl Timing {
 }
 
 /// Sends one request and times its reply; `due` is when it should have been sent.
-pub(crate) async fn request(target: &Target, path: &str, body: &Value, due: Instant) -> Record {
-    let outcome = timed(target, path, body, due).await;
+pub(crate) async fn request(endpoint: &Endpoint, path: &str, body: &Value, due: Instant) -> Record {
+    let outcome = timed(endpoint, path, body, due).await;
     let outcome = outcome.map_err(|error| Failure { reason: error.label(), message: error.to_string() });
     Record { outcome }
 }
 
-async fn timed(target: &Target, path: &str, body: &Value, due: Instant) -> Result<Timing, ClientError> {
-    let mut events = target.endpoint.post_stream(path, body).await?;
+async fn timed(endpoint: &Endpoint, path: &str, body: &Value, due: Instant) -> Result<Timing, ClientError> {
+    let mut events = endpoint.post_stream(path, body).await?;
     let mut pieces: Vec<Instant> = Vec::new();
     let mut usage = None;
     let mut finished = false;

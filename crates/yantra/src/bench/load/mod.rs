@@ -23,6 +23,8 @@ Examples:
   yantra bench load --url http://127.0.0.1:8080 --url http://127.0.0.1:8081 --clients 16 --requests 96 --rounds 3
   yantra bench load --rate 2.5 --duration 60 --goodput ttft:300 --goodput itl:50
   yantra bench load --prompts questions.jsonl --clients 4 --json
+  yantra bench load --url http://127.0.0.1:8080 --url http://127.0.0.1:8080 --api-key \"$A\" --api-key \"$B\" \
+    --flood none --flood \"$C=64\"
   yantra bench load --url http://127.0.0.1:8080 --url http://127.0.0.1:8080 --extra-body '{}' --extra-body \
     '{\"response_format\": {\"type\": \"json_object\"}}'
 
@@ -90,9 +92,13 @@ pub(crate) struct LoadArgs {
     /// Give up on a request after this many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 600.0)]
     timeout: f64,
-    /// Key to send [default: YANTRA_API_KEY]
-    #[arg(long, value_name = "KEY")]
-    api_key: Option<String>,
+    /// Key to send; several are used in turn [default: YANTRA_API_KEY]
+    #[arg(long = "api-key", value_name = "KEY")]
+    api_keys: Vec<String>,
+    /// Clients with a key of their own that send as much as they can meanwhile and are not measured; `none` for none; one for
+    /// all or one per URL
+    #[arg(long = "flood", value_name = "KEY=CLIENTS")]
+    floods: Vec<String>,
     /// Allow servers on other machines
     #[arg(long)]
     allow_remote: bool,
@@ -129,13 +135,27 @@ pub(crate) fn run(args: &LoadArgs) -> Result<()> {
 
 /// A server and the model to ask there.
 pub(crate) struct Target {
-    pub(crate) endpoint: Endpoint,
+    /// One for each key.
+    endpoints: Vec<Endpoint>,
     pub(crate) model: String,
+    /// Another tenant's clients.
+    pub(crate) flood: Option<Flood>,
     /// Fields put into every request.
     extra: serde_json::Map<String, serde_json::Value>,
 }
 
+/// Clients that keep a server busy and are not measured.
+pub(crate) struct Flood {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) clients: usize,
+}
+
 impl Target {
+    /// The server, as the request of this number asks it.
+    pub(crate) fn endpoint(&self, number: u64) -> &Endpoint {
+        &self.endpoints[number as usize % self.endpoints.len()]
+    }
+
     /// The body of the request of this number.
     pub(crate) fn body(&self, requests: &prompts::Requests, number: u64) -> serde_json::Value {
         let mut body = requests.body(number, &self.model);
@@ -181,20 +201,43 @@ async fn targets(args: &LoadArgs) -> Result<Vec<Target>> {
     let timeouts = Timeouts { first_byte: limit, idle: limit, ..Timeouts::default() };
     let mut targets = Vec::new();
     for (position, url) in args.urls.iter().enumerate() {
-        let api_key = args.api_key.clone().or_else(env::api_key);
-        let config = EndpointConfig { timeouts, ..EndpointConfig::new(url).with_api_key(api_key) };
-        let endpoint = Endpoint::new(&config).map_err(|error| usage(error.to_string()))?;
-        if !endpoint.is_loopback() && !args.allow_remote {
+        let with_key = |key: Option<String>| {
+            let config = EndpointConfig { timeouts, ..EndpointConfig::new(url).with_api_key(key) };
+            Endpoint::new(&config).map_err(|error| usage(error.to_string()))
+        };
+        let endpoints: Vec<Endpoint> = match args.api_keys.as_slice() {
+            [] => vec![with_key(env::api_key())?],
+            keys => keys.iter().map(|key| with_key(Some(key.clone()))).collect::<Result<_>>()?,
+        };
+        if !endpoints[0].is_loopback() && !args.allow_remote {
             return Err(usage(format!("{url} is not on this machine; a load test of others needs --allow-remote")));
         }
         let model = match args.models.get(position).or(args.models.first()) {
             Some(model) => model.clone(),
-            None => first_model(&endpoint).await?,
+            None => first_model(&endpoints[0]).await?,
         };
         let extra = extra_body(args, position)?;
-        targets.push(Target { endpoint, model, extra });
+        let flood = match flood(args, position)? {
+            Some((key, clients)) => Some(Flood { endpoint: with_key(Some(key))?, clients }),
+            None => None,
+        };
+        targets.push(Target { endpoints, model, flood, extra });
     }
     Ok(targets)
+}
+
+/// The key and the number of the clients that flood one of the URLs.
+fn flood(args: &LoadArgs, position: usize) -> Result<Option<(String, usize)>> {
+    let floods = &args.floods;
+    if floods.len() > 1 && floods.len() != args.urls.len() {
+        return Err(usage(format!("{} floods for {} URLs; give one, or one per URL", floods.len(), args.urls.len())));
+    }
+    let Some(text) = floods.get(position).or(floods.first()).filter(|text| *text != "none") else { return Ok(None) };
+    let parsed = text.rsplit_once('=').and_then(|(key, clients)| Some((key.to_owned(), clients.parse().ok()?)));
+    match parsed {
+        Some((key, clients)) if (1..=MAX_CLIENTS).contains(&clients) => Ok(Some((key, clients))),
+        _ => Err(usage(format!("--flood is `{text}`, expected KEY=CLIENTS with 1 to {MAX_CLIENTS} clients, or none"))),
+    }
 }
 
 /// What is put into every request to one of the URLs.

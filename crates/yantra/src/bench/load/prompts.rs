@@ -221,7 +221,7 @@ async fn synthetic(args: &LoadArgs, target: &Target) -> Result<(Source, String)>
 
 /// The words that are one token after a space; `None` when the server does not tell or too few are.
 async fn single_token_words(target: &Target) -> Option<Vec<String>> {
-    let length = async |text: &str| Some(target.endpoint.tokenize(&target.model, text).await.ok()?.len());
+    let length = async |text: &str| Some(target.endpoint(0).tokenize(&target.model, text).await.ok()?.len());
     let all: String = WORDS.iter().map(|word| format!(" {word}")).collect();
     if length(&all).await? == WORDS.len() {
         return Some(WORDS.iter().map(|word| (*word).to_owned()).collect());
