@@ -2,7 +2,11 @@
 
 use crate::tools::{cache, find, need, once, program, root, run};
 use anyhow::{Context, Result};
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 /// What the tests need to know of the server.
 pub(crate) struct Target<'a> {
@@ -26,23 +30,48 @@ impl Target<'_> {
 
 /// Runs `clients/python` in a virtual environment of the user's cache.
 pub(crate) fn python(target: &Target<'_>) -> Result<()> {
-    let python = find("python3").or_else(|| find("python"));
-    let python = python.context("`python3` is not on the path: install Python 3.10 or newer")?;
     let sources = root().join("clients/python");
-    let requirements = fs::read_to_string(sources.join("requirements.txt"))?;
-    let venv = cache("python")?;
-    let bin = venv.join(if cfg!(windows) { "Scripts" } else { "bin" });
-    once(&venv, &requirements, || {
-        let venv_text = venv.to_string_lossy();
-        run(&mut program(&python, &["-m", "venv", "--clear", &venv_text], &sources))?;
-        let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", "requirements.txt"];
-        run(&mut program(bin.join("python"), &install, &sources))
-    })?;
+    let bin = virtual_environment("python", &sources)?;
     let args = ["-m", "pytest", "-q", "-p", "no:cacheprovider"];
     let mut command = program(bin.join("python"), &args, &sources);
     command.env("PYTHONDONTWRITEBYTECODE", "1");
     target.pass_to(&mut command);
     run(&mut command)
+}
+
+/// Runs Schemathesis on the server's own OpenAPI document, as `clients/schemathesis/schemathesis.toml` says; in a copy,
+/// because it writes beside it what failed, and would begin with that the next time.
+pub(crate) fn schemathesis(target: &Target<'_>) -> Result<()> {
+    let sources = root().join("clients/schemathesis");
+    let bin = virtual_environment("schemathesis", &sources)?;
+    let place = cache("schemathesis-run")?;
+    fs::remove_dir_all(&place)?;
+    fs::create_dir_all(&place)?;
+    copy_files(&sources, &place)?;
+    let document = format!("{}/openapi.json", target.url);
+    let mut command = program(bin.join("st"), &["run", &document], &place);
+    command.env("SCHEMATHESIS_HOOKS", "hooks").env("PYTHONPATH", &place);
+    target.pass_to(&mut command);
+    run(&mut command)
+}
+
+/// A virtual environment in the user's cache with the packages of `requirements.txt`; where its programs are.
+fn virtual_environment(name: &str, sources: &Path) -> Result<PathBuf> {
+    let python = find("python3").or_else(|| find("python"));
+    let python = python.context("`python3` is not on the path: install Python 3.10 or newer")?;
+    let requirements = fs::read_to_string(sources.join("requirements.txt"))?;
+    let venv = cache(name)?;
+    let bin = venv.join(if cfg!(windows) { "Scripts" } else { "bin" });
+    once(&venv, &requirements, || {
+        let venv_text = venv.to_string_lossy();
+        run(&mut program(&python, &["-m", "venv", "--clear", &venv_text], sources))?;
+        let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", "requirements.txt"];
+        let installed = run(&mut program(bin.join("python"), &install, sources));
+        installed.context(
+            "the packages of the tests could not be fetched: the first run needs the network, later ones do not",
+        )
+    })?;
+    Ok(bin)
 }
 
 /// Runs `clients/node` in a copy in the user's cache, beside its packages.

@@ -84,7 +84,18 @@ const STEPS: &[Step] = &[
         needs: &["build", "models"],
         run: |_| whole(python_client()),
     },
-    Step { name: "node", what: "OpenAI's and Anthropic's Node clients", needs: &["build", "models"], run: |_| whole(node_client()) },
+    Step {
+        name: "schemathesis",
+        what: "the server against its OpenAPI document",
+        needs: &["build", "models"],
+        run: |_| whole(schemathesis()),
+    },
+    Step {
+        name: "node",
+        what: "OpenAI's and Anthropic's Node clients",
+        needs: &["build", "models"],
+        run: |_| whole(node_client()),
+    },
 ];
 
 fn whole(result: Result<()>) -> Result<Ran> {
@@ -296,6 +307,10 @@ fn with_target(name: &str, test: fn(&clients::Target<'_>) -> Result<()>) -> Resu
 
 fn python_client() -> Result<()> {
     with_target("python", clients::python)
+}
+
+fn schemathesis() -> Result<()> {
+    with_target("schemathesis", clients::schemathesis)
 }
 
 fn node_client() -> Result<()> {

@@ -11,7 +11,7 @@ use crate::generation::{GenerationFields, check_metadata};
 use crate::neutral::{self, Unsupported};
 use crate::{
     ApiError, Constrained, Dialect, FinishReason, GenerationParams, MessageContent, ResponseFormat, SamplingDefaults,
-    StringOrList, StructuredOutputs, ToolCall, ToolCallDelta, ToolPlan, Usage, check, constraint, parse,
+    StringOrList, StructuredOutputs, ToolCall, ToolCallDelta, ToolPlan, Usage, WordOrObject, check, constraint, parse,
     tools::OfferedTools,
 };
 
@@ -27,6 +27,7 @@ pub struct ChatRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
     /// The conversation so far.
+    #[schema(min_items = 1)]
     pub messages: Vec<ChatMessage>,
     /// Most tokens to generate (older name of `max_completion_tokens`).
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -126,7 +127,7 @@ pub struct ChatRequest {
     pub tools: Option<Vec<Value>>,
     /// `none`, `auto`, `required`, or the name of a tool: `{"type": "function", "function": {"name": …}}`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<WordOrObject>)]
     pub tool_choice: Option<Value>,
     /// Further variables of the chat template (`enable_thinking`, …).
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -144,11 +145,9 @@ pub struct ChatRequest {
     pub tool_format: Option<String>,
     /// Not supported; older name of `tools`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
     pub functions: Option<Value>,
     /// Not supported; older name of `tool_choice`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
     pub function_call: Option<Value>,
     /// What the answer must be: any text, a JSON object, JSON of a schema, a match of a regular expression, a text of a
     /// grammar.
@@ -163,43 +162,41 @@ pub struct ChatRequest {
     pub audio: Option<Value>,
     /// Only `["text"]`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<Vec<String>>)]
     pub modalities: Option<Value>,
     /// Only false.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<bool>)]
     pub store: Option<Value>,
     /// Only `auto` or `default`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<String>)]
     pub service_tier: Option<Value>,
     /// Only `none`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<String>)]
     pub reasoning_effort: Option<Value>,
     /// Not supported.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
     pub prediction: Option<Value>,
     /// Not supported.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<String>)]
     pub verbosity: Option<Value>,
     /// Not supported.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
     pub web_search_options: Option<Value>,
     /// Only false.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<bool>)]
     pub echo: Option<Value>,
     /// Only false.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<bool>)]
     pub continue_final_message: Option<Value>,
     /// Only 0.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<i64>)]
     pub min_tokens: Option<Value>,
 }
 
@@ -212,7 +209,7 @@ pub struct StreamOptions {
     pub include_usage: Option<bool>,
     /// Whether random padding hides the chunks' lengths. Only false.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<bool>)]
     pub include_obfuscation: Option<Value>,
 }
 

@@ -118,7 +118,7 @@ pub struct CompletionRequest {
     pub cache_salt: Option<String>,
     /// Not supported.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<String>)]
     pub suffix: Option<Value>,
     /// What the answer must be: any text, a JSON object, JSON of a schema, a match of a regular expression, a text of a
     /// grammar.
@@ -129,15 +129,15 @@ pub struct CompletionRequest {
     pub structured_outputs: Option<StructuredOutputs>,
     /// Only 0.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<i64>)]
     pub min_tokens: Option<Value>,
     /// Only false.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<bool>)]
     pub use_beam_search: Option<Value>,
     /// Only 1.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<f64>)]
     pub length_penalty: Option<Value>,
 }
 

@@ -42,7 +42,6 @@ pub enum ResponseFormat {
     JsonObject {
         /// A JSON Schema.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        #[schema(value_type = Option<Object>)]
         schema: Option<Value>,
     },
     /// JSON of a schema.
@@ -73,7 +72,6 @@ pub struct NamedSchema {
     pub description: Option<String>,
     /// The JSON Schema; absent: any object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
     pub schema: Option<Value>,
     /// Answers follow the schema whether this is set or not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -86,7 +84,6 @@ pub struct NamedSchema {
 pub struct StructuredOutputs {
     /// A JSON Schema, as an object or as text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
     pub json: Option<Value>,
     /// Any JSON object.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -109,6 +109,16 @@ impl ApiError {
         Self::new(404, INVALID, Some("not_found"), message)
     }
 
+    /// 403: the key is known, but what it asks for is not allowed.
+    pub fn forbidden(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(403, "permission_error", Some(code), message)
+    }
+
+    /// 409: it contradicts what there is.
+    pub fn conflict(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(409, INVALID, Some(code), message)
+    }
+
     /// 405: the path exists, for other methods.
     pub fn method_not_allowed(method: &str, path: &str) -> Self {
         Self::new(405, INVALID, Some("method_not_allowed"), format!("{path} does not accept {method}"))
@@ -143,6 +153,17 @@ impl ApiError {
         Self::new(500, SERVER, Some("internal_error"), message)
     }
 
+    /// 501: it needs a setting that is not there.
+    pub fn not_configured(what: &str, setting: &str) -> Self {
+        let message = format!("{what}: not configured on this server; it needs the setting {setting}");
+        Self::new(501, SERVER, Some("not_configured"), message)
+    }
+
+    /// 502: a server behind this one failed.
+    pub fn upstream(message: impl Into<String>) -> Self {
+        Self::new(502, SERVER, Some("upstream_error"), message)
+    }
+
     /// 503: the model is being loaded.
     pub fn model_loading(model: &str, retry_after_s: u64) -> Self {
         let error = Self::new(503, SERVER, Some("model_loading"), format!("the model '{model}' is still loading"));
@@ -153,6 +174,12 @@ impl ApiError {
     pub fn model_unavailable(model: &str, reason: impl std::fmt::Display) -> Self {
         let message = format!("the model '{model}' is not available: {reason}");
         Self::new(503, SERVER, Some("model_unavailable"), message).at("model")
+    }
+
+    /// 503: the model finishes what it has, and goes.
+    pub fn model_unloading(model: &str) -> Self {
+        let message = format!("the model '{model}' is being unloaded and takes no new requests");
+        Self::new(503, SERVER, Some("model_unloading"), message).at("model")
     }
 
     /// 503: the server is stopping.

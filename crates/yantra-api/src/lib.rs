@@ -14,9 +14,12 @@ mod constraint;
 mod content;
 mod embedding;
 mod error;
+mod forms;
 mod generation;
+mod loading;
 mod messages;
 mod model;
+mod moderation;
 mod neutral;
 pub mod parse;
 mod rerank;
@@ -35,12 +38,17 @@ pub use constraint::{Constrained, Constraint, NamedSchema, ResponseFormat, Struc
 pub use content::{ContentPart, MessageContent, Prompt, StringOrList};
 pub use embedding::{Embedding, EmbeddingRequest, EmbeddingResponse, EmbeddingUsage, EmbeddingValue, EncodingFormat};
 pub use error::{ApiError, ErrorBody, ErrorDetail};
+pub use forms::{TextOrDocument, TextOrItems, WordOrObject};
 pub use generation::{GenerationParams, SamplingDefaults};
+pub use loading::{LoadModelRequest, ModelDeletion, UnloadModelRequest};
 pub use messages::{
     BlockDelta, ContentBlock, MessageParam, MessagesError, MessagesErrorDetail, MessagesEvent, MessagesRequest,
     MessagesResponse, MessagesUsage, StopDelta, TokenCount,
 };
 pub use model::{ModelCard, ModelDetails, ModelList};
+pub use moderation::{
+    ImageUrl, ModerationInput, ModerationPart, ModerationRequest, ModerationResponse, ModerationResult,
+};
 pub use rerank::{RerankDocument, RerankRequest, RerankResponse, RerankResult, Score, ScoreRequest, ScoreResponse};
 pub use responses::{
     InputTokensDetails, OutputTokensDetails, ResponseObject, ResponsesEvent, ResponsesRequest, ResponsesUsage,

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
-use crate::{ApiError, ChatMessage, ChatRequest, MessageContent, ResponseFormat, StringOrList, check};
+use crate::{ApiError, ChatMessage, ChatRequest, MessageContent, ResponseFormat, StringOrList, TextOrItems, check};
 
 /// A conversation to continue.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -20,10 +20,11 @@ pub struct MessagesRequest {
     #[schema(minimum = 1)]
     pub max_tokens: Option<i64>,
     /// The conversation so far: turns of `user` and `assistant`, of text or blocks.
+    #[schema(min_items = 1)]
     pub messages: Vec<MessageParam>,
     /// What holds for the whole conversation: a text, or blocks of it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<TextOrItems>)]
     pub system: Option<Value>,
     /// Texts that end the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -59,11 +60,11 @@ pub struct MessagesRequest {
     /// What the answer must be: `{"format": {"type": "json_schema", "schema": {…}}}`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
-    pub output_config: Option<Value>,
+    pub output_config: Option<Map<String, Value>>,
     /// A hint; what prompts have in common is kept without it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
-    pub cache_control: Option<Value>,
+    pub cache_control: Option<Map<String, Value>>,
     /// The caller's notes. Not used.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
@@ -80,7 +81,7 @@ pub struct MessageParam {
     /// `user` or `assistant`.
     pub role: String,
     /// A text, or blocks: `text`, `tool_use`, `tool_result`, `thinking`.
-    #[schema(value_type = Object)]
+    #[schema(value_type = TextOrItems)]
     pub content: Value,
 }
 
@@ -150,7 +151,7 @@ impl MessagesRequest {
     }
 
     fn response_format(&self) -> Result<Option<ResponseFormat>, ApiError> {
-        let Some(config) = self.output_config.as_ref().and_then(Value::as_object) else { return Ok(None) };
+        let Some(config) = &self.output_config else { return Ok(None) };
         if let Some(key) = config.keys().find(|key| *key != "format") {
             return Err(ApiError::unsupported(format!("output_config.{key}"), &config[key]));
         }

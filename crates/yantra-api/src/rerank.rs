@@ -7,7 +7,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{ApiError, EmbeddingUsage, StringOrList, check};
+use crate::{ApiError, EmbeddingUsage, StringOrList, TextOrDocument, check};
 
 /// Most texts in a request.
 const MAX_TEXTS: usize = 2048;
@@ -23,6 +23,7 @@ pub struct RerankRequest {
     /// What is asked.
     pub query: String,
     /// What is to be put in order.
+    #[schema(value_type = Vec<TextOrDocument>, min_items = 1)]
     pub documents: Vec<RerankDocument>,
     /// How many of the best to return. Default: all.
     #[serde(skip_serializing_if = "Option::is_none")]

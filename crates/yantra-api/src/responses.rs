@@ -6,7 +6,9 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use crate::neutral::{self, Unsupported};
-use crate::{ApiError, ChatMessage, ChatRequest, MessageContent, NamedSchema, ResponseFormat, check};
+use crate::{
+    ApiError, ChatMessage, ChatRequest, MessageContent, NamedSchema, ResponseFormat, TextOrItems, WordOrObject, check,
+};
 
 /// What to answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -17,7 +19,7 @@ pub struct ResponsesRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
     /// A text, or items: messages, `function_call`, `function_call_output`, `reasoning`.
-    #[schema(value_type = Object)]
+    #[schema(value_type = TextOrItems)]
     pub input: Value,
     /// What holds for this answer: a system message.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -48,7 +50,7 @@ pub struct ResponsesRequest {
     pub tools: Option<Vec<Value>>,
     /// `auto`, `none`, `required`, or `{"type": "function", "name": …}`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<WordOrObject>)]
     pub tool_choice: Option<Value>,
     /// Whether an answer may hold several calls. Default true.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -59,7 +61,7 @@ pub struct ResponsesRequest {
     /// The form of the text: `{"format": {"type": "text" | "json_object" | "json_schema", …}}`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
-    pub text: Option<Value>,
+    pub text: Option<Map<String, Value>>,
     /// The caller's notes, returned as they are.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
@@ -75,15 +77,15 @@ pub struct ResponsesRequest {
     pub prompt_cache_key: Option<String>,
     /// Only `disabled`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<String>)]
     pub truncation: Option<Value>,
     /// Only false.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<bool>)]
     pub background: Option<Value>,
     /// Only an empty list.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<Vec<String>>)]
     pub include: Option<Value>,
     /// Not supported.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -91,19 +93,17 @@ pub struct ResponsesRequest {
     pub reasoning: Option<Value>,
     /// Only `auto` or `default`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<String>)]
     pub service_tier: Option<Value>,
     /// Not supported.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
     pub conversation: Option<Value>,
     /// Not supported.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
     pub prompt: Option<Value>,
     /// Only 0.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<i64>)]
     pub top_logprobs: Option<Value>,
 }
 
@@ -168,7 +168,7 @@ impl ResponsesRequest {
     }
 
     fn format(&self) -> Result<Option<ResponseFormat>, ApiError> {
-        let Some(text) = self.text.as_ref().and_then(Value::as_object) else { return Ok(None) };
+        let Some(text) = &self.text else { return Ok(None) };
         if let Some(key) = text.keys().find(|key| *key != "format" && !text[*key].is_null()) {
             return Err(ApiError::unsupported(format!("text.{key}"), &text[key]));
         }
@@ -306,7 +306,7 @@ pub struct ResponseObject {
     #[schema(value_type = Object)]
     pub text: Value,
     /// As in the request.
-    #[schema(value_type = Object)]
+    #[schema(value_type = WordOrObject)]
     pub tool_choice: Value,
     /// As in the request.
     #[schema(value_type = Vec<Object>)]

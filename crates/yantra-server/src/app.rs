@@ -15,6 +15,7 @@ use yantra_api::ApiError;
 use crate::auth::{self, Keys};
 use crate::config::{CorsOrigins, ServerConfig};
 use crate::failure::Failure;
+use crate::hooks::Hooks;
 use crate::observe::{self, HttpCounters, REQUEST_ID};
 use crate::registry::Registry;
 use crate::responses::Responses;
@@ -26,8 +27,8 @@ use crate::usage::Ledger;
 use crate::watched::Watched;
 use crate::work::{BodyBudget, Lanes};
 use crate::{
-    chat, completions, console, embeddings, health, messages, metrics, models, openapi, quota, rerank, responses,
-    stats, tokenize, usage,
+    chat, completions, console, embeddings, health, loading, messages, metrics, models, moderations, openapi, quota,
+    rerank, responses, stats, tokenize, usage,
 };
 
 /// What all endpoints share; cheap to clone.
@@ -42,6 +43,7 @@ struct Inner {
     keys: Keys,
     tls: Option<Watched<TlsFiles>>,
     registry: Arc<Registry>,
+    hooks: Hooks,
     counters: HttpCounters,
     lanes: Lanes,
     bodies: Arc<BodyBudget>,
@@ -56,6 +58,7 @@ impl App {
     pub(crate) fn new(
         config: ServerConfig,
         registry: Arc<Registry>,
+        hooks: Hooks,
         shutdown: &Shutdown,
         telemetry: Option<Telemetry>,
     ) -> Result<Self, ServeError> {
@@ -69,6 +72,7 @@ impl App {
             keys,
             tls,
             registry,
+            hooks,
             counters,
             lanes: Lanes::default(),
             bodies,
@@ -104,6 +108,11 @@ impl App {
 
     pub(crate) fn registry(&self) -> &Arc<Registry> {
         &self.inner.registry
+    }
+
+    /// What the program around the server does for it.
+    pub(crate) fn hooks(&self) -> &Hooks {
+        &self.inner.hooks
     }
 
     pub(crate) fn counters(&self) -> &HttpCounters {
@@ -159,6 +168,7 @@ pub(crate) fn router(app: &App) -> Router {
             .route(&format!("{prefix}/embeddings"), post(embeddings::embeddings))
             .route(&format!("{prefix}/messages"), post(messages::messages))
             .route(&format!("{prefix}/responses"), post(responses::create))
+            .route(&format!("{prefix}/moderations"), post(moderations::moderations))
             .route(&format!("{prefix}/rerank"), post(rerank::rerank))
             .route(&format!("{prefix}/score"), post(rerank::score));
         router = router
@@ -166,7 +176,9 @@ pub(crate) fn router(app: &App) -> Router {
             .route(&format!("{prefix}/responses/{{id}}"), get(responses::retrieve).delete(responses::delete))
             .route(&format!("{prefix}/responses/{{id}}/input_items"), get(responses::input_items))
             .route(&format!("{prefix}/models"), get(models::list))
-            .route(&format!("{prefix}/models/{{*id}}"), get(models::retrieve))
+            .route(&format!("{prefix}/models/load"), post(loading::load))
+            .route(&format!("{prefix}/models/unload"), post(loading::unload))
+            .route(&format!("{prefix}/models/{{*id}}"), get(models::retrieve).delete(loading::delete))
             .route(&format!("{prefix}/tokenize"), post(tokenize::tokenize))
             .route(&format!("{prefix}/detokenize"), post(tokenize::detokenize))
             .route(&format!("{prefix}/health"), get(health::health));

@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::http::HeaderValue;
 use serde::{Deserialize, Serialize};
 
+use crate::moderations::{ModerationConfig, RawModerationConfig};
 use crate::telemetry::{RawTelemetryConfig, TelemetryConfig};
 use crate::tls::TlsFiles;
 
@@ -55,6 +56,12 @@ pub struct RawServerConfig {
     pub drain_timeout_s: f64,
     /// Seconds after which a model's step counts as stuck, and the server as unhealthy.
     pub stuck_step_s: f64,
+    /// Whether clients may have models loaded and unloaded; where there are keys, with a key that is an admin's.
+    pub allow_model_changes: bool,
+    /// Directories below which models may be loaded by their paths; those of the catalogue always may.
+    pub model_dirs: Vec<PathBuf>,
+    /// Who judges texts for `/v1/moderations`.
+    pub moderation: RawModerationConfig,
     /// Traces.
     pub telemetry: RawTelemetryConfig,
 }
@@ -83,6 +90,9 @@ impl Default for RawServerConfig {
             keep_alive_s: 15.0,
             drain_timeout_s: 30.0,
             stuck_step_s: 120.0,
+            allow_model_changes: false,
+            model_dirs: Vec::new(),
+            moderation: RawModerationConfig::default(),
             telemetry: RawTelemetryConfig::default(),
         }
     }
@@ -128,6 +138,9 @@ pub struct ServerConfig {
     pub(crate) keep_alive: Duration,
     pub(crate) drain_timeout: Duration,
     pub(crate) stuck_step: Duration,
+    pub(crate) allow_model_changes: bool,
+    pub(crate) model_dirs: Vec<PathBuf>,
+    pub(crate) moderation: Option<ModerationConfig>,
     pub(crate) telemetry: Option<TelemetryConfig>,
 }
 
@@ -154,6 +167,9 @@ impl Default for ServerConfig {
             keep_alive: Duration::from_secs_f64(raw.keep_alive_s),
             drain_timeout: Duration::from_secs_f64(raw.drain_timeout_s),
             stuck_step: Duration::from_secs_f64(raw.stuck_step_s),
+            allow_model_changes: raw.allow_model_changes,
+            model_dirs: raw.model_dirs,
+            moderation: None,
             telemetry: None,
         }
     }
@@ -192,7 +208,10 @@ impl TryFrom<RawServerConfig> for ServerConfig {
             drain_timeout: seconds("drain_timeout_s", raw.drain_timeout_s, 0.0)?,
             stuck_step: seconds("stuck_step_s", raw.stuck_step_s, 0.05)?,
             tls: tls(raw.tls_cert, raw.tls_key)?,
+            moderation: raw.moderation.validate()?,
             telemetry: raw.telemetry.validate()?,
+            allow_model_changes: raw.allow_model_changes,
+            model_dirs: raw.model_dirs,
             host: raw.host,
             port: raw.port,
             api_keys: raw.api_keys,
@@ -212,6 +231,18 @@ impl ServerConfig {
             true => format!("[{}]:{}", self.host, self.port),
             false => format!("{}:{}", self.host, self.port),
         }
+    }
+
+    /// Whether clients may have models loaded and unloaded.
+    #[must_use]
+    pub fn allow_model_changes(&self) -> bool {
+        self.allow_model_changes
+    }
+
+    /// Directories below which clients may have models loaded by their paths.
+    #[must_use]
+    pub fn model_dirs(&self) -> &[PathBuf] {
+        &self.model_dirs
     }
 
     /// `https` where there is a certificate, else `http`.

@@ -59,6 +59,11 @@ pub(crate) fn of_constraint(error: &ConstraintError, param: &str) -> ApiError {
 pub(crate) fn of_engine(error: &EngineError) -> ApiError {
     match error {
         EngineError::ShutDown => ApiError::shutting_down(),
+        // What an answer must be comes from the request.
+        EngineError::Grammar { message } => {
+            let message = format!("no answer can go on as the request demands: {message}");
+            ApiError::invalid_request(message).with_code("constraint_failed")
+        }
         error => {
             tracing::error!(%error, "the engine failed a request");
             ApiError::internal(format!("the model failed: {error}"))

@@ -32,6 +32,9 @@ pub struct KeyRecord {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Terms {
+    /// Whether it may have models loaded and unloaded.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub admin: bool,
     /// How much of an engine it gets beside others, 1 to 1000.
     pub weight: u32,
     /// Priority of its requests, which they may lower themselves; none: any, 0 where a request says nothing.
@@ -54,6 +57,7 @@ pub struct Terms {
 impl Default for Terms {
     fn default() -> Self {
         Self {
+            admin: false,
             weight: 1,
             priority: None,
             requests_per_minute: None,

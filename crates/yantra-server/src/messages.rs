@@ -97,7 +97,10 @@ pub(crate) async fn count_tokens(
 ) -> Result<Json<TokenCount>, MessagesFailure> {
     let JsonBody(request, _share) = body?;
     let chat = request.chat_request()?;
+    chat.validate()?;
     let model = app.registry().find_for(chat.model.as_deref(), Task::Generate)?;
+    // What can not be asked can not be counted.
+    chat.generation(&model.generator()?.defaults)?;
     let count = move || turn::count_tokens(&model, &chat);
     let input_tokens = app.lanes().run(Lane::Generate, app.deadline(), count).await?;
     Ok(Json(TokenCount { input_tokens }))

@@ -9,7 +9,7 @@ use crate::failure::Failure;
 use crate::registry::{ModelKind, ServedModel};
 
 /// Lists the models that take requests.
-#[utoipa::path(get, path = "/v1/models", tag = "Models", responses((status = 200, body = ModelList)))]
+#[utoipa::path(get, path = "/v1/models", operation_id = "list_models", tag = "Models", responses((status = 200, body = ModelList)))]
 pub(crate) async fn list(State(app): State<App>) -> Json<ModelList> {
     let data = app.registry().all_ready().iter().map(|model| card(model)).collect();
     Json(ModelList { object: "list".to_owned(), data })
@@ -17,7 +17,7 @@ pub(crate) async fn list(State(app): State<App>) -> Json<ModelList> {
 
 /// One model, by name or alias.
 #[utoipa::path(
-    get, path = "/v1/models/{id}", tag = "Models",
+    get, path = "/v1/models/{id}", operation_id = "retrieve_model", tag = "Models",
     params(("id" = String, Path, description = "Name or alias of the model; may hold slashes")),
     responses((status = 200, body = ModelCard), (status = 404, body = ErrorBody), (status = 503, body = ErrorBody))
 )]

@@ -1,11 +1,12 @@
 //! `/openapi.json`: every endpoint and type, generated from the handlers and the wire types.
 
 use axum::Json;
-use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
-use utoipa::{Modify, OpenApi};
+use utoipa::OpenApi;
 
+use crate::document::Common;
 use crate::{
-    chat, completions, embeddings, health, messages, metrics, models, rerank, responses, stats, tokenize, usage,
+    chat, completions, embeddings, health, loading, messages, metrics, models, moderations, rerank, responses, stats,
+    tokenize, usage,
 };
 
 #[derive(OpenApi)]
@@ -28,6 +29,10 @@ use crate::{
         rerank::score,
         models::list,
         models::retrieve,
+        loading::delete,
+        loading::load,
+        loading::unload,
+        moderations::moderations,
         tokenize::tokenize,
         tokenize::detokenize,
         usage::usage,
@@ -39,19 +44,9 @@ use crate::{
         openapi,
     ),
     security(("api_key" = [])),
-    modifiers(&ApiKey)
+    modifiers(&Common)
 )]
 struct ApiDoc;
-
-/// The key is needed only where keys are configured; the document can not tell.
-struct ApiKey;
-
-impl Modify for ApiKey {
-    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
-        let components = document.components.get_or_insert_default();
-        components.add_security_scheme("api_key", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
-    }
-}
 
 /// This document.
 #[utoipa::path(get, path = "/openapi.json", tag = "Operation", responses((status = 200, body = Object)))]

@@ -154,6 +154,7 @@ enum State {
     Loading { progress: f32, message: Option<String> },
     Ready(Arc<ServedModel>),
     Failed { message: String },
+    Unloading,
 }
 
 #[derive(Debug)]
@@ -182,7 +183,39 @@ impl Registry {
     /// A name is taken or no name.
     pub fn announce(&self, id: &str, aliases: &[String]) -> Result<(), RegistryError> {
         let state = State::Loading { progress: 0.0, message: None };
-        self.put(Entry { id: id.to_owned(), aliases: aliases.to_vec(), state })
+        self.put(Entry { id: id.to_owned(), aliases: aliases.to_vec(), state }, |_| true)
+    }
+
+    /// As [`Registry::announce`], but never in place of a model that is there or on its way.
+    pub(crate) fn announce_new(&self, id: &str, aliases: &[String]) -> Result<(), RegistryError> {
+        let state = State::Loading { progress: 0.0, message: None };
+        let entry = Entry { id: id.to_owned(), aliases: aliases.to_vec(), state };
+        self.put(entry, |old| matches!(old, State::Failed { .. }))
+    }
+
+    /// Takes a model out of service; with it the model, unless it has failed. It is gone with [`Registry::remove`].
+    pub(crate) fn begin_unloading(&self, name: &str) -> Result<(String, Option<Arc<ServedModel>>), ApiError> {
+        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        let available: Vec<String> = entries.iter().map(|entry| entry.id.clone()).collect();
+        let entry = entries.iter_mut().find(|entry| entry.answers_to(name));
+        let entry = entry.ok_or_else(|| ApiError::model_not_found(name, &available))?;
+        let conflict = |what: &str| {
+            let message = format!("the model '{name}' is {what}; it can be unloaded only once it is there");
+            Err(ApiError::conflict("model_busy", message).at("model"))
+        };
+        let model = match &entry.state {
+            State::Loading { .. } => return conflict("still loading"),
+            State::Unloading => return conflict("being unloaded already"),
+            State::Ready(model) => Some(Arc::clone(model)),
+            State::Failed { .. } => None,
+        };
+        entry.state = State::Unloading;
+        Ok((entry.id.clone(), model))
+    }
+
+    /// Forgets a model.
+    pub(crate) fn remove(&self, id: &str) {
+        self.entries.write().unwrap_or_else(PoisonError::into_inner).retain(|entry| entry.id != id);
     }
 
     /// Registers a model that takes requests; replaces the entry of the same id, if there is one.
@@ -191,7 +224,7 @@ impl Registry {
     /// A name is taken by another model, or no name.
     pub fn ready(&self, model: ServedModel) -> Result<(), RegistryError> {
         let (id, aliases) = (model.id.clone(), model.aliases.clone());
-        self.put(Entry { id, aliases, state: State::Ready(Arc::new(model)) })
+        self.put(Entry { id, aliases, state: State::Ready(Arc::new(model)) }, |_| true)
     }
 
     /// Tells how far an announced model is, from 0 to 1, and what is being done.
@@ -219,6 +252,7 @@ impl Registry {
             Some(Entry { state: State::Ready(model), .. }) => Ok(Arc::clone(model)),
             Some(Entry { state: State::Loading { .. }, id, .. }) => Err(ApiError::model_loading(id, LOADING_RETRY_S)),
             Some(Entry { state: State::Failed { message }, id, .. }) => Err(ApiError::model_unavailable(id, message)),
+            Some(Entry { state: State::Unloading, id, .. }) => Err(ApiError::model_unloading(id)),
         })
     }
 
@@ -243,6 +277,7 @@ impl Registry {
         let can = |entry: &&Entry| match &entry.state {
             State::Ready(model) => model.kind.does(task),
             State::Loading { .. } | State::Failed { .. } => true,
+            State::Unloading => false,
         };
         let (names, loading) = self.read(|entries| {
             let candidates: Vec<&Entry> = entries.iter().filter(can).collect();
@@ -268,7 +303,8 @@ impl Registry {
         })
     }
 
-    fn put(&self, new: Entry) -> Result<(), RegistryError> {
+    /// Puts a model in, in place of the one of its name if that `gives_way`.
+    fn put(&self, new: Entry, gives_way: fn(&State) -> bool) -> Result<(), RegistryError> {
         for name in std::iter::once(&new.id).chain(&new.aliases) {
             let printable = name.chars().all(|c| !c.is_whitespace() && !c.is_control());
             if name.is_empty() || name.len() > 256 || !printable {
@@ -283,6 +319,7 @@ impl Registry {
             }
         }
         match entries.iter_mut().find(|entry| entry.id == new.id) {
+            Some(entry) if !gives_way(&entry.state) => return Err(RegistryError::NameTaken { name: new.id }),
             Some(entry) => *entry = new,
             None => entries.push(new),
         }
@@ -314,6 +351,7 @@ fn load_of(entry: &Entry) -> ModelLoad {
     let (state, progress, message) = match &entry.state {
         State::Loading { progress, message } => (LoadState::Loading, *progress, message.clone()),
         State::Failed { message } => (LoadState::Failed, 0.0, Some(message.clone())),
+        State::Unloading => (LoadState::Draining, 1.0, None),
         State::Ready(model) => match &model.kind {
             ModelKind::Generate(generator) if !generator.engine.is_accepting() => (LoadState::Draining, 1.0, None),
             ModelKind::Generate(generator) if !generator.engine.stats().healthy => {

@@ -71,7 +71,7 @@ impl Responses {
 
 /// Answers.
 #[utoipa::path(
-    post, path = "/v1/responses", tag = "Generation", request_body = ResponsesRequest,
+    post, path = "/v1/responses", operation_id = "create_response", tag = "Generation", request_body = ResponsesRequest,
     responses(
         (status = 200, description = "The answer; with `stream` as events",
             content((ResponseObject = "application/json"), (ResponsesEvent = "text/event-stream"))),
@@ -116,7 +116,8 @@ pub(crate) async fn create(
 
 /// An answer that was kept.
 #[utoipa::path(
-    get, path = "/v1/responses/{id}", tag = "Generation", params(("id" = String, Path, description = "The answer's name")),
+    get, path = "/v1/responses/{id}", operation_id = "retrieve_response", tag = "Generation",
+    params(("id" = String, Path, description = "The answer's name")),
     responses((status = 200, body = ResponseObject), (status = 401, body = ErrorBody), (status = 404, body = ErrorBody))
 )]
 pub(crate) async fn retrieve(visit: Visit, Path(id): Path<String>) -> Result<Json<ResponseObject>, Failure> {
@@ -125,7 +126,8 @@ pub(crate) async fn retrieve(visit: Visit, Path(id): Path<String>) -> Result<Jso
 
 /// Forgets an answer.
 #[utoipa::path(
-    delete, path = "/v1/responses/{id}", tag = "Generation", params(("id" = String, Path, description = "The answer's name")),
+    delete, path = "/v1/responses/{id}", operation_id = "delete_response", tag = "Generation",
+    params(("id" = String, Path, description = "The answer's name")),
     responses((status = 200, body = Object), (status = 401, body = ErrorBody), (status = 404, body = ErrorBody))
 )]
 pub(crate) async fn delete(visit: Visit, Path(id): Path<String>) -> Result<Json<Value>, Failure> {
@@ -136,7 +138,7 @@ pub(crate) async fn delete(visit: Visit, Path(id): Path<String>) -> Result<Json<
 
 /// What the request of an answer said.
 #[utoipa::path(
-    get, path = "/v1/responses/{id}/input_items", tag = "Generation",
+    get, path = "/v1/responses/{id}/input_items", operation_id = "list_input_items", tag = "Generation",
     params(("id" = String, Path, description = "The answer's name")),
     responses((status = 200, body = Object), (status = 401, body = ErrorBody), (status = 404, body = ErrorBody))
 )]
@@ -174,7 +176,7 @@ fn begun(request: &ResponsesRequest, head: Head, temperature: f32, top_p: f32) -
         previous_response_id: request.previous_response_id.clone(),
         store: request.store.unwrap_or(true),
         temperature: f64::from(temperature),
-        text: request.text.clone().unwrap_or_else(|| json!({"format": {"type": "text"}})),
+        text: request.text.clone().map_or_else(|| json!({"format": {"type": "text"}}), Value::Object),
         tool_choice: request.tool_choice.clone().unwrap_or_else(|| json!("auto")),
         tools: request.tools.clone().unwrap_or_default(),
         top_p: f64::from(top_p),

@@ -8,8 +8,11 @@ use tokio::sync::Notify;
 
 use crate::app::{self, App};
 use crate::config::ServerConfig;
+use crate::hooks::Hooks;
 use crate::keys::KeyFileError;
 use crate::listen;
+use crate::loading::ModelLoader;
+use crate::moderations::{self, Moderator};
 use crate::registry::{Registry, RegistryError, ServedModel};
 use crate::shutdown::Shutdown;
 use crate::telemetry::{Telemetry, TelemetryError};
@@ -42,6 +45,9 @@ pub enum ServeError {
     /// The exporter of traces.
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
+    /// The client of the moderator.
+    #[error("no client for the moderator can be made: {0}")]
+    Moderation(#[source] reqwest::Error),
 }
 
 /// Has a running server read its files again: the keys, and the certificate with its key. Cheap to clone.
@@ -62,6 +68,7 @@ impl Reload {
 pub struct ServerBuilder {
     config: ServerConfig,
     registry: Arc<Registry>,
+    hooks: Hooks,
     error: Option<RegistryError>,
 }
 
@@ -81,6 +88,20 @@ impl ServerBuilder {
         self.keep(result)
     }
 
+    /// Who judges texts for `/v1/moderations`, in place of the one that is configured.
+    #[must_use]
+    pub fn moderator(mut self, moderator: Arc<dyn Moderator>) -> Self {
+        self.hooks.moderator = Some(moderator);
+        self
+    }
+
+    /// Who loads models while the server runs, where the configuration allows it.
+    #[must_use]
+    pub fn model_loader(mut self, loader: Arc<dyn ModelLoader>) -> Self {
+        self.hooks.loader = Some(loader);
+        self
+    }
+
     fn keep(mut self, result: Result<(), RegistryError>) -> Self {
         self.error = self.error.or(result.err());
         self
@@ -93,7 +114,12 @@ impl ServerBuilder {
     pub fn build(self) -> Result<Server, RegistryError> {
         match self.error {
             Some(error) => Err(error),
-            None => Ok(Server { config: self.config, registry: self.registry, reload: Reload::default() }),
+            None => Ok(Server {
+                config: self.config,
+                registry: self.registry,
+                hooks: self.hooks,
+                reload: Reload::default(),
+            }),
         }
     }
 }
@@ -103,6 +129,7 @@ impl ServerBuilder {
 pub struct Server {
     config: ServerConfig,
     registry: Arc<Registry>,
+    hooks: Hooks,
     reload: Reload,
 }
 
@@ -110,7 +137,7 @@ impl Server {
     /// Begins a server with these settings.
     #[must_use]
     pub fn builder(config: ServerConfig) -> ServerBuilder {
-        ServerBuilder { config, registry: Arc::default(), error: None }
+        ServerBuilder { config, registry: Arc::default(), hooks: Hooks::default(), error: None }
     }
 
     /// The models, to add to and to report loading to while the server runs.
@@ -146,7 +173,11 @@ impl Server {
         let telemetry = self.config.telemetry.as_ref();
         let address = listener.local_addr().ok();
         let telemetry = telemetry.map(|config| Telemetry::start(config, &self.config.host, address)).transpose()?;
-        let app = App::new(self.config, self.registry, &shutdown, telemetry.clone())?;
+        let mut hooks = self.hooks;
+        if let (None, Some(config)) = (&hooks.moderator, &self.config.moderation) {
+            hooks.moderator = Some(moderations::remote(config.clone()).map_err(ServeError::Moderation)?);
+        }
+        let app = App::new(self.config, self.registry, hooks, &shutdown, telemetry.clone())?;
         let router = app::router(&app);
         let read_again = async {
             loop {

@@ -53,6 +53,11 @@ impl Tenant {
         self.0.as_ref().map_or(1, |account| account.terms.weight)
     }
 
+    /// Whether it may change what everybody uses. Without keys everybody may.
+    pub(crate) fn is_admin(&self) -> bool {
+        self.0.as_ref().is_none_or(|account| account.terms.admin)
+    }
+
     /// How much it may use, if that is limited.
     pub(crate) fn quotas(&self) -> Option<&Arc<Quotas>> {
         self.0.as_ref().map(|account| &account.quotas)

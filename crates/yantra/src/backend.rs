@@ -29,7 +29,8 @@ pub(crate) fn resolve(model: &str) -> Result<PathBuf> {
     Ok(resolve_model(model)?.path)
 }
 
-fn resolve_model(model: &str) -> Result<Resolved> {
+/// The same, with its name and where it comes from.
+pub(crate) fn resolve_model(model: &str) -> Result<Resolved> {
     let bar = DownloadBar::new();
     let resolved = hub()?.resolve(model, &bar);
     bar.finish();

@@ -415,7 +415,7 @@ impl RawModel {
 }
 
 /// The name of a model that was given none: the catalogue name, or the file's or directory's without its ending.
-fn default_name(model: &str) -> String {
+pub(crate) fn default_name(model: &str) -> String {
     let path = Path::new(model);
     let name = path.file_name().map_or(model.into(), |name| name.to_string_lossy());
     name.strip_suffix(".gguf").or_else(|| name.strip_suffix(".safetensors")).unwrap_or(&name).to_owned()

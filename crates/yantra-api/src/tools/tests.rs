@@ -45,6 +45,10 @@ fn check(dialect: Dialect, text: &str, expected: &[&str]) {
     assert_eq!(short(&read(parser(), [text])), expected, "{text:?}");
     let letters: Vec<String> = text.chars().map(String::from).collect();
     assert_eq!(short(&read(parser(), letters.iter().map(String::as_str))), expected, "{text:?} letter by letter");
+    for (cut, _) in text.char_indices().skip(1) {
+        let (head, tail) = text.split_at(cut);
+        assert_eq!(short(&read(parser(), [head, tail])), expected, "{head:?} and {tail:?}");
+    }
 }
 
 #[test]

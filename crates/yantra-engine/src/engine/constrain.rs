@@ -40,6 +40,10 @@ impl Core {
             return Ok(Some(Allowed::Only(id)));
         }
         let mask = following.mask().map_err(|message| EngineError::Grammar { message })?;
+        if mask.is_zero() {
+            let message = "the model's vocabulary has no token that may come next".to_owned();
+            return Err(EngineError::Grammar { message });
+        }
         shared.counters.constrained_tokens.add(1);
         if let Some(took) = following.take_last_mask_time() {
             shared.counters.grammar_mask_seconds.record(took.as_secs_f64());

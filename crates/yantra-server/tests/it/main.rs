@@ -2,12 +2,15 @@
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::panic)]
 
 mod dashboard;
+mod document;
 mod embeddings;
 mod endpoints;
 mod generation;
 mod lifecycle;
 mod limits;
+mod loading;
 mod messages;
+mod moderations;
 mod refusals;
 mod rerank;
 mod responses;

@@ -53,6 +53,9 @@ enum Action {
 
 #[derive(Debug, Clone, clap::Args)]
 struct TermsArgs {
+    /// It may have models loaded and unloaded
+    #[arg(long)]
+    admin: bool,
     /// How much of an engine it gets beside others
     #[arg(long, value_name = "N", default_value_t = 1)]
     weight: u32,
@@ -76,6 +79,7 @@ struct TermsArgs {
 impl From<&TermsArgs> for Terms {
     fn from(args: &TermsArgs) -> Self {
         Self {
+            admin: args.admin,
             weight: args.weight,
             priority: args.priority,
             requests_per_minute: args.requests_per_minute,
@@ -95,9 +99,10 @@ fn told(terms: &Terms) -> String {
         (terms.tokens_per_day, "tokens/day"),
     ];
     let limits = limits.into_iter().filter_map(|(limit, unit)| Some(format!("{} {unit}", limit?)));
+    let admin = terms.admin.then(|| "admin".to_owned());
     let weight = (terms.weight != 1).then(|| format!("weight {}", terms.weight));
     let priority = terms.priority.map(|priority| format!("priority {priority}"));
-    let told: Vec<String> = weight.into_iter().chain(priority).chain(limits).collect();
+    let told: Vec<String> = admin.into_iter().chain(weight).chain(priority).chain(limits).collect();
     if told.is_empty() { "no limits".to_owned() } else { told.join(", ") }
 }
 

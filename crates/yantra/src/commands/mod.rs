@@ -5,6 +5,7 @@ pub(crate) mod complete;
 pub(crate) mod constraint;
 pub(crate) mod inspect;
 pub(crate) mod keys;
+pub(crate) mod loader;
 pub(crate) mod perplexity;
 pub(crate) mod pull;
 pub(crate) mod reload;

@@ -124,7 +124,7 @@ pub(crate) fn raw(args: &ServeArgs) -> Result<RawConfig> {
 
 fn settings(raw: RawConfig) -> Result<Settings> {
     let settings = raw.validate()?;
-    if settings.models.is_empty() {
+    if settings.models.is_empty() && !settings.server.allow_model_changes() {
         return Err(usage("there is no model to serve: name one, as `yantra serve smollm2-135m`, or give --config"));
     }
     Ok(settings)

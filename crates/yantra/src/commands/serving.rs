@@ -1,6 +1,6 @@
 //! Between loaded models and the server: names, facts, and loading while the server already answers.
 
-use super::reload::Reloading;
+use super::{loader::Loader, reload::Reloading};
 use crate::{
     backend,
     config::{ModelSettings, Settings},
@@ -10,13 +10,9 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
 };
-use yantra_engine::{
-    SamplingParams,
-    load::{LoadOptions, LoadedModel},
-    spill::SpillStore,
-};
+use yantra_engine::{SamplingParams, load::LoadedModel, spill::SpillStore};
 use yantra_server::{
-    Embedder, Generator, ModelFacts, ModelKind, Registry, SamplingDefaults, ServedModel, Server, Shutdown,
+    Embedder, Generator, ModelFacts, ModelKind, ModelLoader, Registry, SamplingDefaults, ServedModel, Server, Shutdown,
 };
 
 /// Serves until Ctrl-C. The address is taken first, so that a port in use is known before anything is loaded, and
@@ -36,7 +32,9 @@ pub(crate) fn run(settings: &Settings, reloading: Reloading) -> Result<()> {
 }
 
 async fn serve(settings: &Settings, spill: Option<Arc<SpillStore>>, reloading: Reloading) -> Result<()> {
-    let mut builder = Server::builder(settings.server.clone());
+    let loader = Arc::new(Loader::new(settings.clone(), spill));
+    let mut builder =
+        Server::builder(settings.server.clone()).model_loader(Arc::clone(&loader) as Arc<dyn ModelLoader>);
     for model in &settings.models {
         builder = builder.announce(&model.name, &model.aliases);
     }
@@ -46,16 +44,16 @@ async fn serve(settings: &Settings, spill: Option<Arc<SpillStore>>, reloading: R
     let shutdown = Shutdown::on_signals();
     reloading.on_hangup(server.reload())?;
     let failure: Arc<Mutex<Option<anyhow::Error>>> = Arc::default();
-    let (registry, shutdown_of_loader) = (server.registry(), shutdown.clone());
-    let loader = Loader { settings: settings.clone(), spill, registry, shutdown: shutdown_of_loader };
-    let told = Arc::clone(&failure);
-    let loading = std::thread::Builder::new().name("loader".into()).spawn(move || match loader.load_all() {
+    let (registry, stopping, told) = (server.registry(), shutdown.clone(), Arc::clone(&failure));
+    let settings = settings.clone();
+    let load = move || match load_all(&settings, &loader, &registry) {
         Ok(()) => eprintln!("ready: {url}  (API at {url}/v1, Ctrl-C stops)"),
         Err(error) => {
             *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-            loader.shutdown.stop_now();
+            stopping.stop_now();
         }
-    })?;
+    };
+    let loading = std::thread::Builder::new().name("loader".into()).spawn(load)?;
     server.serve(listener, shutdown).await?;
     // A loader that is still at it is left behind: the process ends.
     drop(loading);
@@ -63,33 +61,19 @@ async fn serve(settings: &Settings, spill: Option<Arc<SpillStore>>, reloading: R
     error.map_or(Ok(()), Err)
 }
 
-struct Loader {
-    settings: Settings,
-    /// All models spill to one directory.
-    spill: Option<Arc<SpillStore>>,
-    registry: Arc<Registry>,
-    shutdown: Shutdown,
-}
-
-impl Loader {
-    /// Loads the models one after the other; they share one thread pool, because they share the processor.
-    fn load_all(&self) -> Result<()> {
-        let compute = backend::compute(&self.settings.engine);
-        let mut reserved = 0;
-        for model in &self.settings.models {
-            self.registry.progress(&model.name, 0.0, "loading");
-            let options = LoadOptions { spill: self.spill.clone(), ..backend::load_options(&model.engine) };
-            let loaded = backend::load_beside(&model.model, &compute, &options, &mut reserved);
-            let loaded = loaded.inspect_err(|error| self.registry.failed(&model.name, format!("{error:#}")))?;
-            let name = &model.name;
-            let sampling = backend::default_sampling(&model.engine, &loaded);
-            self.registry.ready(served(model, loaded, &sampling)).with_context(|| format!("cannot serve `{name}`"))?;
-        }
-        Ok(())
+/// Loads the models that are announced, one after the other.
+fn load_all(settings: &Settings, loader: &Loader, registry: &Registry) -> Result<()> {
+    for model in &settings.models {
+        registry.progress(&model.name, 0.0, "loading");
+        let served = loader.load_one(model);
+        let served = served.inspect_err(|error| registry.failed(&model.name, format!("{error:#}")))?;
+        registry.ready(served).with_context(|| format!("cannot serve `{}`", model.name))?;
     }
+    Ok(())
 }
 
-fn served(settings: &ModelSettings, loaded: LoadedModel, sampling: &SamplingParams) -> ServedModel {
+/// A loaded model as the server takes it.
+pub(crate) fn served(settings: &ModelSettings, loaded: LoadedModel, sampling: &SamplingParams) -> ServedModel {
     let LoadedModel { kind, tokenizer, template, info, .. } = loaded;
     let defaults = SamplingDefaults {
         temperature: sampling.temperature,
