@@ -143,6 +143,16 @@ impl ApiError {
         Self::new(500, SERVER, Some("internal_error"), message)
     }
 
+    /// 501: the endpoint is there, but not set up.
+    pub fn not_set_up(message: impl Into<String>) -> Self {
+        Self::new(501, SERVER, Some("not_set_up"), message)
+    }
+
+    /// 507: the disk is full.
+    pub fn storage_full(message: impl Into<String>) -> Self {
+        Self::new(507, SERVER, Some("storage_full"), message)
+    }
+
     /// 503: the model is being loaded.
     pub fn model_loading(model: &str, retry_after_s: u64) -> Self {
         let error = Self::new(503, SERVER, Some("model_loading"), format!("the model '{model}' is still loading"));
