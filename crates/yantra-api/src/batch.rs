@@ -228,8 +228,13 @@ impl BatchLines {
         if line.trim_ascii_start().starts_with(b"[") {
             return Err(no_object("invalid_line", &"it is an array"));
         }
-        let raw: RawLine = serde_json::from_slice(line)
-            .map_err(|error| no_object(if error.is_data() { "invalid_line" } else { "invalid_json_line" }, &error))?;
+        let raw: RawLine = serde_json::from_slice(line.trim_ascii()).map_err(|error| {
+            // Its line is the first of one.
+            let said = error.to_string();
+            let said = said.rsplit_once(" at line ").map_or(said.as_str(), |(said, _)| said);
+            let said = format!("{said} at column {}", error.column());
+            no_object(if error.is_data() { "invalid_line" } else { "invalid_json_line" }, &said)
+        })?;
         let text = |name: &str, value: Option<Value>| match value {
             Some(Value::String(text)) => Ok(text),
             Some(other) => Err(wrong("invalid_type", Some(name), format!("'{name}': {other} given, a text expected"))),
@@ -322,6 +327,7 @@ mod tests {
         };
         let url = "/v1/embeddings";
         check(&line(r#""a""#, "POST", url, r#"{"n": 1.50}"#), r#"a {"n": 1.50}"#);
+        check("{\n", "EOF while parsing an object at column 1");
         check("{", "invalid_json_line");
         check("[]", "invalid_line");
         check(r#"{"custom": 1}"#, "unknown field `custom`");

@@ -55,6 +55,12 @@ pub struct RawServerConfig {
     pub drain_timeout_s: f64,
     /// Seconds after which a model's step counts as stuck, and the server as unhealthy.
     pub stuck_step_s: f64,
+    /// Directory of what outlives the server: files and batches. Only one server may use it. None: neither is kept.
+    pub state_dir: Option<PathBuf>,
+    /// Largest file that is kept, in bytes.
+    pub max_file_bytes: usize,
+    /// Items of batches that are worked on at the same time.
+    pub batch_concurrency: usize,
     /// Traces.
     pub telemetry: RawTelemetryConfig,
 }
@@ -83,6 +89,9 @@ impl Default for RawServerConfig {
             keep_alive_s: 15.0,
             drain_timeout_s: 30.0,
             stuck_step_s: 120.0,
+            state_dir: None,
+            max_file_bytes: 100 << 20,
+            batch_concurrency: 16,
             telemetry: RawTelemetryConfig::default(),
         }
     }
@@ -128,6 +137,9 @@ pub struct ServerConfig {
     pub(crate) keep_alive: Duration,
     pub(crate) drain_timeout: Duration,
     pub(crate) stuck_step: Duration,
+    pub(crate) state_dir: Option<PathBuf>,
+    pub(crate) max_file_bytes: usize,
+    pub(crate) batch_concurrency: usize,
     pub(crate) telemetry: Option<TelemetryConfig>,
 }
 
@@ -154,6 +166,9 @@ impl Default for ServerConfig {
             keep_alive: Duration::from_secs_f64(raw.keep_alive_s),
             drain_timeout: Duration::from_secs_f64(raw.drain_timeout_s),
             stuck_step: Duration::from_secs_f64(raw.stuck_step_s),
+            state_dir: raw.state_dir,
+            max_file_bytes: raw.max_file_bytes,
+            batch_concurrency: raw.batch_concurrency,
             telemetry: None,
         }
     }
@@ -191,6 +206,9 @@ impl TryFrom<RawServerConfig> for ServerConfig {
             keep_alive: seconds("keep_alive_s", raw.keep_alive_s, 0.05)?,
             drain_timeout: seconds("drain_timeout_s", raw.drain_timeout_s, 0.0)?,
             stuck_step: seconds("stuck_step_s", raw.stuck_step_s, 0.05)?,
+            state_dir: raw.state_dir.map(directory).transpose()?,
+            max_file_bytes: count("max_file_bytes", raw.max_file_bytes, 1024, 1 << 40)?,
+            batch_concurrency: count("batch_concurrency", raw.batch_concurrency, 1, 4096)?,
             tls: tls(raw.tls_cert, raw.tls_key)?,
             telemetry: raw.telemetry.validate()?,
             host: raw.host,
@@ -227,6 +245,13 @@ fn tls(cert: Option<PathBuf>, key: Option<PathBuf>) -> Result<Option<TlsFiles>, 
         (Some(cert), Some(key)) => Ok(Some(TlsFiles { cert, key })),
         (Some(_), None) => fail("tls_key", "nothing given, the file of the key of tls_cert expected"),
         (None, Some(_)) => fail("tls_cert", "nothing given, the file of the certificate of tls_key expected"),
+    }
+}
+
+fn directory(given: PathBuf) -> Result<PathBuf, ConfigError> {
+    match given.as_os_str().is_empty() {
+        false => Ok(given),
+        true => fail("state_dir", "nothing given, a directory expected"),
     }
 }
 
@@ -307,6 +332,9 @@ mod tests {
         check("tls_cert = \"c.pem\"\ntls_key = \"k.pem\"", "ok");
         check("stuck_step_s = 0", "'stuck_step_s': 0 given, 0.05 to 86400 seconds expected");
         check("host = \" \"", "'host'");
+        check("state_dir = \"\"", "'state_dir': nothing given");
+        check("batch_concurrency = 0", "'batch_concurrency': 0 given, 1 to 4096 expected");
+        check("max_file_bytes = 1", "'max_file_bytes': 1 given, 1024 to");
         check("max_body_bytes_total = 1024", "'max_body_bytes_total': 1024 given, 10485760 to");
         for host in ["0.0.0.0", "::", "192.168.1.5", "example.org", "[::]"] {
             check(&format!("host = \"{host}\""), "without API keys");

@@ -18,6 +18,7 @@
 
 mod app;
 mod auth;
+mod batches;
 mod body;
 mod chat;
 mod completions;
@@ -25,6 +26,7 @@ mod config;
 mod console;
 mod embeddings;
 mod failure;
+mod files;
 mod generation;
 mod health;
 mod keys;
@@ -43,6 +45,7 @@ mod server;
 mod shutdown;
 mod sse;
 mod stats;
+mod storage;
 mod telemetry;
 mod tenant;
 mod timed_io;

@@ -5,7 +5,8 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
 use crate::{
-    chat, completions, embeddings, health, messages, metrics, models, rerank, responses, stats, tokenize, usage,
+    batches, chat, completions, embeddings, files, health, messages, metrics, models, rerank, responses, stats,
+    tokenize, usage,
 };
 
 #[derive(OpenApi)]
@@ -26,6 +27,15 @@ use crate::{
         embeddings::embeddings,
         rerank::rerank,
         rerank::score,
+        files::create,
+        files::list,
+        files::retrieve,
+        files::content,
+        files::delete,
+        batches::create,
+        batches::list,
+        batches::retrieve,
+        batches::cancel,
         models::list,
         models::retrieve,
         tokenize::tokenize,

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
+use yantra_store::StoreError;
 
 use crate::app::{self, App};
+use crate::batches;
 use crate::config::ServerConfig;
 use crate::keys::KeyFileError;
 use crate::listen;
@@ -42,6 +44,9 @@ pub enum ServeError {
     /// The exporter of traces.
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
+    /// The state directory.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// Has a running server read its files again: the keys, and the certificate with its key. Cheap to clone.
@@ -141,13 +146,14 @@ impl Server {
     /// them could.
     ///
     /// # Errors
-    /// The file of keys or the certificate can not be read, or traces can not be made. A listener that fails is retried.
+    /// The file of keys, the certificate or the state directory can not be read, or traces can not be made. A listener that fails is retried.
     pub async fn serve(self, listener: TcpListener, shutdown: Shutdown) -> Result<bool, ServeError> {
         let telemetry = self.config.telemetry.as_ref();
         let address = listener.local_addr().ok();
         let telemetry = telemetry.map(|config| Telemetry::start(config, &self.config.host, address)).transpose()?;
         let app = App::new(self.config, self.registry, &shutdown, telemetry.clone())?;
         let router = app::router(&app);
+        let batches = batches::start(&app);
         let read_again = async {
             loop {
                 self.reload.told.notified().await;
@@ -159,6 +165,9 @@ impl Server {
             never = watchdog::watch(&app) => match never {},
             never = read_again => match never {},
         };
+        if let Some(batches) = batches {
+            batches.finish().await;
+        }
         if let Some(telemetry) = telemetry {
             telemetry.finish().await;
         }

@@ -12,6 +12,8 @@ use crate::{Store, StoreError};
 
 /// Their directory, below the store's.
 pub(crate) const DIRECTORY: &str = "files";
+/// How the names of those end that are being written.
+const NEW: &str = ".new";
 
 /// A file that is being written; gone when dropped before it is kept.
 #[derive(Debug)]
@@ -72,6 +74,12 @@ impl Drop for NewFile {
     }
 }
 
+/// Whether a name is one that we give: the directory may have been somebody's before.
+fn is_ours(name: &str) -> bool {
+    let id = name.strip_suffix(NEW).unwrap_or(name).strip_prefix("file-");
+    id.is_some_and(|id| uuid::Uuid::try_parse(id).is_ok())
+}
+
 /// A new name in a directory is safe once the directory is.
 fn sync_directory(directory: &Path) -> Result<(), StoreError> {
     #[cfg(unix)]
@@ -88,7 +96,7 @@ impl Store {
     /// The directory can not be written.
     pub fn new_file(&self) -> Result<NewFile, StoreError> {
         let id = format!("file-{}", uuid::Uuid::new_v4().simple());
-        let path = self.content_path(&format!("{id}.new"));
+        let path = self.content_path(&format!("{id}{NEW}"));
         let file = File::options().write(true).create_new(true).open(&path).map_err(StoreError::io("create", &path))?;
         Ok(NewFile { id, file, path: Some(path), bytes: 0 })
     }
@@ -113,8 +121,9 @@ impl Store {
         for entry in entries {
             let entry = entry.map_err(StoreError::io("list", &directory))?;
             let name = entry.file_name();
-            if !self.has_file(&name.to_string_lossy())? {
-                tracing::info!(file = %name.to_string_lossy(), "a file that was never finished is deleted");
+            let Some(name) = name.to_str().filter(|name| is_ours(name)) else { continue };
+            if !self.has_file(name)? {
+                tracing::info!(file = name, "a file that was never finished is deleted");
                 fs::remove_file(entry.path()).map_err(StoreError::io("delete", &entry.path()))?;
             }
         }

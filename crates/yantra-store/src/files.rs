@@ -168,13 +168,15 @@ mod tests {
         let written = store.new_file().unwrap();
         // As if the process had been killed here.
         std::mem::forget((settled, written));
+        let foreign = directory.path().join("files/thesis.txt");
+        fs::write(&foreign, "not ours").unwrap();
         let names = || fs::read_dir(directory.path().join("files")).unwrap().map(|entry| entry.unwrap().file_name());
-        assert_eq!(names().count(), 3);
+        assert_eq!(names().count(), 4);
         drop(store);
         let store = Store::open(directory.path()).unwrap();
-        assert_eq!(names().collect::<Vec<_>>(), [&*kept.id]);
+        assert!(store.open_content(&kept.id).is_ok() && foreign.exists() && names().count() == 2);
         drop(store.new_file().unwrap());
-        assert_eq!(names().count(), 1, "a file that is given up is deleted at once");
+        assert_eq!(names().count(), 2, "a file that is given up is deleted at once");
     }
 
     #[test]
