@@ -6,6 +6,7 @@ import json
 import math
 import re
 import struct
+import time
 
 import openai
 import pydantic
@@ -279,3 +280,44 @@ def test_response_tools(client, model):
     assert call.name == "weather" and json.loads(call.arguments)["city"] in ("Rome", "Oslo")
     result = [{"type": "function_call_output", "call_id": call.call_id, "output": "sunny"}]
     assert respond(client, model, input=result, previous_response_id=response.id).output_text
+
+
+def test_batch(client, model):
+    body = {"model": model, "messages": QUESTION, "temperature": 0, "max_tokens": 4}
+    bodies = [body | {"seed": number} for number in range(5)] + [body | {"max_tokens": -1}]
+    lines = [
+        {"custom_id": f"item-{number}", "method": "POST", "url": "/v1/chat/completions", "body": body}
+        for number, body in enumerate(bodies)
+    ]
+    content = "\n".join(json.dumps(line) for line in lines).encode()
+    file = client.files.create(file=("items.jsonl", content), purpose="batch")
+    assert (file.object, file.bytes, file.filename, file.purpose) == ("file", len(content), "items.jsonl", "batch")
+    assert client.files.retrieve(file.id) == file
+    assert client.files.content(file.id).read() == content
+    assert file.id in [entry.id for entry in client.files.list(purpose="batch", limit=1)]
+
+    batch = client.batches.create(
+        input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h", metadata={"for": "a test"}
+    )
+    assert batch.id in [entry.id for entry in client.batches.list(limit=1)]
+    until = time.monotonic() + 120
+    while batch.status not in ("completed", "failed") and time.monotonic() < until:
+        time.sleep(0.2)
+        batch = client.batches.retrieve(batch.id)
+    assert batch.status == "completed" and batch.metadata == {"for": "a test"}
+    counts = batch.request_counts
+    assert (counts.total, counts.completed, counts.failed) == (6, 5, 1)
+    answers = [json.loads(line) for line in client.files.content(batch.output_file_id).text.splitlines()]
+    assert [answer["custom_id"] for answer in answers] == [f"item-{number}" for number in range(5)]
+    expected = ask(client, model, max_tokens=4).choices[0].message.content
+    for answer in answers:
+        assert answer["response"]["status_code"] == 200 and answer["error"] is None
+        reply = openai.types.chat.ChatCompletion.model_validate(answer["response"]["body"])
+        assert reply.choices[0].message.content == expected
+    (wrong,) = (json.loads(line) for line in client.files.content(batch.error_file_id).text.splitlines())
+    assert wrong["custom_id"] == "item-5" and wrong["response"]["status_code"] == 400
+    with pytest.raises(openai.BadRequestError):
+        client.batches.cancel(batch.id)
+    assert client.files.delete(file.id).deleted
+    with pytest.raises(openai.NotFoundError):
+        client.files.retrieve(file.id)

@@ -18,7 +18,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("yantra-engine", &["yantra-kernels", "yantra-formats", "yantra-text", "yantra-model"]),
     ("yantra-api", &[]),
     ("yantra-client", &["yantra-api", "yantra-engine", "yantra-text"]),
-    ("yantra-server", &["yantra-api", "yantra-engine", "yantra-text"]),
+    ("yantra-store", &[]),
+    ("yantra-server", &["yantra-api", "yantra-engine", "yantra-text", "yantra-store"]),
     (
         "yantra",
         &[
@@ -38,8 +39,16 @@ const ALLOWED: &[(&str, &[&str])] = &[
 ];
 
 /// Crates that must build without any of [`ASYNC_OR_HTTP`].
-const SYNCHRONOUS: &[&str] =
-    &["yantra-kernels", "yantra-formats", "yantra-text", "yantra-model", "yantra-engine", "yantra-api", "xtask"];
+const SYNCHRONOUS: &[&str] = &[
+    "yantra-kernels",
+    "yantra-formats",
+    "yantra-text",
+    "yantra-model",
+    "yantra-engine",
+    "yantra-api",
+    "yantra-store",
+    "xtask",
+];
 
 const ASYNC_OR_HTTP: &[&str] = &["tokio", "axum", "hyper", "reqwest", "ureq"];
 

@@ -10,7 +10,7 @@
 use crate::{
     budgets, clients, console, http, layering,
     server::Server,
-    tools::{cargo, find, program, root, run as run_command, yantra},
+    tools::{cargo, find, program, root, run as run_command, target_directory, yantra},
 };
 use anyhow::{Context, Result, bail};
 use std::{
@@ -295,7 +295,8 @@ fn browser_tests() -> Result<()> {
 }
 
 fn with_target(name: &str, test: fn(&clients::Target<'_>) -> Result<()>) -> Result<()> {
-    let server = server(name, &["--api-key", API_KEY])?;
+    let state = target_directory()?.join("xtask").join(format!("{name}-state"));
+    let server = server(name, &["--api-key", API_KEY, "--state-dir", &state.to_string_lossy()])?;
     let target = clients::Target {
         url: &server.url(),
         api_key: API_KEY,

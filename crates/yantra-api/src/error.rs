@@ -164,6 +164,11 @@ impl ApiError {
         Self::new(502, SERVER, Some("upstream_error"), message)
     }
 
+    /// 507: the disk is full.
+    pub fn storage_full(message: impl Into<String>) -> Self {
+        Self::new(507, SERVER, Some("storage_full"), message)
+    }
+
     /// 503: the model is being loaded.
     pub fn model_loading(model: &str, retry_after_s: u64) -> Self {
         let error = Self::new(503, SERVER, Some("model_loading"), format!("the model '{model}' is still loading"));

@@ -7,6 +7,7 @@
 //!
 //! Every refusal is an [`ApiError`]: the status, OpenAI's error body, and the parameter it is about.
 
+mod batch;
 mod chat;
 mod check;
 mod completion;
@@ -14,6 +15,7 @@ mod constraint;
 mod content;
 mod embedding;
 mod error;
+mod file;
 mod forms;
 mod generation;
 mod loading;
@@ -29,6 +31,10 @@ mod tokenize;
 mod tools;
 mod usage;
 
+pub use batch::{
+    BATCH_ENDPOINTS, BATCH_WINDOW_S, BatchCounts, BatchError, BatchErrors, BatchItemError, BatchItemResponse,
+    BatchLine, BatchLines, BatchList, BatchObject, BatchOutputLine, BatchRequest, MAX_BATCH_ERRORS, MAX_BATCH_ITEMS,
+};
 pub use chat::{
     AssistantMessage, ChatChoice, ChatChunk, ChatChunkChoice, ChatCompletion, ChatDelta, ChatLogprobs, ChatMessage,
     ChatRequest, ChatTokenLogprob, ChatTopLogprob, StreamOptions, template_messages,
@@ -38,6 +44,7 @@ pub use constraint::{Constrained, Constraint, NamedSchema, ResponseFormat, Struc
 pub use content::{ContentPart, MessageContent, Prompt, StringOrList};
 pub use embedding::{Embedding, EmbeddingRequest, EmbeddingResponse, EmbeddingUsage, EmbeddingValue, EncodingFormat};
 pub use error::{ApiError, ErrorBody, ErrorDetail};
+pub use file::{FileDeleted, FileList, FileObject, FileUpload};
 pub use forms::{TextOrDocument, TextOrItems, WordOrObject};
 pub use generation::{GenerationParams, SamplingDefaults};
 pub use loading::{LoadModelRequest, ModelDeletion, UnloadModelRequest};

@@ -21,14 +21,15 @@ use crate::registry::Registry;
 use crate::responses::Responses;
 use crate::server::ServeError;
 use crate::shutdown::{Shutdown, Stage};
+use crate::storage::Storage;
 use crate::telemetry::{self, Telemetry};
 use crate::tls::TlsFiles;
 use crate::usage::Ledger;
 use crate::watched::Watched;
 use crate::work::{BodyBudget, Lanes};
 use crate::{
-    chat, completions, console, embeddings, health, loading, messages, metrics, models, moderations, openapi, quota,
-    rerank, responses, stats, tokenize, usage,
+    batches, chat, completions, console, embeddings, files, health, loading, messages, metrics, models, moderations,
+    openapi, quota, rerank, responses, stats, tokenize, usage,
 };
 
 /// What all endpoints share; cheap to clone.
@@ -49,6 +50,7 @@ struct Inner {
     bodies: Arc<BodyBudget>,
     responses: Responses,
     usage: Ledger,
+    storage: Option<Storage>,
     telemetry: Option<Telemetry>,
     started: Instant,
     stage: watch::Receiver<Stage>,
@@ -64,6 +66,7 @@ impl App {
     ) -> Result<Self, ServeError> {
         let keys = Keys::new(&config)?;
         let tls = config.tls.clone().map(Watched::open).transpose()?;
+        let storage = config.state_dir.as_deref().map(Storage::open).transpose()?;
         let counters = HttpCounters::default();
         let stage = shutdown.watch();
         let bodies = BodyBudget::new(config.max_body_bytes_total);
@@ -78,6 +81,7 @@ impl App {
             bodies,
             responses: Responses::default(),
             usage: Ledger::default(),
+            storage,
             telemetry,
             started: Instant::now(),
             stage,
@@ -135,6 +139,17 @@ impl App {
         &self.inner.usage
     }
 
+    /// What outlives the server, if anything does.
+    pub(crate) fn storage(&self) -> Option<&Storage> {
+        self.inner.storage.as_ref()
+    }
+
+    /// The same, where it is needed.
+    pub(crate) fn needed_storage(&self) -> Result<&Storage, ApiError> {
+        self.storage()
+            .ok_or_else(|| ApiError::not_configured("files and batches", "`state_dir` (`serve --state-dir DIR`)"))
+    }
+
     /// Where traces go, if anywhere.
     pub(crate) fn telemetry(&self) -> Option<&Telemetry> {
         self.inner.telemetry.as_ref()
@@ -155,12 +170,9 @@ impl App {
     }
 }
 
-/// All endpoints behind their layers. The OpenAI ones answer with and without `/v1`, because clients are configured
-/// either way.
-pub(crate) fn router(app: &App) -> Router {
-    // What uses a model, and so a tenant's quota.
+/// What uses a model, and so a tenant's quota.
+fn working() -> Router<App> {
     let mut working = Router::new();
-    let mut router = Router::new();
     for prefix in ["", "/v1"] {
         working = working
             .route(&format!("{prefix}/chat/completions"), post(chat::chat_completions))
@@ -171,6 +183,25 @@ pub(crate) fn router(app: &App) -> Router {
             .route(&format!("{prefix}/moderations"), post(moderations::moderations))
             .route(&format!("{prefix}/rerank"), post(rerank::rerank))
             .route(&format!("{prefix}/score"), post(rerank::score));
+    }
+    working
+}
+
+/// The same for the items of batches: who sent them has shown a key, and their number is not that of requests.
+pub(crate) fn bulk_router(app: &App) -> Router {
+    working()
+        .layer(from_fn_with_state(app.clone(), telemetry::trace))
+        .layer(from_fn(observe::request_id))
+        .with_state(app.clone())
+}
+
+/// All endpoints behind their layers. The OpenAI ones answer with and without `/v1`, because clients are configured
+/// either way.
+pub(crate) fn router(app: &App) -> Router {
+    let mut router = Router::new();
+    for prefix in ["", "/v1"] {
+        router = files::routes(router, prefix);
+        router = batches::routes(router, prefix);
         router = router
             .route(&format!("{prefix}/messages/count_tokens"), post(messages::count_tokens))
             .route(&format!("{prefix}/responses/{{id}}"), get(responses::retrieve).delete(responses::delete))
@@ -184,7 +215,7 @@ pub(crate) fn router(app: &App) -> Router {
             .route(&format!("{prefix}/health"), get(health::health));
     }
     let router = router
-        .merge(working.route_layer(from_fn(quota::check)))
+        .merge(working().route_layer(from_fn(quota::check)))
         .route("/v1/usage", get(usage::usage))
         .route("/v1/engine/stats", get(stats::engine_stats))
         .route("/v1/engine/events", get(stats::engine_events))

@@ -15,7 +15,7 @@ use yantra_api::ApiError;
 use crate::app::App;
 use crate::config::ServerConfig;
 use crate::failure::Failure;
-use crate::keys::{KeyFile, KeyFileError, Terms, digest, digest_of};
+use crate::keys::{KeyFile, KeyFileError, Terms, digest, digest_of, hex};
 use crate::quota::Quotas;
 use crate::tenant::Tenant;
 use crate::watched::{Source, Watched};
@@ -65,18 +65,20 @@ impl Source for KeySource {
     }
 }
 
-/// A tenant without limits.
-fn unlimited(name: &str) -> Tenant {
+/// The tenant of a key that has no name: without limits, and by number, which says nothing when keys before it are taken
+/// away. So what is kept for it goes by the key.
+fn unnamed(number: usize, digest: &[u8; 32]) -> Tenant {
     let terms = Terms::default();
     let quotas = Arc::new(Quotas::new(&terms));
-    Tenant::new(name, terms, quotas)
+    let owner = format!("sha256:{}", hex(digest));
+    Tenant::with_owner(&format!("key-{number}"), &owner, terms, quotas)
 }
 
 impl Keys {
     pub(crate) fn new(config: &ServerConfig) -> Result<Self, KeyFileError> {
-        let configured = config.api_keys.iter().enumerate().map(|(index, key)| Known {
-            digest: digest(key.as_bytes()),
-            tenant: unlimited(&format!("key-{}", index + 1)),
+        let configured = config.api_keys.iter().enumerate().map(|(index, key)| {
+            let digest = digest(key.as_bytes());
+            Known { digest, tenant: unnamed(index + 1, &digest) }
         });
         let file = config.keys_file.clone().map(|path| Watched::open(KeySource(path))).transpose()?;
         Ok(Self { configured: configured.collect(), file, is_shared: config.share_prefix_cache })
@@ -93,6 +95,15 @@ impl Keys {
         let given = digest(key);
         let found = find(&self.configured, &given);
         found.or_else(|| self.file.as_ref().and_then(|file| find(&file.get(), &given)))
+    }
+
+    /// Who things are kept for under this name, unless the key has been taken away.
+    pub(crate) fn tenant_of(&self, owner: Option<&str>) -> Option<Tenant> {
+        let Some(owner) = owner else { return Some(Tenant::default()) };
+        let find = |known: &[Known]| {
+            known.iter().map(|known| &known.tenant).find(|tenant| tenant.owner() == Some(owner)).cloned()
+        };
+        find(&self.configured).or_else(|| self.file.as_ref().and_then(|file| find(&file.get())))
     }
 
     /// Reads the file of keys again, changed or not.
@@ -162,6 +173,10 @@ mod tests {
         }
         let found = keys.tenant(&headers);
         assert_eq!(found.as_ref().map(Tenant::name), tenant, "{header:?}");
+        if let Some(found) = found {
+            assert_eq!(keys.tenant_of(found.owner()), Some(found));
+        }
+        assert_eq!(keys.tenant_of(Some("nobody")), None);
     }
 
     #[test]

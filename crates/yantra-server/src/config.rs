@@ -62,6 +62,12 @@ pub struct RawServerConfig {
     pub model_dirs: Vec<PathBuf>,
     /// Who judges texts for `/v1/moderations`.
     pub moderation: RawModerationConfig,
+    /// Directory of what outlives the server: files and batches. Only one server may use it. None: neither is kept.
+    pub state_dir: Option<PathBuf>,
+    /// Largest file that is kept, in bytes.
+    pub max_file_bytes: usize,
+    /// Items of batches that are worked on at the same time.
+    pub batch_concurrency: usize,
     /// Traces.
     pub telemetry: RawTelemetryConfig,
 }
@@ -93,6 +99,9 @@ impl Default for RawServerConfig {
             allow_model_changes: false,
             model_dirs: Vec::new(),
             moderation: RawModerationConfig::default(),
+            state_dir: None,
+            max_file_bytes: 100 << 20,
+            batch_concurrency: 16,
             telemetry: RawTelemetryConfig::default(),
         }
     }
@@ -141,6 +150,9 @@ pub struct ServerConfig {
     pub(crate) allow_model_changes: bool,
     pub(crate) model_dirs: Vec<PathBuf>,
     pub(crate) moderation: Option<ModerationConfig>,
+    pub(crate) state_dir: Option<PathBuf>,
+    pub(crate) max_file_bytes: usize,
+    pub(crate) batch_concurrency: usize,
     pub(crate) telemetry: Option<TelemetryConfig>,
 }
 
@@ -170,6 +182,9 @@ impl Default for ServerConfig {
             allow_model_changes: raw.allow_model_changes,
             model_dirs: raw.model_dirs,
             moderation: None,
+            state_dir: raw.state_dir,
+            max_file_bytes: raw.max_file_bytes,
+            batch_concurrency: raw.batch_concurrency,
             telemetry: None,
         }
     }
@@ -207,6 +222,9 @@ impl TryFrom<RawServerConfig> for ServerConfig {
             keep_alive: seconds("keep_alive_s", raw.keep_alive_s, 0.05)?,
             drain_timeout: seconds("drain_timeout_s", raw.drain_timeout_s, 0.0)?,
             stuck_step: seconds("stuck_step_s", raw.stuck_step_s, 0.05)?,
+            state_dir: raw.state_dir.map(directory).transpose()?,
+            max_file_bytes: count("max_file_bytes", raw.max_file_bytes, 1024, 1 << 40)?,
+            batch_concurrency: count("batch_concurrency", raw.batch_concurrency, 1, 4096)?,
             tls: tls(raw.tls_cert, raw.tls_key)?,
             moderation: raw.moderation.validate()?,
             telemetry: raw.telemetry.validate()?,
@@ -258,6 +276,13 @@ fn tls(cert: Option<PathBuf>, key: Option<PathBuf>) -> Result<Option<TlsFiles>, 
         (Some(cert), Some(key)) => Ok(Some(TlsFiles { cert, key })),
         (Some(_), None) => fail("tls_key", "nothing given, the file of the key of tls_cert expected"),
         (None, Some(_)) => fail("tls_cert", "nothing given, the file of the certificate of tls_key expected"),
+    }
+}
+
+fn directory(given: PathBuf) -> Result<PathBuf, ConfigError> {
+    match given.as_os_str().is_empty() {
+        false => Ok(given),
+        true => fail("state_dir", "nothing given, a directory expected"),
     }
 }
 
@@ -338,6 +363,9 @@ mod tests {
         check("tls_cert = \"c.pem\"\ntls_key = \"k.pem\"", "ok");
         check("stuck_step_s = 0", "'stuck_step_s': 0 given, 0.05 to 86400 seconds expected");
         check("host = \" \"", "'host'");
+        check("state_dir = \"\"", "'state_dir': nothing given");
+        check("batch_concurrency = 0", "'batch_concurrency': 0 given, 1 to 4096 expected");
+        check("max_file_bytes = 1", "'max_file_bytes': 1 given, 1024 to");
         check("max_body_bytes_total = 1024", "'max_body_bytes_total': 1024 given, 10485760 to");
         for host in ["0.0.0.0", "::", "192.168.1.5", "example.org", "[::]"] {
             check(&format!("host = \"{host}\""), "without API keys");

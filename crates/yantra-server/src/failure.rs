@@ -5,6 +5,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use yantra_api::ApiError;
 use yantra_engine::{ConstraintError, EmbedError, EngineError, SubmitError};
+use yantra_store::StoreError;
 use yantra_text::TextError;
 
 use crate::telemetry;
@@ -95,6 +96,15 @@ pub(crate) fn of_text(error: &TextError, param: &str) -> ApiError {
             tracing::error!(%error, "the tokeniser failed");
             ApiError::internal(error.to_string())
         }
+    }
+}
+
+/// Why something could not be kept or found.
+pub(crate) fn of_store(error: &StoreError) -> ApiError {
+    tracing::error!(%error, "the state directory failed");
+    match error {
+        StoreError::Full => ApiError::storage_full(error.to_string()),
+        error => ApiError::internal(error.to_string()),
     }
 }
 

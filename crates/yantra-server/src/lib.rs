@@ -18,6 +18,7 @@
 
 mod app;
 mod auth;
+mod batches;
 mod body;
 mod chat;
 mod completions;
@@ -26,6 +27,7 @@ mod console;
 mod document;
 mod embeddings;
 mod failure;
+mod files;
 mod generation;
 mod health;
 mod hooks;
@@ -47,6 +49,7 @@ mod server;
 mod shutdown;
 mod sse;
 mod stats;
+mod storage;
 mod telemetry;
 mod tenant;
 mod timed_io;

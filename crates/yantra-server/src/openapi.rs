@@ -5,8 +5,8 @@ use utoipa::OpenApi;
 
 use crate::document::Common;
 use crate::{
-    chat, completions, embeddings, health, loading, messages, metrics, models, moderations, rerank, responses, stats,
-    tokenize, usage,
+    batches, chat, completions, embeddings, files, health, loading, messages, metrics, models, moderations, rerank,
+    responses, stats, tokenize, usage,
 };
 
 #[derive(OpenApi)]
@@ -27,6 +27,15 @@ use crate::{
         embeddings::embeddings,
         rerank::rerank,
         rerank::score,
+        files::create,
+        files::list,
+        files::retrieve,
+        files::content,
+        files::delete,
+        batches::create,
+        batches::list,
+        batches::retrieve,
+        batches::cancel,
         models::list,
         models::retrieve,
         loading::delete,

@@ -133,6 +133,13 @@ impl Quotas {
         Ok(())
     }
 
+    /// Refuses when the tokens have been used, for work that is not a request of its own.
+    pub(crate) fn check_tokens(&self) -> Result<(), ApiError> {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        left[1].fill(Instant::now());
+        left[1].check()
+    }
+
     /// Counts tokens that were used.
     pub(crate) fn use_tokens(&self, tokens: u64) {
         self.left.lock().unwrap_or_else(PoisonError::into_inner)[1].take(tokens as f64);
@@ -196,6 +203,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         quotas.tell(&mut headers);
         assert_eq!(headers["x-ratelimit-remaining-tokens"], "0");
+        assert_eq!(quotas.check_tokens().unwrap_err().status, 429);
         assert_eq!(headers["x-ratelimit-limit-tokens"], "100");
         assert!(!headers.contains_key("x-ratelimit-limit-requests"));
         assert!(

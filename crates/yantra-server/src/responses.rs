@@ -336,7 +336,8 @@ impl Writer {
     }
 
     fn keep(&mut self) {
-        if !self.response.store {
+        // A batch would push out what people are going to continue.
+        if !self.response.store || self.visit.tenant.is_in_bulk() {
             return;
         }
         let mut messages = std::mem::take(&mut self.conversation);

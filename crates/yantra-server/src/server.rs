@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
+use yantra_store::StoreError;
 
 use crate::app::{self, App};
+use crate::batches;
 use crate::config::ServerConfig;
 use crate::hooks::Hooks;
 use crate::keys::KeyFileError;
@@ -48,6 +50,9 @@ pub enum ServeError {
     /// The client of the moderator.
     #[error("no client for the moderator can be made: {0}")]
     Moderation(#[source] reqwest::Error),
+    /// The state directory.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// Has a running server read its files again: the keys, and the certificate with its key. Cheap to clone.
@@ -168,7 +173,7 @@ impl Server {
     /// them could.
     ///
     /// # Errors
-    /// The file of keys or the certificate can not be read, or traces can not be made. A listener that fails is retried.
+    /// The file of keys, the certificate or the state directory can not be read, or traces can not be made. A listener that fails is retried.
     pub async fn serve(self, listener: TcpListener, shutdown: Shutdown) -> Result<bool, ServeError> {
         let telemetry = self.config.telemetry.as_ref();
         let address = listener.local_addr().ok();
@@ -179,6 +184,7 @@ impl Server {
         }
         let app = App::new(self.config, self.registry, hooks, &shutdown, telemetry.clone())?;
         let router = app::router(&app);
+        let batches = batches::start(&app);
         let read_again = async {
             loop {
                 self.reload.told.notified().await;
@@ -190,6 +196,9 @@ impl Server {
             never = watchdog::watch(&app) => match never {},
             never = read_again => match never {},
         };
+        if let Some(batches) = batches {
+            batches.finish().await;
+        }
         if let Some(telemetry) = telemetry {
             telemetry.finish().await;
         }

@@ -13,14 +13,23 @@ use crate::keys::{Terms, digest, hex};
 use crate::observe::REQUEST_ID;
 use crate::quota::Quotas;
 
+/// The priority of the items of batches: they wait for everybody else.
+const BULK_PRIORITY: i32 = -1_000_000;
+
 /// Whose request it is. Without keys everybody is the same.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Tenant(Option<Arc<Account>>);
+pub(crate) struct Tenant {
+    account: Option<Arc<Account>>,
+    /// Whether nobody waits for the answer.
+    in_bulk: bool,
+}
 
 /// A tenant with a name.
 #[derive(Debug)]
 pub(crate) struct Account {
     name: Arc<str>,
+    /// What is kept for it is kept under this.
+    owner: Arc<str>,
     terms: Terms,
     /// The same for as long as the limits are, however often the keys are read.
     quotas: Arc<Quotas>,
@@ -35,37 +44,61 @@ impl PartialEq for Tenant {
 
 impl Tenant {
     pub(crate) fn new(name: &str, terms: Terms, quotas: Arc<Quotas>) -> Self {
-        Self(Some(Arc::new(Account { name: name.into(), terms, quotas })))
+        Self::with_owner(name, name, terms, quotas)
+    }
+
+    /// One whose name says less of who it is than `owner` does.
+    pub(crate) fn with_owner(name: &str, owner: &str, terms: Terms, quotas: Arc<Quotas>) -> Self {
+        let account = Account { name: name.into(), owner: owner.into(), terms, quotas };
+        Self { account: Some(Arc::new(account)), in_bulk: false }
+    }
+
+    /// The same, for requests that nobody waits for.
+    pub(crate) fn in_bulk(self) -> Self {
+        Self { in_bulk: true, ..self }
+    }
+
+    /// Whether nobody waits for the answer.
+    pub(crate) fn is_in_bulk(&self) -> bool {
+        self.in_bulk
+    }
+
+    /// Under what things are kept for the tenant; the same after a restart.
+    pub(crate) fn owner(&self) -> Option<&str> {
+        self.account.as_ref().map(|account| &*account.owner)
     }
 
     /// The tenant's name.
     pub(crate) fn name(&self) -> Option<&str> {
-        self.0.as_ref().map(|account| &*account.name)
+        self.account.as_ref().map(|account| &*account.name)
     }
 
     /// The same, to be kept.
     pub(crate) fn shared_name(&self) -> Option<Arc<str>> {
-        self.0.as_ref().map(|account| Arc::clone(&account.name))
+        self.account.as_ref().map(|account| Arc::clone(&account.name))
     }
 
     /// How much of an engine it gets beside others.
     pub(crate) fn weight(&self) -> u32 {
-        self.0.as_ref().map_or(1, |account| account.terms.weight)
+        self.account.as_ref().map_or(1, |account| account.terms.weight)
     }
 
     /// Whether it may change what everybody uses. Without keys everybody may.
     pub(crate) fn is_admin(&self) -> bool {
-        self.0.as_ref().is_none_or(|account| account.terms.admin)
+        self.account.as_ref().is_none_or(|account| account.terms.admin)
     }
 
     /// How much it may use, if that is limited.
     pub(crate) fn quotas(&self) -> Option<&Arc<Quotas>> {
-        self.0.as_ref().map(|account| &account.quotas)
+        self.account.as_ref().map(|account| &account.quotas)
     }
 
     /// The priority of a request that wants this one.
     pub(crate) fn priority(&self, wanted: Option<i32>) -> Result<i32, ApiError> {
-        let most = self.0.as_ref().and_then(|account| account.terms.priority);
+        if self.in_bulk {
+            return Ok(wanted.unwrap_or(BULK_PRIORITY).min(BULK_PRIORITY));
+        }
+        let most = self.account.as_ref().and_then(|account| account.terms.priority);
         match (wanted, most) {
             (Some(wanted), Some(most)) if wanted > most => Err(ApiError::invalid_param(
                 "priority",
@@ -136,5 +169,10 @@ mod tests {
         assert_eq!(tenant("a", Some(5)).priority(Some(6)).unwrap_err().param.as_deref(), Some("priority"));
         assert_eq!(tenant("a", None).priority(Some(6)).unwrap(), 6);
         assert_eq!(Tenant::default().priority(None).unwrap(), 0);
+        let bulk = tenant("a", Some(5)).in_bulk();
+        assert_eq!(
+            [None, Some(6), Some(i32::MIN)].map(|wanted| bulk.priority(wanted).unwrap()),
+            [BULK_PRIORITY, BULK_PRIORITY, i32::MIN]
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! The server over real sockets, in front of a real engine that steps a model made of a sentence.
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::panic)]
 
+mod batches;
 mod dashboard;
 mod document;
 mod embeddings;

@@ -17,6 +17,7 @@ Examples:
   yantra serve smollm2-135m minilm-l6 --name chat=smollm2-135m --name embed=minilm-l6
   yantra serve model.gguf --host 0.0.0.0 --port 9000 --api-key \"$KEY\"
   yantra serve model.gguf --tls-cert chain.pem --tls-key key.pem
+  yantra serve smollm2-135m --state-dir ./state
   yantra serve smollm2-135m --kv-spill ./spill --kv-spill-limit 8GiB
   yantra serve --config yantra.toml
 
@@ -67,6 +68,10 @@ pub(crate) struct ServeArgs {
     /// Listen without keys where other machines can reach the server
     #[arg(long)]
     allow_no_auth: bool,
+    /// Keep files and batches (/v1/files, /v1/batches) in this directory, which no other server may use; batches go on
+    /// after a restart
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
     /// Send traces to this OpenTelemetry collector, by OTLP over HTTP, such as http://localhost:4318 [default:
     /// OTEL_EXPORTER_OTLP_ENDPOINT]
     #[arg(long, value_name = "URL")]
@@ -106,6 +111,7 @@ pub(crate) fn raw(args: &ServeArgs) -> Result<RawConfig> {
         ("keys_file", text(&args.keys_file)),
         ("tls_cert", text(&args.tls_cert)),
         ("tls_key", text(&args.tls_key)),
+        ("state_dir", text(&args.state_dir)),
         ("allow_no_auth", args.allow_no_auth.then(|| true.into())),
         ("telemetry", args.otlp_endpoint.as_deref().map(otlp_endpoint)),
     ];

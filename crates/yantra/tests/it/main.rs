@@ -1,6 +1,7 @@
 //! The binary from outside: help, wrong use, load tests against servers that behave and that do not.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod batches;
 mod bench_load;
 mod chat;
 mod fake_server;
