@@ -19,6 +19,7 @@ mod messages;
 mod model;
 mod neutral;
 pub mod parse;
+mod requests;
 mod rerank;
 mod responses;
 mod stats;
@@ -41,6 +42,10 @@ pub use messages::{
     MessagesResponse, MessagesUsage, StopDelta, TokenCount,
 };
 pub use model::{ModelCard, ModelDetails, ModelList};
+pub use requests::{
+    RequestChunk, RequestGap, RequestInterruption, RequestList, RequestRecord, RequestState, RequestSummary,
+    RequestTimeline,
+};
 pub use rerank::{RerankDocument, RerankRequest, RerankResponse, RerankResult, Score, ScoreRequest, ScoreResponse};
 pub use responses::{
     InputTokensDetails, OutputTokensDetails, ResponseObject, ResponsesEvent, ResponsesRequest, ResponsesUsage,

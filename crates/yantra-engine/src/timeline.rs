@@ -150,6 +150,8 @@ pub(crate) struct StepLoad {
 pub(crate) struct Recorder {
     submitted: Instant,
     last_token: Option<Instant>,
+    /// Nothing shorter belongs to the long gaps.
+    long_us: u32,
     timeline: Timeline,
 }
 
@@ -161,7 +163,7 @@ fn short(time: Duration) -> u32 {
 impl Recorder {
     pub(crate) fn new(submitted: Instant, running: usize, waiting: usize) -> Self {
         let timeline = Timeline { running_at_arrival: running, waiting_at_arrival: waiting, ..Timeline::default() };
-        Self { submitted, last_token: None, timeline }
+        Self { submitted, last_token: None, long_us: 0, timeline }
     }
 
     fn at(&self, time: Instant) -> u64 {
@@ -219,12 +221,15 @@ impl Recorder {
     fn keep_if_long(&mut self, long: LongGap) {
         let kept = &mut self.timeline.long_gaps;
         if kept.len() < MAX_LONG_GAPS {
-            kept.push(long);
-        } else if let Some(shortest) = kept.iter_mut().min_by_key(|kept| kept.gap.us)
-            && shortest.gap.us < long.gap.us
-        {
+            return kept.push(long);
+        }
+        if long.gap.us <= self.long_us {
+            return;
+        }
+        if let Some(shortest) = kept.iter_mut().min_by_key(|kept| kept.gap.us) {
             *shortest = long;
         }
+        self.long_us = kept.iter().map(|kept| kept.gap.us).min().unwrap_or(0);
     }
 
     /// A choice lost its place in the batch.

@@ -55,6 +55,8 @@ pub struct RawServerConfig {
     pub drain_timeout_s: f64,
     /// Seconds after which a model's step counts as stuck, and the server as unhealthy.
     pub stuck_step_s: f64,
+    /// Requests of which `/v1/requests` tells where their time went; up to some 100 KiB each, most far less. 0: none.
+    pub kept_requests: usize,
     /// Traces.
     pub telemetry: RawTelemetryConfig,
 }
@@ -83,6 +85,7 @@ impl Default for RawServerConfig {
             keep_alive_s: 15.0,
             drain_timeout_s: 30.0,
             stuck_step_s: 120.0,
+            kept_requests: 1000,
             telemetry: RawTelemetryConfig::default(),
         }
     }
@@ -128,6 +131,7 @@ pub struct ServerConfig {
     pub(crate) keep_alive: Duration,
     pub(crate) drain_timeout: Duration,
     pub(crate) stuck_step: Duration,
+    pub(crate) kept_requests: usize,
     pub(crate) telemetry: Option<TelemetryConfig>,
 }
 
@@ -154,6 +158,7 @@ impl Default for ServerConfig {
             keep_alive: Duration::from_secs_f64(raw.keep_alive_s),
             drain_timeout: Duration::from_secs_f64(raw.drain_timeout_s),
             stuck_step: Duration::from_secs_f64(raw.stuck_step_s),
+            kept_requests: raw.kept_requests,
             telemetry: None,
         }
     }
@@ -191,6 +196,7 @@ impl TryFrom<RawServerConfig> for ServerConfig {
             keep_alive: seconds("keep_alive_s", raw.keep_alive_s, 0.05)?,
             drain_timeout: seconds("drain_timeout_s", raw.drain_timeout_s, 0.0)?,
             stuck_step: seconds("stuck_step_s", raw.stuck_step_s, 0.05)?,
+            kept_requests: count("kept_requests", raw.kept_requests, 0, 100_000)?,
             tls: tls(raw.tls_cert, raw.tls_key)?,
             telemetry: raw.telemetry.validate()?,
             host: raw.host,
@@ -306,6 +312,7 @@ mod tests {
         check("tls_key = \"k.pem\"", "'tls_cert': nothing given");
         check("tls_cert = \"c.pem\"\ntls_key = \"k.pem\"", "ok");
         check("stuck_step_s = 0", "'stuck_step_s': 0 given, 0.05 to 86400 seconds expected");
+        check("kept_requests = 100001", "'kept_requests': 100001 given, 0 to 100000 expected");
         check("host = \" \"", "'host'");
         check("max_body_bytes_total = 1024", "'max_body_bytes_total': 1024 given, 10485760 to");
         for host in ["0.0.0.0", "::", "192.168.1.5", "example.org", "[::]"] {

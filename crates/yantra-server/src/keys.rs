@@ -260,11 +260,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("keys.toml");
         let mut file = KeyFile::default();
-        file.create("alice").unwrap();
+        file.create("alice", Terms::default()).unwrap();
         file.write(&path).unwrap();
         let old = std::fs::read(&path).unwrap();
         std::os::unix::fs::symlink("/dev/full", path.with_extension("new")).unwrap();
-        file.create("bob").unwrap();
+        file.create("bob", Terms::default()).unwrap();
         let error = file.write(&path).unwrap_err();
         assert!(matches!(&error, KeyFileError::File { action: "write", source, .. }
             if source.kind() == std::io::ErrorKind::StorageFull));

@@ -5,7 +5,8 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
 use crate::{
-    chat, completions, embeddings, health, messages, metrics, models, rerank, responses, stats, tokenize, usage,
+    chat, completions, embeddings, health, messages, metrics, models, requests, rerank, responses, stats, tokenize,
+    usage,
 };
 
 #[derive(OpenApi)]
@@ -31,6 +32,8 @@ use crate::{
         tokenize::tokenize,
         tokenize::detokenize,
         usage::usage,
+        requests::list,
+        requests::retrieve,
         stats::engine_stats,
         stats::engine_events,
         health::health,

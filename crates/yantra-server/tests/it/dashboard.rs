@@ -69,7 +69,8 @@ async fn every_figure_of_the_dashboard_is_written() {
     let store = Arc::new(SpillStore::open(directory.path(), 1 << 20).unwrap());
     let spill = Spill { store, fingerprint: PageKey([1; 32]) };
     let setup = Setup::default();
-    let model = Storyteller { delay: setup.delay, context: setup.context, pages: setup.pages, fail: false };
+    let (delay, context, pages, stuck) = (setup.delay, setup.context, setup.pages, setup.stuck.clone());
+    let model = Storyteller { delay, context, pages, fail: false, stuck };
     let engine = Engine::spawn_with(Box::new(Paged(model)), None, EngineConfig::default(), None, Some(spill)).unwrap();
     let generator = Generator { engine: engine.clone(), tokenizer: tokenizer(), ..setup.generator() };
     let counter = crate::support::Counter { delay: setup.embed_delay, texts: setup.embedded_texts };

@@ -9,6 +9,7 @@ mod lifecycle;
 mod limits;
 mod messages;
 mod refusals;
+mod requests;
 mod rerank;
 mod responses;
 mod robustness;
