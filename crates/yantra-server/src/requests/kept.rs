@@ -84,9 +84,10 @@ impl Kept {
     pub(crate) fn event(&self, number: usize, event: &mut Event) {
         match event {
             Event::Finished { index, reason, .. } => {
+                let Some(name) = name_of(reason) else { return };
                 let mut facts = self.facts();
                 if facts.reasons.len() < MAX_REASONS {
-                    facts.reasons.insert((number, *index), name_of(reason));
+                    facts.reasons.insert((number, *index), name);
                 }
             }
             Event::Done { usage, timings, timeline } => {
@@ -187,11 +188,12 @@ impl Kept {
     }
 }
 
-fn name_of(reason: &FinishReason) -> &'static str {
+/// How the API calls a reason. That a request was cancelled is its state: choices are not told where nobody listens.
+fn name_of(reason: &FinishReason) -> Option<&'static str> {
     match reason {
-        FinishReason::Stop | FinishReason::StopToken(_) | FinishReason::StopString(_) => "stop",
-        FinishReason::Length => "length",
-        FinishReason::Cancelled => "cancelled",
+        FinishReason::Stop | FinishReason::StopToken(_) | FinishReason::StopString(_) => Some("stop"),
+        FinishReason::Length => Some("length"),
+        FinishReason::Cancelled => None,
     }
 }
 

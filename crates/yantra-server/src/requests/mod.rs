@@ -68,6 +68,7 @@ pub(crate) struct ListQuery {
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
     /// `latest` first, if not given, or `slow` ones.
+    #[param(inline)]
     order: Option<Order>,
 }
 
