@@ -261,6 +261,16 @@ await step("engine charts draw and move", async () => {
   assert((await page.evaluate(() => document.documentElement.dataset.theme)) === "dark", "the theme did not change");
 });
 
+await step("requests are listed, and one is drawn with where its time went", async () => {
+  await page.getByRole("link", { name: "Requests" }).click();
+  await page.waitForSelector(".requests tbody tr");
+  await shot(page, "requests-dark");
+  await page.locator(".requests tbody tr").first().click();
+  await page.waitForSelector(".timeline svg rect.piece.decode");
+  assert((await page.locator(".why li").count()) > 0, "nothing is said of where the time went");
+  await shot(page, "request-dark");
+});
+
 await page.context().close();
 
 await step("it fits a phone", async () => {

@@ -178,6 +178,25 @@ async function file(path, response) {
   }
 }
 
+const SLOW = {
+  id: "3c9f6a0e", object: "request", answer_id: "chatcmpl-1", endpoint: "/v1/chat/completions", model: "smollm2-135m", priority: 0,
+  stream: true, state: "done", status: 200, created: Date.now() / 1000 - 90, prepare_ms: 40, queue_ms: 1800, time_to_first_token_ms: 2700, total_ms: 6900,
+  usage: { prompt_tokens: 3100, completion_tokens: 121, total_tokens: 3221, prompt_tokens_details: { cached_tokens: 0 } }, finish_reasons: ["stop"],
+};
+const WHY = ["generating 121 tokens took 2.4 s, 20 ms per step of 8 sequences on average", "waited 1.8 s in the queue behind 63 running sequences", "computing 3,100 prompt tokens took 900 ms in 7 steps; 0 came from the cache"];
+
+/** The way of one request through the engine. */
+function timeline() {
+  const gaps = Array.from({ length: 120 }, (_, index) => (index === 60 ? [520_000, 8, 0] : index % 17 === 8 ? [80_000, 9, 512] : [20_000, 8, 0]));
+  const took = gaps.reduce((sum, [us]) => sum + us / 1000, 0);
+  const chunks = Array.from({ length: 7 }, (_, index) => ({ at_ms: 1800 + index * 128, took_ms: 124, choice: 0, from: index * 443, tokens: 443, other_tokens: 8, tokens_again: 0 }));
+  chunks.push({ at_ms: 4555, took_ms: 110, choice: 0, from: 3072, tokens: 100, other_tokens: 8, tokens_again: 99 });
+  return {
+    prompt: 0, admitted_ms: 1800, first_token_ms: 2700, ended_ms: 2700 + took, chunks, gaps, long_gaps: [],
+    preemptions: [{ at_ms: 4145, took_ms: 410, choice: 0, pages: 0 }], restores: [],
+  };
+}
+
 /** Starts the server; with `key`, every API call must carry it. */
 export function start({ port = 0, key = "" } = {}) {
   const server = createServer((request, response) => {
@@ -189,6 +208,8 @@ export function start({ port = 0, key = "" } = {}) {
     if (pathname === "/v1/chat/completions") return void chat(request, response).catch((error) => fail(response, 500, String(error), "server_error"));
     if (pathname === "/v1/engine/events") return events(response);
     if (pathname === "/v1/engine/stats") return json(response, 200, snapshot());
+    if (pathname === "/v1/requests") return json(response, 200, { object: "list", data: [SLOW, { ...SLOW, id: "running", state: "running" }] });
+    if (pathname === `/v1/requests/${SLOW.id}`) return json(response, 200, { ...SLOW, why: WHY, timelines: [timeline()] });
     return void file(pathname, response);
   });
   return new Promise((resolve) => {

@@ -49,11 +49,20 @@ effect(() => {
 
 // --- where the page is ---------------------------------------------------------------------------------------------
 
-export type Route = { page: "chat"; id: string | undefined } | { page: "models" } | { page: "engine" };
+export type Route = { page: "chat"; id: string | undefined } | { page: "models" } | { page: "engine" } | { page: "requests"; id: string | undefined };
+
+function decoded(part: string): string {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
+}
 
 function readRoute(): Route {
   const [, page, id] = location.hash.split("/");
   if (page === "models" || page === "engine") return { page };
+  if (page === "requests") return { page, id: id ? decoded(id) : undefined };
   return { page: "chat", id: id || undefined };
 }
 

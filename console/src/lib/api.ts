@@ -3,6 +3,7 @@
  * every field optional that a server might leave out; nothing read from the network is trusted to be complete.
  */
 
+import { parseList, parseRecord, type RequestRecord, type RequestSummary } from "./requests";
 import { readEvents } from "./sse";
 
 export interface ModelDetails {
@@ -152,6 +153,17 @@ export class Api {
 
   async engineStats(signal: AbortSignal): Promise<unknown> {
     return (await this.request("/v1/engine/stats", { signal })).json();
+  }
+
+  /** The latest requests, or the slowest of those that are kept. */
+  async requests(order: "latest" | "slow", signal: AbortSignal): Promise<RequestSummary[]> {
+    return parseList(await (await this.request(`/v1/requests?limit=200&order=${order}`, { signal })).json());
+  }
+
+  async requestRecord(id: string, signal: AbortSignal): Promise<RequestRecord> {
+    const record = parseRecord(await (await this.request(`/v1/requests/${encodeURIComponent(id)}`, { signal })).json());
+    if (!record) throw new ApiError(0, "The server answered something that is no request.");
+    return record;
   }
 
   private async request(path: string, init: RequestInit): Promise<Response> {

@@ -6,10 +6,12 @@ import { ChatPage } from "./chat";
 import { Dialog } from "./controls";
 import { EnginePage } from "./engine";
 import { ModelsPage } from "./models";
+import { RequestsPage } from "./requests";
 import { Sidebar } from "./sidebar";
 
 export function App() {
-  const { page } = route.value;
+  const at = route.value;
+  const { page } = at;
   return (
     <>
       <a class="skip" href="#main" onClick={(event) => (event.preventDefault(), document.querySelector<HTMLElement>("main")?.focus())}>Skip to content</a>
@@ -20,6 +22,7 @@ export function App() {
         {page === "chat" && <ChatPage />}
         {page === "models" && <ModelsPage />}
         {page === "engine" && <EnginePage />}
+        {at.page === "requests" && <RequestsPage id={at.id} />}
       </main>
       {keyWanted.value && <KeyDialog />}
     </>

@@ -27,6 +27,7 @@ export function Sidebar() {
         <PageLink page="chat" icon="chat" label="Chat" href="#/chat" current={at.page === "chat"} />
         <PageLink page="models" icon="models" label="Models" href="#/models" current={at.page === "models"} />
         <PageLink page="engine" icon="engine" label="Engine" href="#/engine" current={at.page === "engine"}><Pulse /></PageLink>
+        <PageLink page="requests" icon="requests" label="Requests" href="#/requests" current={at.page === "requests"} />
       </ul>
       <div class="conversations-head">
         <label class="search">

@@ -24,6 +24,7 @@ mod model;
 mod moderation;
 mod neutral;
 pub mod parse;
+mod requests;
 mod rerank;
 mod responses;
 mod stats;
@@ -55,6 +56,10 @@ pub use messages::{
 pub use model::{ModelCard, ModelDetails, ModelList};
 pub use moderation::{
     ImageUrl, ModerationInput, ModerationPart, ModerationRequest, ModerationResponse, ModerationResult,
+};
+pub use requests::{
+    RequestChunk, RequestGap, RequestInterruption, RequestList, RequestRecord, RequestState, RequestSummary,
+    RequestTimeline,
 };
 pub use rerank::{RerankDocument, RerankRequest, RerankResponse, RerankResult, Score, ScoreRequest, ScoreResponse};
 pub use responses::{

@@ -8,6 +8,7 @@ mod commit;
 mod constrain;
 mod fair;
 mod intake;
+mod record;
 mod speculate;
 mod spilling;
 
@@ -218,7 +219,9 @@ impl Core {
         let scheduled = Instant::now();
         let mut plan = std::mem::take(&mut self.plan);
         self.restore_pages();
+        self.record_restores(scheduled);
         self.scheduler.schedule(&mut plan);
+        self.record_preemptions(scheduled);
         self.spill_evicted();
         if plan.is_empty() {
             self.plan = plan;

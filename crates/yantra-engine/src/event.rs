@@ -1,13 +1,14 @@
 //! What a request's sink is told, in order: tokens, the end of each choice, then one `Done` or `Error`.
 
-use crate::EngineError;
+use crate::{EngineError, Timeline};
 
 /// Receives one request's events on the engine's thread.
 ///
 /// It must not block: everything else waits for it. Put a bounded channel behind it and return `false` when it is full
 /// or its receiver is gone.
 pub trait EventSink: Send {
-    /// Takes an event; `false` means that nobody listens any more, and the request is cancelled.
+    /// Takes an event; `false` means that nobody listens any more, and the request is cancelled. Only its last event, which
+    /// tells what it took, comes after that.
     fn send(&mut self, event: Event) -> bool;
 }
 
@@ -49,6 +50,8 @@ pub enum Event {
         usage: Usage,
         /// Time taken.
         timings: Timings,
+        /// Where it went.
+        timeline: Box<Timeline>,
     },
     /// The request failed. The last event.
     Error(EngineError),

@@ -9,7 +9,7 @@
 //! What the engine promises:
 //! - a request's tokens do not depend on what else is in the batch (given a model that promises the same of its logits),
 //!   nor on [`speculation`];
-//! - every accepted request whose sink stays gets exactly one [`Event::Done`] or [`Event::Error`];
+//! - every accepted request gets exactly one [`Event::Done`] or [`Event::Error`], at its end;
 //! - a cancelled request's pages are free again within one step;
 //! - a failing forward pass fails only the requests in that batch.
 
@@ -36,6 +36,7 @@ mod stats;
 mod step_model;
 mod stop;
 mod text;
+pub mod timeline;
 
 pub use batch::{AttentionSequence, Batch};
 pub use config::EngineConfig;
@@ -53,3 +54,4 @@ pub use speculation::{Speculation, SpeculationMethod};
 pub use stats::{EngineStats, SpillStats};
 pub use step_model::{PageBytes, StepModel};
 pub use text::{Detokenizer, TextDecoder};
+pub use timeline::Timeline;

@@ -121,6 +121,8 @@ pub struct Scheduler {
     counts: SchedulerCounts,
     /// Scratch of prefix look-ups.
     found: Vec<u32>,
+    /// Put back since the step's planning began.
+    preempted: Vec<SequenceKey>,
     /// A decoding sequence had to preempt in the step being planned.
     out_of_pages: bool,
 }
@@ -138,6 +140,7 @@ impl Scheduler {
             tenants: Tenants::default(),
             counts: SchedulerCounts::default(),
             found: Vec::new(),
+            preempted: Vec::new(),
             out_of_pages: false,
             config,
         }
@@ -267,6 +270,11 @@ impl Scheduler {
         &self.pages
     }
 
+    /// Who was put back to make room when the last step was planned.
+    pub fn preempted(&self) -> &[SequenceKey] {
+        &self.preempted
+    }
+
     /// What was counted so far.
     pub fn counts(&self) -> SchedulerCounts {
         self.counts
@@ -343,6 +351,7 @@ impl Scheduler {
         self.tenants.leave(sequence.tenant);
         self.waiting.insert(rank);
         self.counts.preemptions += 1;
+        self.preempted.push(SequenceKey(rank.key));
         rank.key
     }
 

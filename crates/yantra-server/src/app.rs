@@ -18,6 +18,7 @@ use crate::failure::Failure;
 use crate::hooks::Hooks;
 use crate::observe::{self, HttpCounters, REQUEST_ID};
 use crate::registry::Registry;
+use crate::requests::{self, Requests};
 use crate::responses::Responses;
 use crate::server::ServeError;
 use crate::shutdown::{Shutdown, Stage};
@@ -49,6 +50,7 @@ struct Inner {
     lanes: Lanes,
     bodies: Arc<BodyBudget>,
     responses: Responses,
+    requests: Requests,
     usage: Ledger,
     storage: Option<Storage>,
     telemetry: Option<Telemetry>,
@@ -70,6 +72,7 @@ impl App {
         let counters = HttpCounters::default();
         let stage = shutdown.watch();
         let bodies = BodyBudget::new(config.max_body_bytes_total);
+        let requests = Requests::new(config.kept_requests);
         let inner = Inner {
             config,
             keys,
@@ -80,6 +83,7 @@ impl App {
             lanes: Lanes::default(),
             bodies,
             responses: Responses::default(),
+            requests,
             usage: Ledger::default(),
             storage,
             telemetry,
@@ -133,6 +137,11 @@ impl App {
 
     pub(crate) fn responses(&self) -> &Responses {
         &self.inner.responses
+    }
+
+    /// What is kept of the latest requests.
+    pub(crate) fn requests(&self) -> &Requests {
+        &self.inner.requests
     }
 
     pub(crate) fn usage(&self) -> &Ledger {
@@ -217,6 +226,8 @@ pub(crate) fn router(app: &App) -> Router {
     let router = router
         .merge(working().route_layer(from_fn(quota::check)))
         .route("/v1/usage", get(usage::usage))
+        .route("/v1/requests", get(requests::list))
+        .route("/v1/requests/{id}", get(requests::retrieve))
         .route("/v1/engine/stats", get(stats::engine_stats))
         .route("/v1/engine/events", get(stats::engine_events))
         .route("/ready", get(health::ready))
@@ -224,7 +235,8 @@ pub(crate) fn router(app: &App) -> Router {
         .route("/openapi.json", get(openapi::openapi))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        // Behind the check: who has no key makes no spans.
+        // Behind the check: who has no key makes no spans and leaves nothing behind.
+        .layer(from_fn_with_state(app.clone(), requests::keep))
         .layer(from_fn_with_state(app.clone(), telemetry::trace))
         .layer(from_fn_with_state(app.clone(), auth::check));
     let router = match cors(&app.config().cors_origins) {

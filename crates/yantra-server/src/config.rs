@@ -68,6 +68,8 @@ pub struct RawServerConfig {
     pub max_file_bytes: usize,
     /// Items of batches that are worked on at the same time.
     pub batch_concurrency: usize,
+    /// Requests of which `/v1/requests` tells where their time went; up to some 100 KiB each, most far less. 0: none.
+    pub kept_requests: usize,
     /// Traces.
     pub telemetry: RawTelemetryConfig,
 }
@@ -102,6 +104,7 @@ impl Default for RawServerConfig {
             state_dir: None,
             max_file_bytes: 100 << 20,
             batch_concurrency: 16,
+            kept_requests: 1000,
             telemetry: RawTelemetryConfig::default(),
         }
     }
@@ -153,6 +156,7 @@ pub struct ServerConfig {
     pub(crate) state_dir: Option<PathBuf>,
     pub(crate) max_file_bytes: usize,
     pub(crate) batch_concurrency: usize,
+    pub(crate) kept_requests: usize,
     pub(crate) telemetry: Option<TelemetryConfig>,
 }
 
@@ -185,6 +189,7 @@ impl Default for ServerConfig {
             state_dir: raw.state_dir,
             max_file_bytes: raw.max_file_bytes,
             batch_concurrency: raw.batch_concurrency,
+            kept_requests: raw.kept_requests,
             telemetry: None,
         }
     }
@@ -225,6 +230,7 @@ impl TryFrom<RawServerConfig> for ServerConfig {
             state_dir: raw.state_dir.map(directory).transpose()?,
             max_file_bytes: count("max_file_bytes", raw.max_file_bytes, 1024, 1 << 40)?,
             batch_concurrency: count("batch_concurrency", raw.batch_concurrency, 1, 4096)?,
+            kept_requests: count("kept_requests", raw.kept_requests, 0, 100_000)?,
             tls: tls(raw.tls_cert, raw.tls_key)?,
             moderation: raw.moderation.validate()?,
             telemetry: raw.telemetry.validate()?,
@@ -362,6 +368,7 @@ mod tests {
         check("tls_key = \"k.pem\"", "'tls_cert': nothing given");
         check("tls_cert = \"c.pem\"\ntls_key = \"k.pem\"", "ok");
         check("stuck_step_s = 0", "'stuck_step_s': 0 given, 0.05 to 86400 seconds expected");
+        check("kept_requests = 100001", "'kept_requests': 100001 given, 0 to 100000 expected");
         check("host = \" \"", "'host'");
         check("state_dir = \"\"", "'state_dir': nothing given");
         check("batch_concurrency = 0", "'batch_concurrency': 0 given, 1 to 4096 expected");

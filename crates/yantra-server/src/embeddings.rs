@@ -13,6 +13,7 @@ use yantra_engine::{EmbedError, EmbedSink};
 use crate::body::JsonBody;
 use crate::failure::{self, Failure};
 use crate::registry::{Embedder, ServedModel, Task};
+use crate::requests;
 use crate::telemetry;
 use crate::tenant::Visit;
 use crate::tokenize::text_tokens;
@@ -97,6 +98,7 @@ async fn embed(
     let (sender, answer) = oneshot::channel();
     // Dropping `answer`, as when the client goes away, takes the request out of the queue.
     handle.submit(inputs, Box::new(Sink(sender))).map_err(failure::of_embed)?;
+    requests::note_submitted(&visit.app, &model.id, 0);
     let vectors = timeout_at(deadline, answer)
         .await
         .map_err(|_| ApiError::timeout("the embeddings were not ready in time and have been cancelled"))?
@@ -105,6 +107,7 @@ async fn embed(
     let used = Used { requests: 1, prompt_tokens: tokens as u64, ..Used::default() };
     visit.app.usage().note(&visit.tenant, &model.id, used);
     telemetry::note(|record| record.embedded(tokens));
+    requests::note(|kept| kept.embedded(tokens));
     Ok((vectors, tokens))
 }
 

@@ -8,7 +8,7 @@ use yantra_engine::{ConstraintError, EmbedError, EngineError, SubmitError};
 use yantra_store::StoreError;
 use yantra_text::TextError;
 
-use crate::telemetry;
+use crate::{requests, telemetry};
 
 /// An [`ApiError`] as a response.
 #[derive(Debug)]
@@ -23,6 +23,7 @@ impl From<ApiError> for Failure {
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         telemetry::note(|record| record.failed(&self.0));
+        requests::note(|kept| kept.failed(&self.0));
         let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, Json(self.0.body())).into_response();
         if let Some(seconds) = self.0.retry_after_s {

@@ -10,6 +10,7 @@ use yantra_engine::{Constraint, EngineHandle, Event, Grammar, Request, RequestId
 
 use crate::failure;
 use crate::registry::ServedModel;
+use crate::requests;
 use crate::telemetry;
 use crate::tenant::Visit;
 use crate::usage::Used;
@@ -50,17 +51,27 @@ impl Generation {
             model: model.id.clone(),
             used: Vec::new(),
         };
+        let kept = requests::current();
         for (number, request) in requests.into_iter().enumerate() {
             let sender = sender.clone();
-            let sink = move |event| sender.send((number, event)).is_ok();
+            let kept = kept.clone();
+            let sink = move |mut event| {
+                if let Some(kept) = &kept {
+                    kept.event(number, &mut event);
+                }
+                sender.send((number, event)).is_ok()
+            };
             let prompt = prompts.get(number).map_or("prompt", String::as_str);
             let refused = |error| failure::of_submit(error, prompt);
             let used = Used { prompt_tokens: request.prompt.len() as u64, ..Used::default() };
+            let priority = request.priority;
             let id = engine.submit(request, Box::new(sink)).map_err(refused)?;
+            requests::note_submitted(&visit.app, &model.id, priority);
             generation.open.push(Some(id));
             generation.used.push(used);
         }
         telemetry::note(|record| record.submitted());
+        tracing::debug!(request_id = &*visit.request_id, model = model.id, prompts = prompts.len(), "submitted");
         Ok(generation)
     }
 
@@ -258,6 +269,7 @@ impl Head {
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let id = format!("{prefix}-{}", uuid::Uuid::new_v4().simple());
         telemetry::note(|record| record.answer_id(&id));
+        requests::note(|kept| kept.answer_id(&id));
         Self { id, created, model: model.to_owned() }
     }
 }

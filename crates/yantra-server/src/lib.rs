@@ -43,6 +43,7 @@ mod observe;
 mod openapi;
 mod quota;
 mod registry;
+mod requests;
 mod rerank;
 mod responses;
 mod server;

@@ -16,6 +16,7 @@ use crate::body::JsonBody;
 use crate::failure::Failure;
 use crate::generation::Head;
 use crate::registry::Task;
+use crate::requests;
 use crate::sse::{self, Chunks};
 use crate::telemetry;
 use crate::tenant::Visit;
@@ -41,6 +42,7 @@ impl From<Failure> for MessagesFailure {
 impl IntoResponse for MessagesFailure {
     fn into_response(self) -> Response {
         telemetry::note(|record| record.failed(&self.0));
+        requests::note(|kept| kept.failed(&self.0));
         let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let body = Json(MessagesError::new(&self.0));
         match self.0.retry_after_s {

@@ -5,8 +5,8 @@ use utoipa::OpenApi;
 
 use crate::document::Common;
 use crate::{
-    batches, chat, completions, embeddings, files, health, loading, messages, metrics, models, moderations, rerank,
-    responses, stats, tokenize, usage,
+    batches, chat, completions, embeddings, files, health, loading, messages, metrics, models, moderations, requests,
+    rerank, responses, stats, tokenize, usage,
 };
 
 #[derive(OpenApi)]
@@ -45,6 +45,8 @@ use crate::{
         tokenize::tokenize,
         tokenize::detokenize,
         usage::usage,
+        requests::list,
+        requests::retrieve,
         stats::engine_stats,
         stats::engine_events,
         health::health,

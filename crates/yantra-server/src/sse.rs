@@ -14,6 +14,7 @@ use yantra_engine::Event;
 
 use crate::app::App;
 use crate::generation::Generation;
+use crate::requests;
 use crate::telemetry;
 
 /// Turns engine events into chunks.
@@ -75,6 +76,7 @@ impl<C: Chunks> Frames<C> {
                 }
                 Some(Err(error)) => {
                     telemetry::note(|record| record.failed(&error));
+                    requests::note(|kept| kept.failed(&error));
                     let (name, body) = C::error(&error);
                     self.end_with(vec![(name, body.to_string())]);
                 }

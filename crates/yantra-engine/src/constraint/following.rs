@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     sync::mpsc::{Receiver, SyncSender, sync_channel},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use llguidance::{Matcher, toktrie::SimpleVob};
@@ -33,6 +33,8 @@ pub(crate) struct Following {
     worked: Receiver<Worked>,
     /// Time spent on masks so far.
     pub(crate) time: Duration,
+    /// How long steps waited for masks.
+    pub(crate) waited: Duration,
     /// How long the last mask took, until it is asked for.
     last_mask: Option<Duration>,
 }
@@ -49,6 +51,7 @@ impl Following {
             done,
             worked,
             time: Duration::ZERO,
+            waited: Duration::ZERO,
             last_mask: None,
         };
         following.force()?;
@@ -87,14 +90,28 @@ impl Following {
             return Ok(mask);
         }
         let worked = match std::mem::replace(&mut self.parser, Parser::Away) {
-            Parser::Here(matcher) => mask_of(matcher),
-            Parser::Away => self.worked.recv().map_err(|_| "the parser was lost".to_owned())?,
+            Parser::Here(matcher) => {
+                let worked = mask_of(matcher);
+                self.waited += worked.took;
+                worked
+            }
+            Parser::Away => self.wait_for_mask()?,
         };
         let Worked { matcher, mask, took } = worked;
         self.parser = Parser::Here(matcher);
         self.time += took;
         self.last_mask = Some(took);
         mask
+    }
+
+    fn wait_for_mask(&mut self) -> Result<Worked, String> {
+        if let Ok(worked) = self.worked.try_recv() {
+            return Ok(worked);
+        }
+        let started = Instant::now();
+        let worked = self.worked.recv().map_err(|_| "the parser was lost".to_owned())?;
+        self.waited += started.elapsed();
+        Ok(worked)
     }
 
     /// How long the mask took that was got last; told once.

@@ -12,6 +12,7 @@ use crate::{
     scheduler::SequenceKey,
     sink::RequestSink,
     stop::{StopMatcher, Stopping},
+    timeline::Recorder,
 };
 
 /// How far a choice is.
@@ -40,10 +41,12 @@ pub(super) struct ActiveRequest {
     pub(super) submitted: Instant,
     pub(super) started: Option<Instant>,
     pub(super) first_token: Option<Instant>,
+    pub(super) recorder: Recorder,
 }
 
 impl ActiveRequest {
-    pub(super) fn new(submission: Submission, tag: u64) -> Self {
+    /// Begins with `running` sequences in the batch and `waiting` ones before it.
+    pub(super) fn new(submission: Submission, tag: u64, running: usize, waiting: usize) -> Self {
         let Submission { id, mut request, sink, place, submitted } = submission;
         Self {
             id,
@@ -58,6 +61,7 @@ impl ActiveRequest {
             submitted,
             started: None,
             first_token: None,
+            recorder: Recorder::new(submitted, running, waiting),
             request,
         }
     }
@@ -67,15 +71,23 @@ impl ActiveRequest {
         self.choices.iter().all(|&choice| choice == Progress::Finished)
     }
 
+    /// One of its choices is over.
+    pub(super) fn note_masks(&mut self, choice: &Choice) {
+        if let Some(following) = &choice.following {
+            self.recorder.masks(following.time, following.waited);
+        }
+    }
+
     /// The last event of a request that did not fail.
-    pub(super) fn done(&self, now: Instant) -> Event {
+    pub(super) fn done(&mut self, now: Instant) -> Event {
         let since = |then: Instant| (then - self.submitted).as_secs_f64() * 1e3;
         let timings = Timings {
             queue_ms: since(self.started.unwrap_or(now)),
             time_to_first_token_ms: self.first_token.map(since),
             total_ms: since(now),
         };
-        Event::Done { usage: self.usage, timings }
+        let timeline = self.recorder.finish(self.started, self.first_token, now);
+        Event::Done { usage: self.usage, timings, timeline }
     }
 }
 
@@ -90,6 +102,10 @@ pub(super) struct Choice {
     pub(super) following: Option<Box<Following>>,
     pub(super) generated: usize,
     pub(super) last_token: Option<Instant>,
+    /// Whether it has lost its place in the batch.
+    pub(super) is_preempted: bool,
+    /// The most tokens that it ever had in the KV cache.
+    pub(super) reached: usize,
 }
 
 /// From a choice's tokens to the text let out.

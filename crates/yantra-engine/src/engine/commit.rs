@@ -24,8 +24,10 @@ struct Sampled {
 impl Core {
     /// Uses the logits of a step that was scheduled at `scheduled` and ended `now`.
     pub(super) fn commit(&mut self, plan: &StepPlan, scheduled: Instant, now: Instant) {
+        let load = self.step_load(plan, scheduled, now);
         for entry in plan.entries() {
             self.note_start(entry, scheduled);
+            self.record_step(entry, &load);
             self.score_prompt(entry);
             if let Some(row) = entry.sample_row {
                 self.commit_tokens(plan, entry, row, now);
@@ -90,6 +92,9 @@ impl Core {
         if !draft.is_empty() && !is_forced {
             stats::add(&self.shared.counters.drafts, 1);
             stats::add(&self.shared.counters.draft_tokens, draft.len());
+            if let Some(recorder) = self.recorder_of(entry.key) {
+                recorder.drafted(draft.len(), 0);
+            }
         }
         for (offset, guess) in draft.iter().map(Some).chain([None]).enumerate() {
             let Some(id) = self.commit_token(entry.key, position + offset, first_row + offset, now) else { return };
@@ -100,6 +105,9 @@ impl Core {
             self.scheduler.push_computed(entry.key, id);
             if !is_forced {
                 stats::add(&self.shared.counters.accepted_draft_tokens, 1);
+                if let Some(recorder) = self.recorder_of(entry.key) {
+                    recorder.drafted(0, 1);
+                }
             }
         }
     }
@@ -220,6 +228,7 @@ impl Core {
         let Some(choice) = self.take_choice(key) else { return };
         let Some(active) = &mut self.requests[choice.request] else { return };
         active.choices[choice.index] = Progress::Finished;
+        active.note_masks(&choice);
         let event = Event::Finished { index: choice.index, reason, text };
         if self.send(choice.request, event) && self.requests[choice.request].as_ref().is_some_and(|it| it.is_done()) {
             self.complete_request(choice.request, now);

@@ -67,7 +67,7 @@ impl Core {
             return;
         }
         let tag = self.fair.tag(&submission.request);
-        let request = ActiveRequest::new(submission, tag);
+        let request = ActiveRequest::new(submission, tag, self.scheduler.num_running(), self.scheduler.num_waiting());
         let slot = self.vacant_requests.pop().unwrap_or(self.requests.len());
         if slot == self.requests.len() {
             self.requests.push(None);
@@ -110,6 +110,8 @@ impl Core {
                 following,
                 generated: 0,
                 last_token: None,
+                is_preempted: false,
+                reached: 0,
             };
             active.choices[index] = Progress::Running(key);
             if self.choices.len() <= key.index() {
@@ -155,6 +157,7 @@ impl Core {
                 Progress::NotStarted => {}
                 Progress::Running(key) => {
                     if let Some(mut choice) = self.take_choice(key) {
+                        active.note_masks(&choice);
                         text = choice.text.finish(FinishReason::Cancelled).0;
                     }
                 }
@@ -180,7 +183,7 @@ impl Core {
 
     /// Ends a request whose choices have all ended.
     pub(super) fn complete_request(&mut self, slot: usize, now: Instant) {
-        let Some(active) = self.take_request(slot) else { return };
+        let Some(mut active) = self.take_request(slot) else { return };
         let counters = &self.shared.counters;
         stats::add(&counters.requests_completed, 1);
         counters.request_seconds.record((now - active.submitted).as_secs_f64());

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use super::Core;
+use super::{Core, record::DiskNote};
 use crate::{
     EngineError, Scheduler, StepModel,
     handle::Message,
@@ -83,6 +83,8 @@ struct Job {
     asked: SystemTime,
     /// How many of `pages` were asked for.
     requested: usize,
+    /// How many came and were put into the tree.
+    loaded: usize,
     /// When to give up, unless a read ends before.
     deadline: Instant,
     /// Sequences that want the same pages.
@@ -106,6 +108,8 @@ pub(super) struct Spilling {
     /// Scratch.
     pages: Vec<SpilledPage>,
     restored: Vec<(usize, u32)>,
+    /// What befell sequences since the last time somebody asked.
+    pub(super) notes: Vec<(SequenceKey, DiskNote)>,
 }
 
 impl Spilling {
@@ -134,6 +138,7 @@ impl Spilling {
             arrived: VecDeque::new(),
             pages: Vec::new(),
             restored: Vec::new(),
+            notes: Vec::new(),
         })
     }
 
@@ -170,6 +175,7 @@ impl Spilling {
         let Some(first) = pages.first() else { return };
         if let Some(job) = self.jobs.iter_mut().find(|job| job.pages.iter().any(|page| page.key == first.key)) {
             job.followers.push(wanted.key);
+            self.notes.push((wanted.key, DiskNote::Begun));
             return scheduler.begin_restoring(wanted.key);
         }
         if !self.rates.loading_pays(self.page_tokens) {
@@ -183,10 +189,11 @@ impl Spilling {
         counters.sequences_restored.add(1);
         self.store.touch(&pages);
         scheduler.begin_restoring(wanted.key);
+        self.notes.push((wanted.key, DiskNote::Begun));
         self.last_job += 1;
         let deadline = Instant::now() + self.rates.patience(pages.len() * self.page_tokens);
         let (id, asked) = (self.last_job, SystemTime::now());
-        self.jobs.push(Job { id, wanted, pages, asked, requested: 0, deadline, followers: Vec::new() });
+        self.jobs.push(Job { id, wanted, pages, asked, requested: 0, loaded: 0, deadline, followers: Vec::new() });
         let at = self.jobs.len() - 1;
         (0..READS_PER_JOB).for_each(|_| self.request_more(at));
     }
@@ -223,6 +230,7 @@ impl Spilling {
             in_tree = scheduler.restore(&self.jobs[at].wanted, first, count, &mut self.restored);
             self.write_evicted(scheduler, model, counters);
             counters.pages_loaded.add(self.restored.len());
+            self.jobs[at].loaded += self.restored.len();
             if let Some(bytes) = model.page_bytes() {
                 self.restored.drain(..).for_each(|(index, page)| bytes.import(page, &pages[index - first]));
             }
@@ -244,8 +252,13 @@ impl Spilling {
 
     fn end_job(&mut self, at: usize, scheduler: &mut Scheduler) {
         let job = self.jobs.swap_remove(at);
+        let ended = DiskNote::Ended { pages: job.loaded };
+        self.notes.push((job.wanted.key, ended));
         scheduler.end_restoring(job.wanted.key, false);
-        job.followers.into_iter().for_each(|key| scheduler.end_restoring(key, true));
+        for key in job.followers {
+            self.notes.push((key, ended));
+            scheduler.end_restoring(key, true);
+        }
     }
 
     /// Queues the pages that were forgotten since the last call, before anything overwrites them.

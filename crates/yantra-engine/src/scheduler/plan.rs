@@ -95,6 +95,7 @@ impl Scheduler {
     pub fn schedule(&mut self, plan: &mut StepPlan) {
         plan.reset(self.config.token_budget, self.config.max_scored_rows);
         self.out_of_pages = false;
+        self.preempted.clear();
         self.tenants.begin_step();
         self.release_spare_pages();
         self.make_room_for_priority();

@@ -12,7 +12,7 @@ use std::{
 
 use yantra_engine::{
     Batch, Detokenizer, Engine, EngineConfig, EngineError, EngineHandle, Event, FinishReason, PageBytes, Request,
-    RequestId, SamplingParams, StepModel, TextDecoder, TokenLogprobs, Usage, Vocabulary,
+    RequestId, SamplingParams, StepModel, TextDecoder, Timeline, TokenLogprobs, Usage, Vocabulary,
     sampling::{Sampler, SamplingScratch},
 };
 
@@ -341,7 +341,16 @@ impl Pending {
 
     /// Waits until the sink is dropped and returns all that came.
     pub(crate) fn wait(self) -> Answer {
-        let mut answer = Answer::default();
+        self.wait_for_all().0
+    }
+
+    /// As [`Self::wait`], of a request that does not fail.
+    pub(crate) fn wait_for_timeline(self) -> Box<Timeline> {
+        self.wait_for_all().1.unwrap()
+    }
+
+    fn wait_for_all(self) -> (Answer, Option<Box<Timeline>>) {
+        let (mut answer, mut told) = (Answer::default(), None);
         while let Ok(event) = self.events.recv_timeout(Duration::from_secs(60)) {
             assert_eq!(answer.ends, 0, "nothing comes after the last event, but {event:?} did");
             match event {
@@ -356,8 +365,9 @@ impl Pending {
                     answer.texts.entry(index).or_default().push_str(&text);
                     assert!(answer.reasons.insert(index, reason).is_none(), "a choice finished twice");
                 }
-                Event::Done { usage, .. } => {
+                Event::Done { usage, timeline, .. } => {
                     answer.usage = Some(usage);
+                    told = Some(timeline);
                     answer.ends += 1;
                 }
                 Event::Error(error) => {
@@ -366,7 +376,7 @@ impl Pending {
                 }
             }
         }
-        answer
+        (answer, told)
     }
 }
 

@@ -15,3 +15,4 @@ mod spill;
 mod structured;
 mod tenants;
 mod text;
+mod timeline;

@@ -146,7 +146,7 @@ impl Record {
                 };
                 self.learn(|facts| facts.choices.entry((number, *index)).or_default().finish_reason = reason);
             }
-            Event::Done { usage, timings } => {
+            Event::Done { usage, timings, .. } => {
                 let run = Run { number, usage: *usage, timings: *timings };
                 self.learn(|facts| facts.runs.push(run));
             }

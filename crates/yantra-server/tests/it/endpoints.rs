@@ -167,6 +167,8 @@ async fn every_endpoint_is_documented() {
         "/v1/models/{id}",
         "/v1/tokenize",
         "/v1/detokenize",
+        "/v1/requests",
+        "/v1/requests/{id}",
         "/v1/engine/stats",
         "/v1/engine/events",
         "/health",

@@ -13,6 +13,7 @@ mod loading;
 mod messages;
 mod moderations;
 mod refusals;
+mod requests;
 mod rerank;
 mod responses;
 mod robustness;
