@@ -63,7 +63,8 @@ pub(crate) fn of_engine(error: &EngineError) -> ApiError {
         EngineError::ShutDown => ApiError::shutting_down(),
         // What an answer must be comes from the request.
         EngineError::Grammar { message } => {
-            let message = format!("no answer can go on as the request demands: {message}");
+            let reason = message.lines().next().unwrap_or_default();
+            let message = format!("no answer can go on as the request demands: {reason}");
             ApiError::invalid_request(message).with_code("constraint_failed")
         }
         error => {

@@ -70,7 +70,7 @@ pub(crate) async fn load(
     app.registry().announce_new(&id, &aliases).map_err(refused)?;
     app.registry().progress(&id, 0.0, "loading");
     let state = app.registry().states().into_iter().find(|state| state.model == id);
-    tracing::info!(model, id, "loading a model");
+    tracing::info!(request_id = &*visit.request_id, model, id, "loading a model");
     tokio::task::spawn_blocking(move || {
         let loaded = loader.load(&model, &id, &aliases);
         let served = loaded.and_then(|served| app.registry().ready(served).map_err(|error| error.to_string()));
@@ -139,7 +139,7 @@ async fn unload_named(visit: &Visit, name: &str) -> Result<Json<ModelDeletion>, 
     let loader = allowed(visit)?;
     let app = visit.app.clone();
     let (id, model) = app.registry().begin_unloading(name)?;
-    tracing::info!(id, "unloading a model");
+    tracing::info!(request_id = &*visit.request_id, id, "unloading a model");
     let gone = ModelDeletion { id: id.clone(), object: "model".to_owned(), deleted: true };
     // It goes on when the client goes away.
     let unloading = tokio::spawn(async move {

@@ -66,14 +66,17 @@ async fn a_program_may_bring_its_own_moderator() {
     assert_eq!((status, &error["param"]), (400, &json!("input[1]")));
 }
 
-/// What a moderating server was asked, and what it answers.
+/// Keys and bodies of requests.
+type Asked = Arc<Mutex<Vec<(Option<String>, Value)>>>;
+
+/// A moderating server, and what it was asked.
 struct Upstream {
     url: String,
-    asked: Arc<Mutex<Vec<(Option<String>, Value)>>>,
+    asked: Asked,
 }
 
 async fn upstream(status: u16, answer: Value, delay: Duration) -> Upstream {
-    let asked = Arc::<Mutex<Vec<(Option<String>, Value)>>>::default();
+    let asked = Asked::default();
     let kept = Arc::clone(&asked);
     let handler = move |headers: HeaderMap, Json(body): Json<Value>| async move {
         let key = headers.get("authorization").map(|value| value.to_str().unwrap().to_owned());
