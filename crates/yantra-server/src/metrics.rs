@@ -86,7 +86,7 @@ fn http(app: &App, page: &mut Page) {
 fn tenants(app: &App, page: &mut Page) {
     let mut totals = app.usage().totals();
     totals.retain(|(tenant, _), _| tenant.is_some());
-    let figures: [(&str, &str, fn(&Used) -> u64); 3] = [
+    let figures: [TenantFigure; 3] = [
         ("yantra_tenant_requests_total", "Requests by key.", |used| used.requests),
         ("yantra_tenant_prompt_tokens_total", "Prompt tokens by key.", |used| used.prompt_tokens),
         ("yantra_tenant_generation_tokens_total", "Generated tokens by key.", |used| used.completion_tokens),
@@ -98,6 +98,9 @@ fn tenants(app: &App, page: &mut Page) {
         }
     }
 }
+
+/// One figure of a tenant: name, help, value.
+type TenantFigure = (&'static str, &'static str, fn(&Used) -> u64);
 
 /// One figure of a model: name, type, help, value.
 type Figure<S> = (&'static str, &'static str, &'static str, fn(&S) -> f64);
