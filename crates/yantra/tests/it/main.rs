@@ -1,5 +1,5 @@
 //! The binary from outside: help, wrong use, load tests against servers that behave and that do not.
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
 
 mod batches;
 mod bench_load;
