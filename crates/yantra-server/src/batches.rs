@@ -42,7 +42,7 @@ pub(crate) fn routes(router: Router<App>, prefix: &str) -> Router<App> {
 
 /// Begins a batch.
 #[utoipa::path(
-    post, path = "/v1/batches", tag = "Batches", request_body = BatchRequest,
+    post, path = "/v1/batches", operation_id = "create_batch", tag = "Batches", request_body = BatchRequest,
     responses(
         (status = 200, body = BatchObject), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 415, body = ErrorBody), (status = 429, body = ErrorBody), (status = 501, body = ErrorBody),
@@ -102,7 +102,7 @@ pub(crate) struct BatchesQuery {
 
 /// Lists batches, newest first.
 #[utoipa::path(
-    get, path = "/v1/batches", tag = "Batches", params(BatchesQuery),
+    get, path = "/v1/batches", operation_id = "list_batches", tag = "Batches", params(BatchesQuery),
     responses((status = 200, body = BatchList), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 501, body = ErrorBody))
 )]
@@ -129,7 +129,7 @@ pub(crate) async fn list(
 
 /// One batch.
 #[utoipa::path(
-    get, path = "/v1/batches/{id}", tag = "Batches", params(("id" = String, Path, description = "The batch's name")),
+    get, path = "/v1/batches/{id}", operation_id = "retrieve_batch", tag = "Batches", params(("id" = String, Path, description = "The batch's name")),
     responses((status = 200, body = BatchObject), (status = 401, body = ErrorBody), (status = 404, body = ErrorBody),
         (status = 501, body = ErrorBody))
 )]
@@ -139,7 +139,7 @@ pub(crate) async fn retrieve(visit: Visit, Path(id): Path<String>) -> Result<Jso
 
 /// Ends a batch early: items that have begun may finish, and what was answered can be fetched.
 #[utoipa::path(
-    post, path = "/v1/batches/{id}/cancel", tag = "Batches", params(("id" = String, Path, description = "The batch's name")),
+    post, path = "/v1/batches/{id}/cancel", operation_id = "cancel_batch", tag = "Batches", params(("id" = String, Path, description = "The batch's name")),
     responses((status = 200, body = BatchObject), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 404, body = ErrorBody), (status = 501, body = ErrorBody))
 )]

@@ -44,7 +44,7 @@ pub(crate) fn routes(router: Router<App>, prefix: &str) -> Router<App> {
 
 /// Keeps a file.
 #[utoipa::path(
-    post, path = "/v1/files", tag = "Batches",
+    post, path = "/v1/files", operation_id = "create_file", tag = "Batches",
     request_body(content = FileUpload, content_type = "multipart/form-data"),
     responses(
         (status = 200, body = FileObject), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
@@ -189,7 +189,7 @@ pub(crate) struct FilesQuery {
 
 /// Lists files.
 #[utoipa::path(
-    get, path = "/v1/files", tag = "Batches", params(FilesQuery),
+    get, path = "/v1/files", operation_id = "list_files", tag = "Batches", params(FilesQuery),
     responses((status = 200, body = FileList), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 501, body = ErrorBody))
 )]
@@ -231,7 +231,7 @@ pub(crate) fn page_limit(given: Option<usize>, usual: usize, most: usize) -> Res
 
 /// One file.
 #[utoipa::path(
-    get, path = "/v1/files/{id}", tag = "Batches", params(("id" = String, Path, description = "The file's name")),
+    get, path = "/v1/files/{id}", operation_id = "retrieve_file", tag = "Batches", params(("id" = String, Path, description = "The file's name")),
     responses((status = 200, body = FileObject), (status = 401, body = ErrorBody), (status = 404, body = ErrorBody),
         (status = 501, body = ErrorBody))
 )]
@@ -241,7 +241,7 @@ pub(crate) async fn retrieve(visit: Visit, Path(id): Path<String>) -> Result<Jso
 
 /// What a file holds.
 #[utoipa::path(
-    get, path = "/v1/files/{id}/content", tag = "Batches", params(("id" = String, Path, description = "The file's name")),
+    get, path = "/v1/files/{id}/content", operation_id = "retrieve_file_content", tag = "Batches", params(("id" = String, Path, description = "The file's name")),
     responses((status = 200, description = "The bytes", content_type = "application/octet-stream"),
         (status = 401, body = ErrorBody), (status = 404, body = ErrorBody), (status = 501, body = ErrorBody))
 )]
@@ -271,7 +271,7 @@ pub(crate) async fn content(visit: Visit, Path(id): Path<String>) -> Result<Resp
 
 /// Deletes a file.
 #[utoipa::path(
-    delete, path = "/v1/files/{id}", tag = "Batches", params(("id" = String, Path, description = "The file's name")),
+    delete, path = "/v1/files/{id}", operation_id = "delete_file", tag = "Batches", params(("id" = String, Path, description = "The file's name")),
     responses((status = 200, body = FileDeleted), (status = 401, body = ErrorBody), (status = 404, body = ErrorBody),
         (status = 501, body = ErrorBody))
 )]

@@ -81,7 +81,7 @@ enum Order {
 
 /// The latest requests that came with the key's owner's keys; without keys, all.
 #[utoipa::path(
-    get, path = "/v1/requests", tag = "Operation", params(ListQuery),
+    get, path = "/v1/requests", operation_id = "list_requests", tag = "Operation", params(ListQuery),
     responses((status = 200, body = RequestList), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody))
 )]
 pub(crate) async fn list(
@@ -106,7 +106,7 @@ pub(crate) async fn list(
 
 /// One of the latest requests, and why it took as long as it did.
 #[utoipa::path(
-    get, path = "/v1/requests/{id}", tag = "Operation",
+    get, path = "/v1/requests/{id}", operation_id = "retrieve_request", tag = "Operation",
     params(("id" = String, Path, description = "`x-request-id` of the answer, or the answer's own id")),
     responses((status = 200, body = RequestRecord), (status = 401, body = ErrorBody), (status = 404, body = ErrorBody))
 )]
