@@ -1,0 +1,80 @@
+//! A server with a real model, in a process of its own.
+
+use crate::yantra::command;
+use serde_json::Value;
+use std::{
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    path::PathBuf,
+    process::{Child, Stdio},
+    time::{Duration, Instant},
+};
+
+fn model() -> Option<PathBuf> {
+    let cache = std::env::var_os("YANTRA_MODELS").map(PathBuf::from).or_else(|| {
+        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+        let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
+        Some(cache?.join("yantra/models"))
+    })?;
+    let path = cache.join("smollm2-135m/SmolLM2-135M-Instruct.Q4_1.gguf");
+    if path.exists() {
+        return Some(path);
+    }
+    let required = std::env::var("YANTRA_REQUIRE_DATA").unwrap_or_default();
+    let is_required = required.split(',').any(|kind| kind == "models");
+    assert!(!is_required, "{} is not there, and YANTRA_REQUIRE_DATA={required}", path.display());
+    eprintln!("SKIPPED: {} is not there", path.display());
+    None
+}
+
+/// `yantra serve` with SmolLM2, called `m`; killed when dropped, without a word.
+pub(crate) struct Serving {
+    pub(crate) child: Child,
+    port: u16,
+    /// Sent with every request.
+    pub(crate) key: String,
+}
+
+impl Serving {
+    /// `None` where the model is not there.
+    pub(crate) fn start(options: &[&str]) -> Option<Self> {
+        let model = model()?;
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut command = command(&["serve", model.to_str().unwrap(), "--name"]);
+        command.arg(format!("m={}", model.display())).args(["--port", &port.to_string()]).args(options);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut serving = Self { child, port, key: String::new() };
+        let begun = Instant::now();
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(serving.child.try_wait().unwrap().is_none() && begun.elapsed() < Duration::from_secs(60));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Some(serving)
+    }
+
+    /// The answer to a request, which must be a good one.
+    pub(crate) fn ask(&self, method: &str, path: &str, kind: &str, body: &str) -> String {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        let (length, key) = (body.len(), &self.key);
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: {kind}\r\nauthorization: Bearer {key}"
+        );
+        write!(stream, "{head}\r\ncontent-length: {length}\r\n\r\n{body}").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200 "), "{method} {path}: {answer}");
+        body.to_owned()
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Value {
+        serde_json::from_str(&self.ask("GET", path, "text/plain", "")).unwrap()
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
