@@ -15,7 +15,6 @@ use crate::failure::Failure;
 use crate::generation::{self, Head, Outcome};
 use crate::logprobs::chat_logprobs;
 use crate::sse::{self, Chunks};
-use crate::telemetry;
 use crate::tenant::Visit;
 use crate::turn::{self, Begun};
 
@@ -120,7 +119,7 @@ impl Writer {
             }
         }
         if !tool_calls.is_empty() {
-            telemetry::note(|record| record.tool_call(index));
+            generation::note_tool_call(index);
         }
         AssistantMessage {
             role: "assistant".to_owned(),
@@ -182,7 +181,7 @@ impl Writer {
             Piece::Content(text) => ChatDelta { content: Some(text), ..ChatDelta::default() },
             Piece::Reasoning(text) => ChatDelta { reasoning_content: Some(text), ..ChatDelta::default() },
             Piece::Call { name } => {
-                telemetry::note(|record| record.tool_call(index));
+                generation::note_tool_call(index);
                 let call = ToolCallDelta {
                     index: choice.calls,
                     id: Some(call_id(&self.head.id, index, choice.calls)),

@@ -244,6 +244,12 @@ pub(crate) fn grammar(engine: &EngineHandle, constrained: Option<Constrained>) -
     engine.compile(&constraint).map(Some).map_err(|error| failure::of_constraint(&error, &param))
 }
 
+/// A choice calls a tool.
+pub(crate) fn note_tool_call(index: usize) {
+    telemetry::note(|record| record.tool_call(index));
+    requests::note(|kept| kept.tool_call(index));
+}
+
 /// How OpenAI calls the reasons.
 pub(crate) fn finish_reason(reason: &yantra_engine::FinishReason) -> FinishReason {
     match reason {

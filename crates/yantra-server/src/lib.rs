@@ -28,6 +28,7 @@ mod document;
 mod embeddings;
 mod failure;
 mod files;
+mod followed;
 mod generation;
 mod health;
 mod hooks;

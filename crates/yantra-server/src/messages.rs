@@ -14,7 +14,7 @@ use yantra_engine::{Event, FinishReason};
 use crate::app::App;
 use crate::body::JsonBody;
 use crate::failure::Failure;
-use crate::generation::Head;
+use crate::generation::{self, Head};
 use crate::registry::Task;
 use crate::requests;
 use crate::sse::{self, Chunks};
@@ -166,7 +166,7 @@ impl Writer {
                     self.delta(BlockDelta::ThinkingDelta { thinking }, events);
                 }
                 Piece::Call { name } => {
-                    telemetry::note(|record| record.tool_call(0));
+                    generation::note_tool_call(0);
                     self.close(events);
                     let id = call_id(&self.head.id, 0, self.calls);
                     self.calls += 1;

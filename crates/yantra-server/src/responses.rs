@@ -15,9 +15,8 @@ use yantra_engine::{Event, FinishReason};
 
 use crate::body::JsonBody;
 use crate::failure::Failure;
-use crate::generation::Head;
+use crate::generation::{self, Head};
 use crate::sse::{self, Chunks};
-use crate::telemetry;
 use crate::tenant::{Tenant, Visit};
 use crate::turn::{self, Begun};
 
@@ -255,7 +254,7 @@ impl Writer {
                     self.more(&text);
                 }
                 Piece::Call { name } => {
-                    telemetry::note(|record| record.tool_call(0));
+                    generation::note_tool_call(0);
                     let call_id = call_id(&self.response.id, 0, self.calls);
                     self.calls += 1;
                     let item = json!({"type": "function_call", "call_id": call_id, "name": name, "arguments": ""});

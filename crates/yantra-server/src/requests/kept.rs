@@ -1,6 +1,6 @@
 //! One request, as far as it is known.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -47,6 +47,8 @@ struct Facts {
     time_to_first_token_ms: Option<f64>,
     usage: Usage,
     reasons: BTreeMap<(usize, usize), &'static str>,
+    /// Choices that call tools.
+    callers: BTreeSet<usize>,
     timelines: Vec<Run>,
 }
 
@@ -174,8 +176,13 @@ impl Kept {
             time_to_first_token_ms: facts.time_to_first_token_ms,
             total_ms: since(facts.ended),
             usage: facts.usage,
-            finish_reasons: facts.reasons.values().map(|&reason| reason.to_owned()).collect(),
+            finish_reasons: facts.finish_reasons(),
         }
+    }
+
+    /// A choice calls a tool.
+    pub(crate) fn tool_call(&self, index: usize) {
+        self.facts().callers.insert(index);
     }
 
     pub(super) fn record(&self) -> RequestRecord {
@@ -189,6 +196,17 @@ impl Kept {
 }
 
 /// How the API calls a reason. That a request was cancelled is its state: choices are not told where nobody listens.
+impl Facts {
+    /// As the API tells them: who calls tools ends for that.
+    fn finish_reasons(&self) -> Vec<String> {
+        let name = |(&(number, index), &reason): (&(usize, usize), &&'static str)| {
+            let calls = number == 0 && reason == "stop" && self.callers.contains(&index);
+            if calls { "tool_calls".to_owned() } else { reason.to_owned() }
+        };
+        self.reasons.iter().map(name).collect()
+    }
+}
+
 fn name_of(reason: &FinishReason) -> Option<&'static str> {
     match reason {
         FinishReason::Stop | FinishReason::StopToken(_) | FinishReason::StopString(_) => Some("stop"),

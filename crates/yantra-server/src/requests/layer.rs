@@ -1,18 +1,15 @@
 //! What a request is kept as goes with it, within reach of all that works on it, until the last byte of its answer.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use axum::body::{Body, Bytes};
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{Method, header};
 use axum::middleware::Next;
 use axum::response::Response;
-use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
 use super::kept::Kept;
 use crate::app::App;
+use crate::followed::{Companion, follow};
 use crate::observe::REQUEST_ID;
 use crate::tenant::Tenant;
 
@@ -56,7 +53,7 @@ pub(crate) async fn keep(State(app): State<App>, request: Request, next: Next) -
         end.is_whole = true;
         return response;
     }
-    response.map(|body| Body::new(Followed { body, end }))
+    follow(response, end)
 }
 
 /// Tells when a request is over, however that comes about.
@@ -71,32 +68,12 @@ impl Drop for End {
     }
 }
 
-/// An answer's body, and what its request is kept as.
-struct Followed {
-    body: Body,
-    end: End,
-}
-
-impl HttpBody for Followed {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let this = &mut *self;
-        let poll = || Pin::new(&mut this.body).poll_frame(context);
-        let polled = CURRENT.sync_scope(Arc::clone(&this.end.kept), poll);
-        this.end.is_whole |= matches!(polled, Poll::Ready(None)) || this.body.is_end_stream();
-        polled
+impl Companion for End {
+    fn within<T>(&self, work: impl FnOnce() -> T) -> T {
+        CURRENT.sync_scope(Arc::clone(&self.kept), work)
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+    fn whole(&mut self) {
+        self.is_whole = true;
     }
 }

@@ -1,20 +1,17 @@
 //! A request's way past its record: noted at the beginning, within reach of everything that works on the request, let go
 //! with the last byte of the answer.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use axum::body::{Body, Bytes};
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{Method, header};
 use axum::middleware::Next;
 use axum::response::Response;
-use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
 use super::names::{CHAT, EMBEDDINGS, TEXT_COMPLETION};
 use super::record::Record;
 use crate::app::App;
+use crate::followed::{Companion, follow};
 
 tokio::task_local! {
     /// The request that this task works on. Not passed on as an argument, because it is nobody's business on the way.
@@ -39,7 +36,7 @@ pub(crate) async fn trace(State(app): State<App>, request: Request, next: Next) 
     let content_type = response.headers().get(header::CONTENT_TYPE);
     let is_stream = content_type.is_some_and(|given| given.as_bytes().starts_with(b"text/event-stream"));
     record.responded(response.status().as_u16(), is_stream);
-    response.map(|body| Body::new(Recorded { body, record, is_whole: false }))
+    follow(response, Carried { record, is_whole: false })
 }
 
 /// What an endpoint does, in the conventions' words.
@@ -52,40 +49,25 @@ fn operation(route: &str) -> Option<&'static str> {
     }
 }
 
-/// An answer's body, and the record that goes with it.
-struct Recorded {
-    body: Body,
+/// A record on its way with the answer.
+struct Carried {
     record: Arc<Record>,
     is_whole: bool,
 }
 
-impl HttpBody for Recorded {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let this = &mut *self;
-        let poll = || Pin::new(&mut this.body).poll_frame(context);
-        let polled = CURRENT.sync_scope(Arc::clone(&this.record), poll);
-        this.is_whole |= matches!(polled, Poll::Ready(None));
-        polled
+impl Companion for Carried {
+    fn within<T>(&self, work: impl FnOnce() -> T) -> T {
+        CURRENT.sync_scope(Arc::clone(&self.record), work)
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+    fn whole(&mut self) {
+        self.is_whole = true;
     }
 }
 
-impl Drop for Recorded {
+impl Drop for Carried {
     fn drop(&mut self) {
-        if !self.is_whole && !self.body.is_end_stream() {
+        if !self.is_whole {
             self.record.cancelled();
         }
     }

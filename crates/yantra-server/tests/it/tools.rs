@@ -73,6 +73,10 @@ async fn calls_are_well_formed_in_every_dialect() {
         assert_eq!(message["reasoning"] != "", format == "react", "{format}: {message}");
         assert_eq!(streamed(&server, &request).await, (message, reason), "{format}");
     }
+    let (_, requests) = server.get("/v1/requests").await;
+    let requests: Value = serde_json::from_str(&requests).unwrap();
+    let requests = requests["data"].as_array().unwrap();
+    assert!(requests.iter().all(|request| request["finish_reasons"] == json!(["tool_calls"])), "{requests:?}");
 }
 
 #[tokio::test]
