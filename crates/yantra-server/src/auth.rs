@@ -106,6 +106,13 @@ impl Keys {
         find(&self.configured).or_else(|| self.file.as_ref().and_then(|file| find(&file.get())))
     }
 
+    /// All tenants there are.
+    pub(crate) fn tenants(&self) -> Vec<Tenant> {
+        let of_file = self.file.as_ref().map(Watched::get);
+        let of_file = of_file.iter().flat_map(|known| known.iter());
+        self.configured.iter().chain(of_file).map(|known| known.tenant.clone()).collect()
+    }
+
     /// Reads the file of keys again, changed or not.
     pub(crate) fn read_again(&self) {
         if let Some(file) = &self.file {

@@ -62,7 +62,8 @@ pub struct RawServerConfig {
     pub model_dirs: Vec<PathBuf>,
     /// Who judges texts for `/v1/moderations`.
     pub moderation: RawModerationConfig,
-    /// Directory of what outlives the server: files and batches. Only one server may use it. None: neither is kept.
+    /// Directory of what outlives the server: files, batches, usage. Only one server may use it. None: no files and
+    /// batches, and usage is forgotten.
     pub state_dir: Option<PathBuf>,
     /// Largest file that is kept, in bytes.
     pub max_file_bytes: usize,

@@ -145,6 +145,15 @@ impl Quotas {
         self.left.lock().unwrap_or_else(PoisonError::into_inner)[1].take(tokens as f64);
     }
 
+    /// Counts what was used today, before the server started, against the limits of the day.
+    pub(crate) fn used_today(&self, requests: u64, tokens: u64) {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        for (limits, used) in left.iter_mut().zip([requests, tokens]) {
+            let daily = limits.buckets.iter_mut().filter(|bucket| bucket.period_s == DAY_S);
+            daily.for_each(|bucket| bucket.level -= used as f64);
+        }
+    }
+
     fn tell(&self, headers: &mut HeaderMap) {
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
@@ -206,6 +215,8 @@ mod tests {
         assert_eq!(quotas.check_tokens().unwrap_err().status, 429);
         assert_eq!(headers["x-ratelimit-limit-tokens"], "100");
         assert!(!headers.contains_key("x-ratelimit-limit-requests"));
+        quotas.used_today(7, 1000);
+        assert!(quotas.enter().unwrap_err().retry_after_s.unwrap() > 86_400 * 10);
         assert!(
             quotas.are_of(&Terms { requests_per_minute: None, weight: 7, ..terms.clone() }) && !quotas.are_of(&terms)
         );

@@ -19,6 +19,7 @@ use crate::registry::{Registry, RegistryError, ServedModel};
 use crate::shutdown::Shutdown;
 use crate::telemetry::{Telemetry, TelemetryError};
 use crate::tls::TlsError;
+use crate::usage;
 use crate::watchdog;
 
 /// The server can not listen.
@@ -183,6 +184,7 @@ impl Server {
             hooks.moderator = Some(moderations::remote(config.clone()).map_err(ServeError::Moderation)?);
         }
         let app = App::new(self.config, self.registry, hooks, &shutdown, telemetry.clone())?;
+        usage::load(&app)?;
         let router = app::router(&app);
         let batches = batches::start(&app);
         let read_again = async {
@@ -195,10 +197,12 @@ impl Server {
             finished = listen::serve(listener, app.clone(), router) => finished,
             never = watchdog::watch(&app) => match never {},
             never = read_again => match never {},
+            never = usage::keep(&app) => match never {},
         };
         if let Some(batches) = batches {
             batches.finish().await;
         }
+        usage::write(&app).await;
         if let Some(telemetry) = telemetry {
             telemetry.finish().await;
         }

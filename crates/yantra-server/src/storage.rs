@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 use yantra_api::ApiError;
-use yantra_store::{Store, StoreError};
+use yantra_store::{Store, StoreError, UsageRow};
 
 use crate::failure;
 
@@ -21,6 +21,11 @@ pub(crate) struct Storage {
 impl Storage {
     pub(crate) fn open(directory: &Path) -> Result<Self, StoreError> {
         Ok(Self { store: Arc::new(Store::open(directory)?), batches: watch::Sender::new(()) })
+    }
+
+    /// What was used, as far as it is known; for the start.
+    pub(crate) fn usage(&self) -> Result<Vec<UsageRow>, StoreError> {
+        self.store.usage()
     }
 
     /// Does what may wait for the disk.

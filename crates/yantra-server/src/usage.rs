@@ -1,19 +1,23 @@
 //! What each tenant has used of each model, day by day: `/v1/usage`.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Json;
 use axum::extract::{Query, State};
 use serde::Deserialize;
 use yantra_api::{ErrorBody, UsageList, UsageRecord};
+use yantra_store::{StoreError, UsageRow};
 
 use crate::app::App;
 use crate::failure::Failure;
 use crate::tenant::{Tenant, Visit};
 
 const DAY_S: u64 = 86_400;
+/// How long what was used may be known to the process alone.
+const WRITE_INTERVAL: Duration = Duration::from_secs(5);
 /// Days that are kept.
 const KEPT_DAYS: u64 = 92;
 
@@ -52,7 +56,14 @@ impl Used {
 
 /// All that was used.
 #[derive(Debug, Default)]
-pub(crate) struct Ledger(Mutex<BTreeMap<UsageKey, Used>>);
+pub(crate) struct Ledger(Mutex<Books>);
+
+#[derive(Debug, Default)]
+struct Books {
+    used: BTreeMap<UsageKey, Used>,
+    /// What the state directory does not know yet.
+    changed: BTreeSet<UsageKey>,
+}
 
 impl Ledger {
     /// Writes down what one request used, and takes its tokens from the tenant's quota.
@@ -61,30 +72,110 @@ impl Ledger {
             quotas.use_tokens(used.prompt_tokens + used.completion_tokens);
         }
         let key = UsageKey { day: today(), tenant: tenant.shared_name(), model: model.into() };
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.first_key_value().is_some_and(|(first, _)| first.day + KEPT_DAYS < key.day) {
+        let mut books = self.books();
+        if books.used.first_key_value().is_some_and(|(first, _)| first.day + KEPT_DAYS < key.day) {
             let oldest = key.day - KEPT_DAYS;
-            kept.retain(|key, _| key.day >= oldest);
+            books.used.retain(|key, _| key.day >= oldest);
         }
-        kept.entry(key).or_default().add(used);
+        books.used.entry(key.clone()).or_default().add(used);
+        books.changed.insert(key);
     }
 
     /// Everything since a day, of one tenant or of all.
     fn since(&self, day: u64, tenant: &Tenant) -> Vec<(UsageKey, Used)> {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_wanted =
             |key: &UsageKey| key.day >= day && (tenant.name().is_none() || tenant.name() == key.tenant.as_deref());
-        kept.iter().filter(|(key, _)| is_wanted(key)).map(|(key, used)| (key.clone(), *used)).collect()
+        self.books().used.iter().filter(|(key, _)| is_wanted(key)).map(|(key, used)| (key.clone(), *used)).collect()
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes over what an earlier server wrote down; what tenants used today counts against their quotas for the day.
+    fn load<'a>(&self, rows: Vec<UsageRow>, tenants: impl Iterator<Item = &'a Tenant> + Clone) {
+        let mut books = self.books();
+        for row in rows {
+            let used = Used {
+                requests: row.requests,
+                prompt_tokens: row.prompt_tokens,
+                cached_prompt_tokens: row.cached_prompt_tokens,
+                completion_tokens: row.completion_tokens,
+            };
+            let whose = tenants.clone().find(|tenant| tenant.name() == row.tenant.as_deref());
+            if let Some(quotas) = whose.and_then(Tenant::quotas).filter(|_| row.day == today()) {
+                quotas.used_today(used.requests, used.prompt_tokens + used.completion_tokens);
+            }
+            let key = UsageKey { day: row.day, tenant: row.tenant.map(Into::into), model: row.model.into() };
+            books.used.entry(key).or_default().add(used);
+        }
+    }
+
+    /// What has changed since the last time.
+    fn take_changed(&self) -> Vec<UsageRow> {
+        let mut books = self.books();
+        let changed = std::mem::take(&mut books.changed);
+        let row = |key: UsageKey| {
+            let used = books.used.get(&key)?;
+            Some(UsageRow {
+                day: key.day,
+                tenant: key.tenant.as_deref().map(str::to_owned),
+                model: key.model.as_ref().to_owned(),
+                requests: used.requests,
+                prompt_tokens: used.prompt_tokens,
+                cached_prompt_tokens: used.cached_prompt_tokens,
+                completion_tokens: used.completion_tokens,
+            })
+        };
+        changed.into_iter().filter_map(row).collect()
+    }
+
+    /// These have changed after all.
+    fn put_back(&self, rows: Vec<UsageRow>) {
+        let key =
+            |row: UsageRow| UsageKey { day: row.day, tenant: row.tenant.map(Into::into), model: row.model.into() };
+        self.books().changed.extend(rows.into_iter().map(key));
     }
 
     /// Everything, over all days.
     pub(crate) fn totals(&self) -> BTreeMap<(Option<Arc<str>>, Arc<str>), Used> {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut totals: BTreeMap<_, Used> = BTreeMap::new();
-        for (key, used) in kept.iter() {
+        for (key, used) in &self.books().used {
             totals.entry((key.tenant.clone(), Arc::clone(&key.model))).or_default().add(*used);
         }
         totals
+    }
+}
+
+/// Takes over what the state directory knows, if there is one.
+pub(crate) fn load(app: &App) -> Result<(), StoreError> {
+    if let Some(storage) = app.storage() {
+        let tenants = app.keys().tenants();
+        app.usage().load(storage.usage()?, tenants.iter());
+    }
+    Ok(())
+}
+
+/// Writes to the state directory what was used, every few seconds: as much is forgotten when the process is killed.
+pub(crate) async fn keep(app: &App) -> Infallible {
+    loop {
+        tokio::time::sleep(WRITE_INTERVAL).await;
+        write(app).await;
+    }
+}
+
+/// Writes to the state directory what is not there yet.
+pub(crate) async fn write(app: &App) {
+    let Some(storage) = app.storage() else { return };
+    let rows = app.usage().take_changed();
+    if rows.is_empty() {
+        return;
+    }
+    let kept = rows.clone();
+    let oldest = today().saturating_sub(KEPT_DAYS);
+    // Failures are logged where they are told; the next time may go better.
+    if storage.run(move |store| store.put_usage(&kept, oldest)).await.is_err() {
+        app.usage().put_back(rows);
     }
 }
 
@@ -176,5 +267,14 @@ mod tests {
         assert_eq!(ledger.since(0, &Tenant::default()).len(), 2);
         assert_eq!(ledger.since(today() + 1, &Tenant::default()).len(), 0);
         assert_eq!(ledger.totals().len(), 2);
+
+        let rows = ledger.take_changed();
+        assert!(rows.len() == 2 && ledger.take_changed().is_empty());
+        ledger.put_back(rows.clone());
+        assert_eq!(ledger.take_changed(), rows);
+        let next = Ledger::default();
+        next.load(rows, [tenant("a")].iter());
+        assert_eq!(next.totals(), ledger.totals());
+        assert!(next.take_changed().is_empty());
     }
 }

@@ -16,6 +16,7 @@ mod items;
 mod page;
 mod schema;
 mod store;
+mod usage;
 
 pub use batches::{Batch, BatchEnd, BatchStatus, NewBatch};
 pub use contents::NewFile;
@@ -24,3 +25,4 @@ pub use files::{FileFacts, FileRecord};
 pub use items::{Item, ItemState, StoredItem};
 pub use page::{Page, PageOf};
 pub use store::Store;
+pub use usage::UsageRow;

@@ -2,11 +2,11 @@
 
 use rusqlite::{Connection, TransactionBehavior};
 
-use crate::{StoreError, batches, files, items};
+use crate::{StoreError, batches, files, items, usage};
 
 /// Each is run once in a database's life. Only ever add at the end: how many have been run is the database's
 /// `user_version`.
-const STEPS: &[&str] = &[files::SCHEMA, batches::SCHEMA, items::SCHEMA];
+const STEPS: &[&str] = &[files::SCHEMA, batches::SCHEMA, items::SCHEMA, usage::SCHEMA];
 
 /// Runs the steps that the database has not seen.
 pub(crate) fn migrate(connection: &mut Connection) -> Result<(), StoreError> {

@@ -283,3 +283,25 @@ async fn keys_have_quotas_priorities_and_usage_of_their_own() {
     let request = server.client.get(format!("{}/v1/usage?days=0", server.url)).bearer_auth(&bob);
     assert_eq!(request.send().await.unwrap().status(), 400);
 }
+
+#[tokio::test]
+async fn usage_outlives_the_server() {
+    let directory = tempfile::tempdir().unwrap();
+    let start = async || {
+        let server =
+            RawServerConfig { port: 0, state_dir: Some(directory.path().to_owned()), ..RawServerConfig::default() };
+        Setup { server, ..Setup::default() }.start().await
+    };
+    let requests = async |server: &Harness| -> Value {
+        let usage: Value = serde_json::from_str(&server.get("/v1/usage").await.1).unwrap();
+        usage["data"][0]["requests"].clone()
+    };
+    let first = start().await;
+    first.ok("/v1/chat/completions", &chat("hi")).await;
+    assert_eq!(requests(&first).await, 1);
+    first.shutdown.drain();
+    assert!(first.task.await.unwrap().unwrap());
+    let second = start().await;
+    second.ok("/v1/chat/completions", &chat("hi")).await;
+    assert_eq!(requests(&second).await, 2);
+}
