@@ -9,7 +9,7 @@ fn prompts_of_others_are_not_found_in_the_prefix_cache_by_timing() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("keys.toml");
     let file = file.to_str().unwrap();
-    let mut key = |name: &str| String::from_utf8(run(&["keys", "create", name, "--file", file], "").stdout).unwrap();
+    let key = |name: &str| String::from_utf8(run(&["keys", "create", name, "--file", file], "").stdout).unwrap();
     let (alice, bob) = (key("alice").trim().to_owned(), key("bob").trim().to_owned());
     let Some(mut serving) = Serving::start(&["--keys-file", file, "--context", "2048"]) else { return };
     serving.key.clone_from(&alice);
