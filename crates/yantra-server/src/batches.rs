@@ -104,7 +104,7 @@ pub(crate) struct BatchesQuery {
 #[utoipa::path(
     get, path = "/v1/batches", operation_id = "list_batches", tag = "Batches", params(BatchesQuery),
     responses((status = 200, body = BatchList), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 501, body = ErrorBody))
+        (status = 404, body = ErrorBody), (status = 501, body = ErrorBody))
 )]
 pub(crate) async fn list(
     visit: Visit,

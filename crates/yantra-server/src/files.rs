@@ -191,7 +191,7 @@ pub(crate) struct FilesQuery {
 #[utoipa::path(
     get, path = "/v1/files", operation_id = "list_files", tag = "Batches", params(FilesQuery),
     responses((status = 200, body = FileList), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 501, body = ErrorBody))
+        (status = 404, body = ErrorBody), (status = 501, body = ErrorBody))
 )]
 pub(crate) async fn list(
     visit: Visit,
