@@ -9,8 +9,7 @@ mod item;
 mod validate;
 mod worker;
 
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query};
+use axum::extract::Path;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
@@ -19,7 +18,7 @@ use yantra_api::{ApiError, BATCH_WINDOW_S, BatchCounts, BatchErrors, BatchList, 
 use yantra_store::{Batch, BatchStatus, NewBatch, PageOf};
 
 use crate::app::App;
-use crate::body::JsonBody;
+use crate::body::{JsonBody, QueryFields};
 use crate::failure::Failure;
 use crate::files;
 use crate::storage::now;
@@ -108,10 +107,9 @@ pub(crate) struct BatchesQuery {
 )]
 pub(crate) async fn list(
     visit: Visit,
-    query: Result<Query<BatchesQuery>, QueryRejection>,
+    QueryFields(query): QueryFields<BatchesQuery>,
 ) -> Result<Json<BatchList>, Failure> {
     let storage = visit.app.needed_storage()?;
-    let Query(query) = query.map_err(|error| ApiError::invalid_request(error.body_text()))?;
     let of = PageOf {
         owner: visit.tenant.owner().map(str::to_owned),
         limit: files::page_limit(query.limit, PAGE, MAX_PAGE)?,

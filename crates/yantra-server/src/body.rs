@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{FromRequest, Request};
+use axum::extract::{FromRequest, FromRequestParts, Query, Request};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
@@ -41,6 +42,21 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<App> for JsonBody<T> {
         }
         let value = app.lanes().run(Lane::Parse, app.deadline(), move || parse::from_slice(&bytes)).await?;
         Ok(Self(value, share))
+    }
+}
+
+/// The fields of a request's query. As [`JsonBody`], its refusals are OpenAI errors.
+#[derive(Debug)]
+pub(crate) struct QueryFields<T>(pub(crate) T);
+
+impl<T: DeserializeOwned> FromRequestParts<App> for QueryFields<T> {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Failure> {
+        match Query::try_from_uri(&parts.uri) {
+            Ok(Query(fields)) => Ok(Self(fields)),
+            Err(error) => Err(ApiError::invalid_request(error.body_text()).into()),
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use yantra_api::{
     ApiError, Embedding, EmbeddingRequest, EmbeddingResponse, EmbeddingUsage, EmbeddingValue, ErrorBody, Prompt,
 };
 use yantra_engine::{EmbedError, EmbedSink};
+use yantra_store::Used;
 
 use crate::body::JsonBody;
 use crate::failure::{self, Failure};
@@ -17,7 +18,6 @@ use crate::requests;
 use crate::telemetry;
 use crate::tenant::Visit;
 use crate::tokenize::text_tokens;
-use crate::usage::Used;
 use crate::work::Lane;
 
 /// Embeds one or several texts.

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::multipart::{Field, Multipart, MultipartError, MultipartRejection};
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{DefaultBodyLimit, Path, Query};
+use axum::extract::{DefaultBodyLimit, Path};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -17,6 +16,7 @@ use yantra_api::{ApiError, ErrorBody, FileDeleted, FileList, FileObject, FileUpl
 use yantra_store::{FileFacts, FileRecord, NewFile, PageOf};
 
 use crate::app::App;
+use crate::body::QueryFields;
 use crate::config::CorsOrigins;
 use crate::failure::Failure;
 use crate::storage::{Storage, now};
@@ -193,12 +193,8 @@ pub(crate) struct FilesQuery {
     responses((status = 200, body = FileList), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 404, body = ErrorBody), (status = 501, body = ErrorBody))
 )]
-pub(crate) async fn list(
-    visit: Visit,
-    query: Result<Query<FilesQuery>, QueryRejection>,
-) -> Result<Json<FileList>, Failure> {
+pub(crate) async fn list(visit: Visit, QueryFields(query): QueryFields<FilesQuery>) -> Result<Json<FileList>, Failure> {
     let storage = visit.app.needed_storage()?;
-    let Query(query) = query.map_err(|error| ApiError::invalid_request(error.body_text()))?;
     let ascending = match query.order.as_deref() {
         None | Some("desc") => false,
         Some("asc") => true,

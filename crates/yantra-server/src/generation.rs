@@ -1,19 +1,18 @@
 //! One HTTP request's generations: submitted together, their events carried from the engines' threads to the response,
 //! and cancelled when the response is dropped (the client went away) or its time is over.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::{Instant, timeout_at};
 use yantra_api::{ApiError, Constrained, FinishReason, GenerationParams, Usage};
 use yantra_engine::{Constraint, EngineHandle, Event, Grammar, Request, RequestId, SamplingParams, TokenLogprobs};
+use yantra_store::Used;
 
 use crate::failure;
 use crate::registry::ServedModel;
 use crate::requests;
+use crate::storage::now;
 use crate::telemetry;
 use crate::tenant::Visit;
-use crate::usage::Used;
 
 /// Running generations of one HTTP request.
 #[derive(Debug)]
@@ -272,7 +271,7 @@ pub(crate) struct Head {
 
 impl Head {
     pub(crate) fn new(prefix: &str, model: &str) -> Self {
-        let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let created = now();
         let id = format!("{prefix}-{}", uuid::Uuid::new_v4().simple());
         telemetry::note(|record| record.answer_id(&id));
         requests::note(|kept| kept.answer_id(&id));

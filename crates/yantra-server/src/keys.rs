@@ -2,11 +2,12 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+
+use crate::storage::now;
 
 /// Longest name of a key.
 const MAX_NAME: usize = 64;
@@ -195,7 +196,7 @@ impl KeyFile {
         };
         let (id, secret) = (letters(8), letters(40));
         let key = format!("yk_{id}_{secret}");
-        let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let created = now();
         let record = KeyRecord { id, name: name.to_owned(), sha256: hex(&digest(key.as_bytes())), created, terms };
         self.keys.push(record.clone());
         Ok((record, key))

@@ -11,10 +11,10 @@ use axum::extract::State;
 use axum::http::{HeaderName, header};
 use yantra_api::LoadState;
 use yantra_engine::{EmbedderStats, EngineStats, HistogramSnapshot, SpillStats};
+use yantra_store::Used;
 
 use crate::app::App;
 use crate::registry::ModelKind;
-use crate::usage::Used;
 use crate::watchdog;
 
 /// All figures for Prometheus.

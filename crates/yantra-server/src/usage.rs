@@ -3,16 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use axum::Json;
-use axum::extract::{Query, State};
 use serde::Deserialize;
-use yantra_api::{ErrorBody, UsageList, UsageRecord};
-use yantra_store::{StoreError, UsageRow};
+use yantra_api::{ApiError, ErrorBody, UsageList, UsageRecord};
+use yantra_store::{StoreError, UsageRow, Used};
 
 use crate::app::App;
+use crate::body::QueryFields;
 use crate::failure::Failure;
+use crate::storage::now;
 use crate::tenant::{Tenant, Visit};
 
 const DAY_S: u64 = 86_400;
@@ -27,31 +28,6 @@ pub(crate) struct UsageKey {
     pub(crate) day: u64,
     pub(crate) tenant: Option<Arc<str>>,
     pub(crate) model: Arc<str>,
-}
-
-/// How much.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Used {
-    pub(crate) requests: u64,
-    pub(crate) prompt_tokens: u64,
-    pub(crate) cached_prompt_tokens: u64,
-    pub(crate) completion_tokens: u64,
-}
-
-impl Used {
-    /// Both together.
-    pub(crate) fn plus(self, other: Self) -> Self {
-        Self {
-            requests: self.requests + other.requests,
-            prompt_tokens: self.prompt_tokens + other.prompt_tokens,
-            cached_prompt_tokens: self.cached_prompt_tokens + other.cached_prompt_tokens,
-            completion_tokens: self.completion_tokens + other.completion_tokens,
-        }
-    }
-
-    fn add(&mut self, other: Self) {
-        *self = self.plus(other);
-    }
 }
 
 /// All that was used.
@@ -77,7 +53,7 @@ impl Ledger {
             let oldest = key.day - KEPT_DAYS;
             books.used.retain(|key, _| key.day >= oldest);
         }
-        books.used.entry(key.clone()).or_default().add(used);
+        add(&mut books.used, key.clone(), used);
         books.changed.insert(key);
     }
 
@@ -96,18 +72,13 @@ impl Ledger {
     fn load<'a>(&self, rows: Vec<UsageRow>, tenants: impl Iterator<Item = &'a Tenant> + Clone) {
         let mut books = self.books();
         for row in rows {
-            let used = Used {
-                requests: row.requests,
-                prompt_tokens: row.prompt_tokens,
-                cached_prompt_tokens: row.cached_prompt_tokens,
-                completion_tokens: row.completion_tokens,
-            };
+            let used = row.used;
             let whose = tenants.clone().find(|tenant| tenant.name() == row.tenant.as_deref());
             if let Some(quotas) = whose.and_then(Tenant::quotas).filter(|_| row.day == today()) {
                 quotas.used_today(used.requests, used.prompt_tokens + used.completion_tokens);
             }
             let key = UsageKey { day: row.day, tenant: row.tenant.map(Into::into), model: row.model.into() };
-            books.used.entry(key).or_default().add(used);
+            add(&mut books.used, key, used);
         }
     }
 
@@ -116,16 +87,9 @@ impl Ledger {
         let mut books = self.books();
         let changed = std::mem::take(&mut books.changed);
         let row = |key: UsageKey| {
-            let used = books.used.get(&key)?;
-            Some(UsageRow {
-                day: key.day,
-                tenant: key.tenant.as_deref().map(str::to_owned),
-                model: key.model.as_ref().to_owned(),
-                requests: used.requests,
-                prompt_tokens: used.prompt_tokens,
-                cached_prompt_tokens: used.cached_prompt_tokens,
-                completion_tokens: used.completion_tokens,
-            })
+            let used = *books.used.get(&key)?;
+            let tenant = key.tenant.as_deref().map(str::to_owned);
+            Some(UsageRow { day: key.day, tenant, model: key.model.as_ref().to_owned(), used })
         };
         changed.into_iter().filter_map(row).collect()
     }
@@ -139,12 +103,18 @@ impl Ledger {
 
     /// Everything, over all days.
     pub(crate) fn totals(&self) -> BTreeMap<(Option<Arc<str>>, Arc<str>), Used> {
-        let mut totals: BTreeMap<_, Used> = BTreeMap::new();
+        let mut totals = BTreeMap::new();
         for (key, used) in &self.books().used {
-            totals.entry((key.tenant.clone(), Arc::clone(&key.model))).or_default().add(*used);
+            add(&mut totals, (key.tenant.clone(), Arc::clone(&key.model)), *used);
         }
         totals
     }
+}
+
+/// Adds to what is in a map.
+fn add<K: Ord>(map: &mut BTreeMap<K, Used>, key: K, used: Used) {
+    let so_far = map.entry(key).or_default();
+    *so_far = so_far.plus(used);
 }
 
 /// Takes over what the state directory knows, if there is one.
@@ -180,7 +150,7 @@ pub(crate) async fn write(app: &App) {
 }
 
 fn today() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() / DAY_S)
+    now() / DAY_S
 }
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -198,18 +168,14 @@ pub(crate) struct UsageQuery {
     responses((status = 200, body = UsageList), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody))
 )]
 pub(crate) async fn usage(
-    State(app): State<App>,
     visit: Visit,
-    query: Result<Query<UsageQuery>, axum::extract::rejection::QueryRejection>,
+    QueryFields(query): QueryFields<UsageQuery>,
 ) -> Result<Json<UsageList>, Failure> {
-    let Query(query) = query.map_err(|error| yantra_api::ApiError::invalid_request(error.body_text()))?;
     let days = query.days.unwrap_or(30);
     if !(1..=KEPT_DAYS).contains(&days) {
-        return Err(
-            yantra_api::ApiError::invalid_param("days", format!("{days} given, 1 to {KEPT_DAYS} expected")).into()
-        );
+        return Err(ApiError::invalid_param("days", format!("{days} given, 1 to {KEPT_DAYS} expected")).into());
     }
-    let used = app.usage().since((today() + 1).saturating_sub(days), &visit.tenant);
+    let used = visit.app.usage().since((today() + 1).saturating_sub(days), &visit.tenant);
     let record = |(key, used): (UsageKey, Used)| UsageRecord {
         day: date(key.day),
         tenant: key.tenant.as_deref().map(str::to_owned),
@@ -222,19 +188,9 @@ pub(crate) async fn usage(
     Ok(Json(UsageList { object: "list".to_owned(), data: used.into_iter().map(record).collect() }))
 }
 
-/// A day since 1970 as `2026-11-28` (Hinnant, "chrono-compatible low-level date algorithms",
-/// <https://howardhinnant.github.io/date_algorithms.html#civil_from_days>).
+/// A day since 1970 as `2026-11-28`.
 fn date(day: u64) -> String {
-    let shifted = day + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    // Months from March.
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!("{year}-{month:02}-{day:02}")
+    yantra_text::strftime(UNIX_EPOCH + Duration::from_secs(day * DAY_S), "%Y-%m-%d")
 }
 
 #[cfg(test)]

@@ -25,4 +25,4 @@ pub use files::{FileFacts, FileRecord};
 pub use items::{Item, ItemState, StoredItem};
 pub use page::{Page, PageOf};
 pub use store::Store;
-pub use usage::UsageRow;
+pub use usage::{UsageRow, Used};

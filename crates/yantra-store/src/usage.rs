@@ -25,7 +25,14 @@ pub struct UsageRow {
     pub tenant: Option<String>,
     /// Of which model.
     pub model: String,
-    /// How many requests.
+    /// How much.
+    pub used: Used,
+}
+
+/// How much was used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Used {
+    /// Requests that a model worked on.
     pub requests: u64,
     /// Tokens of their prompts.
     pub prompt_tokens: u64,
@@ -35,16 +42,31 @@ pub struct UsageRow {
     pub completion_tokens: u64,
 }
 
+impl Used {
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            requests: self.requests + other.requests,
+            prompt_tokens: self.prompt_tokens + other.prompt_tokens,
+            cached_prompt_tokens: self.cached_prompt_tokens + other.cached_prompt_tokens,
+            completion_tokens: self.completion_tokens + other.completion_tokens,
+        }
+    }
+}
+
 fn row(row: &Row<'_>) -> rusqlite::Result<UsageRow> {
     let tenant: String = row.get("tenant")?;
     Ok(UsageRow {
         day: row.get("day")?,
         tenant: (!tenant.is_empty()).then_some(tenant),
         model: row.get("model")?,
-        requests: row.get("requests")?,
-        prompt_tokens: row.get("prompt_tokens")?,
-        cached_prompt_tokens: row.get("cached_prompt_tokens")?,
-        completion_tokens: row.get("completion_tokens")?,
+        used: Used {
+            requests: row.get("requests")?,
+            prompt_tokens: row.get("prompt_tokens")?,
+            cached_prompt_tokens: row.get("cached_prompt_tokens")?,
+            completion_tokens: row.get("completion_tokens")?,
+        },
     })
 }
 
@@ -70,14 +92,15 @@ impl Store {
             transaction.execute("DELETE FROM usage WHERE day < ?1", [oldest])?;
             let mut put = transaction.prepare("REPLACE INTO usage VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?;
             for row in rows {
+                let used = &row.used;
                 put.execute((
                     row.day,
                     row.tenant.as_deref().unwrap_or_default(),
                     &row.model,
-                    row.requests,
-                    row.prompt_tokens,
-                    row.cached_prompt_tokens,
-                    row.completion_tokens,
+                    used.requests,
+                    used.prompt_tokens,
+                    used.cached_prompt_tokens,
+                    used.completion_tokens,
                 ))?;
             }
             Ok(())
@@ -97,10 +120,7 @@ mod tests {
             day,
             tenant: tenant.map(str::to_owned),
             model: "m".to_owned(),
-            requests,
-            prompt_tokens: 10,
-            cached_prompt_tokens: 2,
-            completion_tokens: 5,
+            used: Used { requests, prompt_tokens: 10, cached_prompt_tokens: 2, completion_tokens: 5 },
         };
         let store = Store::open(directory.path()).unwrap();
         store.put_usage(&[row(7, None, 1), row(8, Some("a"), 1), row(8, Some("b"), 1)], 0).unwrap();

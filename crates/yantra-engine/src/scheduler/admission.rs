@@ -240,7 +240,8 @@ impl Scheduler {
     /// Preempts running sequences of tenants that have more than their share for the first waiting one of a tenant that
     /// has less.
     pub(super) fn make_room_for_share(&mut self) {
-        if self.running.len() < self.config.max_sequences && self.pages.available() > self.running.len() {
+        let has_room = self.running.len() < self.config.max_sequences && self.pages.available() > self.running.len();
+        if has_room || self.tenants.is_alone() {
             return;
         }
         let Some(&first) = self.waiting.iter().take(MAX_DEFERRED).find(|rank| !self.is_full(rank.key)) else { return };

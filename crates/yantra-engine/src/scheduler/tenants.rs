@@ -101,7 +101,8 @@ impl Tenants {
         (share as usize).clamp(1, of.max(1))
     }
 
-    fn is_alone(&self) -> bool {
+    /// Whether there are no others to share with.
+    pub(super) fn is_alone(&self) -> bool {
         self.by_name.len() < 2
     }
 

@@ -12,11 +12,11 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query};
+use axum::extract::Path;
 use serde::Deserialize;
 use yantra_api::{ApiError, ErrorBody, RequestList, RequestRecord};
 
+use crate::body::QueryFields;
 use crate::failure::Failure;
 use crate::tenant::{Tenant, Visit};
 
@@ -86,9 +86,8 @@ enum Order {
 )]
 pub(crate) async fn list(
     visit: Visit,
-    query: Result<Query<ListQuery>, QueryRejection>,
+    QueryFields(query): QueryFields<ListQuery>,
 ) -> Result<Json<RequestList>, Failure> {
-    let Query(query) = query.map_err(|error| ApiError::invalid_request(error.body_text()))?;
     let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
     if !(1..=MOST).contains(&limit) {
         return Err(ApiError::invalid_param("limit", format!("{limit} given, 1 to {MOST} expected")).into());

@@ -71,8 +71,8 @@ impl Calendar {
     }
 }
 
-/// Formats `time` as Python's `datetime.strftime` does in the C locale; unknown directives stay as they are.
-pub(super) fn strftime(time: SystemTime, format: &str) -> String {
+/// Formats `time` as Python's `datetime.strftime` does in the C locale; in UTC; unknown directives stay as they are.
+pub fn strftime(time: SystemTime, format: &str) -> String {
     let calendar = Calendar::new(time);
     let mut out = String::with_capacity(format.len() * 2);
     let mut characters = format.chars();

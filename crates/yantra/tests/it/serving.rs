@@ -9,14 +9,11 @@ use std::{
     process::{Child, Stdio},
     time::{Duration, Instant},
 };
+use yantra_hub::{Catalogue, ModelCache};
 
 fn model() -> Option<PathBuf> {
-    let cache = std::env::var_os("YANTRA_MODELS").map(PathBuf::from).or_else(|| {
-        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
-        Some(cache?.join("yantra/models"))
-    })?;
-    let path = cache.join("smollm2-135m/SmolLM2-135M-Instruct.Q4_1.gguf");
+    let catalogue = Catalogue::builtin();
+    let path = ModelCache::from_env().ok()?.entry(catalogue.find("smollm2-135m")?);
     if path.exists() {
         return Some(path);
     }
