@@ -150,6 +150,22 @@ impl Activations {
         self.fill(Isa::of(cx.level()), cx, Rows::All(num_tokens), cols, &source);
     }
 
+    /// [`Activations::set_layer_norm`] of rows `rows` of the matrix `x`, `[_, cols]`.
+    #[expect(clippy::too_many_arguments, reason = "the operation's own parameters")]
+    pub fn set_layer_norm_rows(
+        &mut self,
+        cx: &Compute,
+        x: &[f32],
+        rows: &[u32],
+        weight: &[f32],
+        bias: &[f32],
+        eps: f32,
+        cols: usize,
+    ) {
+        let source = Source { x, other: Row::Pair(weight, bias), map: Map::LayerNorm { eps } };
+        self.fill(Isa::of(cx.level()), cx, Rows::Some(rows), cols, &source);
+    }
+
     /// Takes `function(x)` of each value: the MLP without a gate.
     pub fn set_activated(&mut self, cx: &Compute, function: ActivationFn, x: &[f32], num_tokens: usize, cols: usize) {
         let source = Source { x, other: Row::None, map: Map::Activated(function) };

@@ -69,6 +69,11 @@ pub fn softcap(cx: &Compute, x: &mut [f32], cap: f32) {
     chunked(cx, x, &|_, x| softcap_chunk(cx.level(), x, cap));
 }
 
+/// `x = min(max(x, -bound), bound)`.
+pub fn clamp(cx: &Compute, x: &mut [f32], bound: f32) {
+    chunked(cx, x, &|_, x| x.iter_mut().for_each(|x| *x = x.clamp(-bound, bound)));
+}
+
 /// Reads rows of an embedding table: `out[i] = scale * table[ids[i]]`.
 ///
 /// `table` holds rows of `cols` values in `format`; `out` is `[ids.len(), cols]`.

@@ -27,14 +27,14 @@ pub use attention::{AttentionParams, AttentionSequence, KvFormat, KvLayer, KvLay
 pub use block::{dequantize_row, quantize_row, quantize_rows};
 pub use compute::Compute;
 pub use cpu::CpuLevel;
-pub use elementwise::{ActivationFn, activate, activate_gated, add, add_assign, embed_rows, scale, softcap};
+pub use elementwise::{ActivationFn, activate, activate_gated, add, add_assign, clamp, embed_rows, scale, softcap};
 pub use error::KernelError;
 pub use format::WeightFormat;
 pub use linear::{
     ActivationKind, DenseLinear, DenseRows, DenseThen, DenseType, GatedJob, LinearJob, PackedLinear, dense, linear,
     linear_gated,
 };
-pub use norm::{l2_normalize, layer_norm, rms_norm, rms_norm_in_place};
+pub use norm::{l2_normalize, layer_norm, layer_norm_in_place, rms_norm, rms_norm_in_place};
 pub use roof::{Arithmetic, ReadBuffer, multiply_adds};
 pub use rope::{RopeStyle, RopeTable, rope};
 pub use sample::{argmax, log_softmax, log_softmax_in_place, log_sum_exp, softmax_in_place, top_k};

@@ -64,6 +64,27 @@ pub fn layer_norm(
     });
 }
 
+/// [`layer_norm`] of each row where it stands: `x` is `[num_rows, cols]`.
+///
+/// # Panics
+/// If a slice is shorter than its shape.
+pub fn layer_norm_in_place(
+    cx: &Compute,
+    x: &mut [f32],
+    weight: &[f32],
+    bias: &[f32],
+    eps: f32,
+    num_rows: usize,
+    cols: usize,
+) {
+    let (weight, bias) = (&weight[..cols], &bias[..cols]);
+    for_each_row_group(cx, &mut x[..num_rows * cols], cols, cols, &|_, rows| {
+        for row in rows.chunks_exact_mut(cols) {
+            centre_and_scale(cx.level(), row, weight, bias, eps);
+        }
+    });
+}
+
 /// Divides each row of `x` (`[num_rows, cols]`) by its Euclidean length, or by 1e-12 if that is smaller.
 ///
 /// # Panics
@@ -87,6 +108,7 @@ simd_dispatch! {
     pub(crate) fn rms_scale(x: &[f32], eps: f32) -> f32 = rms_scale_body;
     /// `row *= factor`.
     pub(crate) fn scale_row(row: &mut [f32], factor: f32) = scale_row_body;
+    fn centre_and_scale(row: &mut [f32], weight: &[f32], bias: &[f32], eps: f32) = centre_and_scale_body;
     fn scale_by_weight(row: &mut [f32], scale: f32, weight: &[f32]) = scale_by_weight_body;
     fn sum_of_squares(x: &[f32], shift: f32) -> f32 = sum_of_squares_body;
 }
@@ -150,6 +172,16 @@ fn rms_norm_row_body<S: Simd>(simd: S, x: &[f32], weight: &[f32], eps: f32, out:
     }
     for index in whole..x.len() {
         out[index] = x[index] * scale * weight[index];
+    }
+}
+
+#[inline(always)]
+fn centre_and_scale_body<S: Simd>(simd: S, row: &mut [f32], weight: &[f32], bias: &[f32], eps: f32) {
+    let count = row.len() as f32;
+    let mean = sum_body(simd, row) / count;
+    let scale = 1.0 / (sum_of_squares_body(simd, row, mean) / count + eps).sqrt();
+    for ((value, weight), bias) in row.iter_mut().zip(weight).zip(bias) {
+        *value = (*value - mean) * scale * weight + bias;
     }
 }
 
@@ -231,6 +263,9 @@ mod tests {
                 assert_eq!(out, in_place);
                 layer_norm(&cx, &x, &weight, Some(&bias), 1e-3, &mut out, rows, cols);
                 assert_close(&out, &expect(Some(&bias), 1e-3, true), 5e-6);
+                in_place.copy_from_slice(&x);
+                layer_norm_in_place(&cx, &mut in_place, &weight, &bias, 1e-3, rows, cols);
+                assert_close(&in_place, &out, 1e-6);
                 layer_norm(&cx, &x, &weight, None, 1e-3, &mut out, rows, cols);
                 assert_close(&out, &expect(None, 1e-3, true), 5e-6);
                 let mut unit = x.clone();

@@ -13,7 +13,7 @@ use crate::{
     footprint::{Footprint, Sizes},
     kv::PAGE_TOKENS,
     parameters::{Parameters, key},
-    weights::WeightSource,
+    weights::{Place, WeightSource},
 };
 use matrix::{Input, Matrix};
 use std::{
@@ -163,10 +163,10 @@ impl Encoder {
                 ("ffn_up", "intermediate.dense", inner, hidden),
                 ("ffn_down", "output.dense", hidden, inner),
             ] {
-                let name = format!("{}.weight", names.layer(index, gguf, hugging_face));
+                let name = names.layer(index, gguf, hugging_face);
                 match dense {
-                    Some(dense) => sizes.dense(dense, &name, rows, cols)?,
-                    None => sizes.matrix(&name, rows, cols)?,
+                    Some(dense) => sizes.dense(dense, &format!("{name}.weight"), rows, cols)?,
+                    None => sizes.matrix(&Place::whole(&name, rows), cols)?,
                 }
             }
         }

@@ -1,6 +1,9 @@
 //! What a model will take of the memory, to the byte where it is large, before anything large is allocated.
 
-use crate::{ModelError, weights::WeightSource};
+use crate::{
+    ModelError,
+    weights::{Place, WeightSource},
+};
 use std::collections::HashMap;
 use yantra_kernels::{Compute, DenseLinear, DenseType, PackedLinear, WeightFormat};
 
@@ -36,15 +39,18 @@ impl<'a> Sizes<'a> {
     }
 
     /// Counts a matrix as [`WeightSource::matrix`] will make it.
-    pub(crate) fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<(), ModelError> {
-        let view = self.source.tensor(name, &[rows, cols])?;
+    pub(crate) fn matrix(&mut self, place: &Place, cols: usize) -> Result<(), ModelError> {
+        let view = self.source.matrix_view(place, cols)?;
+        let rows = place.num_rows();
+        let copied = if place.is_contiguous() { 0 } else { view.format.row_bytes(cols).unwrap_or(0) * rows };
+        self.load_bytes = self.load_bytes.max(copied);
         let target = self.source.target(view.format, cols);
         let format = target.unwrap_or(view.format);
         let (tile_bytes, tile_rows) = self.tile(format, cols)?;
         self.weight_bytes += rows.div_ceil(tile_rows) * tile_bytes;
         if target.is_some() {
             let quantized = rows * cols / format.block_len() * format.block_bytes();
-            self.load_bytes = self.load_bytes.max(rows * cols * size_of::<f32>() + quantized);
+            self.load_bytes = self.load_bytes.max(copied + rows * cols * size_of::<f32>() + quantized);
         }
         if format.is_float() {
             self.float = true

@@ -22,6 +22,9 @@ pub use encoder::{Encoder, EncoderDtype, EncoderSpec, Pooling};
 pub use error::ModelError;
 pub use footprint::Footprint;
 pub use kv::{KvCache, PAGE_TOKENS};
-pub use spec::{AttentionSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, RopeScaling, RopeSpec};
+pub use spec::{
+    AttentionSpec, BlockSpec, EmbeddingSpec, LayerSpec, MlpSpec, ModelSpec, NormKind, NormSpec, QkNorm, RopeScaling,
+    RopeSpec,
+};
 pub use weights::LoadOptions;
 pub use yantra_kernels::AttentionSequence;

@@ -24,10 +24,15 @@ pub(crate) const fn key(gguf: &'static str, hugging_face: &'static str) -> Key {
 /// What a `config.json` means where it leaves a key out: the defaults of the family's class in transformers.
 pub(crate) type Defaults = &'static [(&'static str, f64)];
 
+/// Other names in `config.json`: ours, theirs.
+pub(crate) type Aliases = &'static [(&'static str, &'static str)];
+
 /// Typed access to the hyper-parameters of a checkpoint.
 pub(crate) struct Parameters<'a> {
+    checkpoint: &'a Checkpoint,
     architecture: String,
     source: Source<'a>,
+    aliases: Aliases,
     defaults: Defaults,
 }
 
@@ -53,12 +58,17 @@ impl<'a> Parameters<'a> {
                 ((*first).to_owned(), Source::HuggingFace(text))
             }
         };
-        Ok(Self { architecture, source, defaults: &[] })
+        Ok(Self { checkpoint, architecture, source, aliases: &[], defaults: &[] })
     }
 
-    /// The same with what a `config.json` may leave out.
-    pub(crate) fn with_defaults(self, defaults: Defaults) -> Self {
-        Self { defaults, ..self }
+    /// The same with what a `config.json` may call otherwise or leave out.
+    pub(crate) fn of_family(self, aliases: Aliases, defaults: Defaults) -> Self {
+        Self { aliases, defaults, ..self }
+    }
+
+    /// Where the parameters are from.
+    pub(crate) fn checkpoint(&self) -> &'a Checkpoint {
+        self.checkpoint
     }
 
     /// The architecture as the checkpoint names it: `llama` (GGUF) or `LlamaForCausalLM` (Hugging Face).
@@ -86,7 +96,12 @@ impl<'a> Parameters<'a> {
     fn name(&self, key: Key) -> String {
         match &self.source {
             Source::Gguf(_) => format!("{}.{}", self.architecture, key.gguf),
-            Source::HuggingFace(_) => key.hugging_face.to_owned(),
+            Source::HuggingFace(config) => {
+                let theirs =
+                    self.aliases.iter().filter(|(ours, _)| *ours == key.hugging_face).map(|(_, theirs)| *theirs);
+                let present = |name: &&str| !config.value()[*name].is_null();
+                theirs.into_iter().find(present).unwrap_or(key.hugging_face).to_owned()
+            }
         }
     }
 
@@ -94,7 +109,7 @@ impl<'a> Parameters<'a> {
     pub(crate) fn count(&self, key: Key) -> Result<Option<usize>, ModelError> {
         let number: Option<u32> = match &self.source {
             Source::Gguf(metadata) => metadata.find(&self.name(key))?,
-            Source::HuggingFace(config) => config.find(key.hugging_face)?,
+            Source::HuggingFace(config) => config.find(&self.name(key))?,
         };
         match number.or_else(|| self.default(key).map(|value| value as u32)) {
             Some(number @ 1..=MAX_COUNT) => Ok(Some(number as usize)),
@@ -115,16 +130,32 @@ impl<'a> Parameters<'a> {
     pub(crate) fn real(&self, key: Key) -> Result<Option<f32>, ModelError> {
         let number: Option<f32> = match &self.source {
             Source::Gguf(metadata) => metadata.find(&self.name(key))?,
-            Source::HuggingFace(config) => config.find(key.hugging_face)?,
+            Source::HuggingFace(config) => config.find(&self.name(key))?,
         };
         Ok(number.or_else(|| self.default(key).map(|value| value as f32)))
+    }
+
+    /// Whether something holds, if recorded.
+    pub(crate) fn flag(&self, key: Key) -> Result<Option<bool>, ModelError> {
+        Ok(match &self.source {
+            Source::Gguf(metadata) => metadata.find(&self.name(key))?,
+            Source::HuggingFace(config) => config.find(&self.name(key))?,
+        })
+    }
+
+    /// Several numbers, of `config.json` only.
+    pub(crate) fn numbers<T>(&self, key: &str) -> Result<Option<Vec<T>>, ModelError>
+    where
+        Vec<T>: for<'j> yantra_formats::hf::FromJson<'j>,
+    {
+        Ok(self.config().map(|config| config.find(key)).transpose()?.flatten())
     }
 
     /// A text, if recorded.
     pub(crate) fn text(&self, key: Key) -> Result<Option<&str>, ModelError> {
         Ok(match &self.source {
             Source::Gguf(metadata) => metadata.find(&self.name(key))?,
-            Source::HuggingFace(config) => config.find(key.hugging_face)?,
+            Source::HuggingFace(config) => config.find(&self.name(key))?,
         })
     }
 }

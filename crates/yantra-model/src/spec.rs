@@ -13,29 +13,64 @@ pub struct ModelSpec {
     pub hidden_size: usize,
     /// Longest sequence the model was made for, in tokens.
     pub context_length: usize,
-    /// Factor on the embedding row (Gemma: the square root of the width).
-    pub embedding_scale: f32,
-    /// The normalisation before each block and before the head.
+    /// How tokens enter the residual stream.
+    pub embedding: EmbeddingSpec,
+    /// The normalisation of blocks and before the head.
     pub norm: NormSpec,
-    /// Whether each block's output is normalised before it joins the residual stream (Gemma 2 and 3).
-    pub post_norms: bool,
+    /// How blocks join the residual stream.
+    pub block: BlockSpec,
     /// How tokens look at one another.
     pub attention: AttentionSpec,
-    /// The feed-forward block.
-    pub mlp: MlpSpec,
+    /// Factor on the logits (Granite).
+    pub logit_scale: f32,
     /// Soft cap on the final logits: `cap * tanh(x / cap)`.
     pub logit_softcap: Option<f32>,
     /// What differs from layer to layer.
     pub layers: Vec<LayerSpec>,
 }
 
-/// Root-mean-square normalisation (Zhang and Sennrich, 2019).
+/// How tokens enter the residual stream.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct EmbeddingSpec {
+    /// Factor on the embedding row (Gemma: the square root of the width).
+    pub scale: f32,
+    /// Whether a learned vector of each position is added (GPT-2).
+    pub learned_positions: bool,
+    /// Whether the sum is normalised before the first layer (BLOOM).
+    pub norm: bool,
+}
+
+/// Normalisation of a token's values.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct NormSpec {
-    /// Added to the mean square.
+    /// What is subtracted and divided by.
+    pub kind: NormKind,
+    /// Added to the mean square or the variance.
     pub eps: f32,
     /// Added to the stored weights (Gemma in Hugging Face files stores `weight - 1`).
     pub weight_offset: f32,
+}
+
+/// What normalisation subtracts and divides by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormKind {
+    /// Divided by the root of the mean square (Zhang and Sennrich, 2019).
+    Rms,
+    /// The mean subtracted, divided by the standard deviation (Ba et al., 2016).
+    Layer,
+}
+
+/// How a layer's two blocks, attention and the feed-forward network, join the residual stream.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BlockSpec {
+    /// Whether a block's input is normalised (all but OLMo 2).
+    pub pre_norms: bool,
+    /// Whether a block's output is normalised before it joins (Gemma 2 and 3, OLMo 2).
+    pub post_norms: bool,
+    /// Whether both blocks read the stream as the layer found it (GPT-NeoX, Falcon).
+    pub parallel: bool,
+    /// Factor on a block's output (Granite).
+    pub residual_scale: f32,
 }
 
 /// Grouped-query attention (Ainslie et al., 2023); multi-head and multi-query are its ends.
@@ -49,17 +84,41 @@ pub struct AttentionSpec {
     pub head_dim: usize,
     /// Factor on the scores, usually `1 / sqrt(head_dim)`.
     pub scale: f32,
-    /// Whether queries and keys are normalised per head (Qwen3, Gemma 3).
-    pub qk_norm: bool,
+    /// How queries and keys are normalised.
+    pub qk_norm: QkNorm,
+    /// Bound on queries, keys and values themselves (MPT).
+    pub clip: Option<f32>,
     /// Soft cap on the scores (Gemma 2).
     pub softcap: Option<f32>,
     /// How query and key components pair up in the rotation.
     pub rope_style: RopeStyle,
+    /// Scores that fall with distance, by a slope of each head, up to `2^-max_bias` (Press et al., 2022).
+    pub alibi_max_bias: Option<f32>,
+    /// Whether each head has a logit of its own in the softmax that stands for no token (gpt-oss).
+    pub sinks: bool,
+}
+
+/// How queries and keys are normalised before they are rotated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QkNorm {
+    /// Not at all.
+    None,
+    /// Each head by itself (Qwen3, Gemma 3).
+    Head,
+    /// All heads of a token together (OLMo 2).
+    Token,
 }
 
 /// The feed-forward block.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum MlpSpec {
+    /// `down(activation(up(x)))`.
+    Plain {
+        /// Width inside.
+        intermediate_size: usize,
+        /// What goes on inside.
+        activation: ActivationFn,
+    },
     /// `down(activation(gate(x)) * up(x))` (Shazeer, 2020).
     Gated {
         /// Width inside.
@@ -69,28 +128,39 @@ pub enum MlpSpec {
     },
 }
 
+impl MlpSpec {
+    /// Width inside.
+    pub fn intermediate_size(&self) -> usize {
+        match *self {
+            Self::Plain { intermediate_size, .. } | Self::Gated { intermediate_size, .. } => intermediate_size,
+        }
+    }
+}
+
 /// What differs from layer to layer.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LayerSpec {
     /// Only the last `window` tokens are seen.
     pub window: Option<usize>,
     /// The layer's rotary embedding, if it has one.
     pub rope: Option<RopeSpec>,
+    /// The feed-forward block.
+    pub mlp: MlpSpec,
 }
 
 /// Rotary position embedding (Su et al., 2021).
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RopeSpec {
     /// The base of the frequencies.
     pub theta: f32,
-    /// Rotated components of a head.
+    /// Rotated components of a head, the first ones.
     pub rotary_dim: usize,
     /// How positions beyond the training length are handled.
     pub scaling: RopeScaling,
 }
 
 /// How rotary frequencies are stretched for longer contexts.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum RopeScaling {
     /// As trained.
     None,
@@ -98,6 +168,14 @@ pub enum RopeScaling {
     Linear {
         /// The factor.
         factor: f32,
+    },
+    /// "Dynamic NTK": a larger base where the context is longer than the training's. It is set once, by the longest
+    /// sequence that the model is loaded for, so that keys stay good as a sequence grows.
+    Dynamic {
+        /// The factor.
+        factor: f32,
+        /// Context of the training.
+        original_context: f32,
     },
     /// Llama 3.1: low frequencies divided by the factor, a ramp between.
     Llama3 {
@@ -109,6 +187,34 @@ pub enum RopeScaling {
         high_freq_factor: f32,
         /// Context of the first training.
         original_context: f32,
+    },
+    /// YaRN (Peng et al., 2023): frequencies that turn less than `beta_slow` times in the training's context are divided
+    /// by the factor, those that turn more than `beta_fast` times stay, with a ramp over the dimensions between.
+    Yarn {
+        /// The factor.
+        factor: f32,
+        /// Turns above which a frequency stays.
+        beta_fast: f32,
+        /// Turns below which it is fully scaled.
+        beta_slow: f32,
+        /// Context of the first training.
+        original_context: f32,
+        /// Whether the ramp begins and ends at whole dimensions.
+        truncate: bool,
+        /// Factor on queries and keys.
+        attention_factor: f32,
+    },
+    /// LongRoPE (Ding et al., 2024): divisors of each frequency, one list for contexts of the training's length and one for
+    /// longer ones. Which of them is set once, by the longest sequence that the model is loaded for.
+    LongRope {
+        /// Divisors up to the training's context, `[rotary_dim / 2]`.
+        short: Vec<f32>,
+        /// Divisors beyond it.
+        long: Vec<f32>,
+        /// Context of the training.
+        original_context: f32,
+        /// Factor on queries and keys.
+        attention_factor: f32,
     },
     /// Per-frequency divisors stored in the checkpoint (GGUF's `rope_freqs.weight`).
     Stored,
@@ -123,5 +229,14 @@ impl ModelSpec {
     /// Width of all key (or value) heads together.
     pub fn kv_size(&self) -> usize {
         self.attention.num_kv_heads * self.attention.head_dim
+    }
+
+    /// Width inside the widest feed-forward network without a gate; 0 if all have one.
+    pub(crate) fn plain_width(&self) -> usize {
+        let width = |layer: &LayerSpec| match layer.mlp {
+            MlpSpec::Plain { intermediate_size, .. } => intermediate_size,
+            MlpSpec::Gated { .. } => 0,
+        };
+        self.layers.iter().map(width).max().unwrap_or(0)
     }
 }

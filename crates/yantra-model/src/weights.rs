@@ -1,6 +1,7 @@
 //! Weights of a checkpoint by role: names, shapes, packing and quantisation at load.
 
 use crate::{EncoderDtype, ModelError};
+use std::{borrow::Cow, iter, ops::Range};
 use yantra_formats::{Checkpoint, TensorView};
 use yantra_kernels::{Compute, LinearJob, PackedLinear, WeightFormat, dequantize_row, quantize_rows};
 
@@ -94,12 +95,11 @@ impl<'a> WeightSource<'a> {
         self.table(name, view.shape.first().copied().unwrap_or(0), cols)
     }
 
-    /// A matrix `[rows, cols]` packed for the processor, with the bias of the same name if there is one.
-    ///
-    /// `name` comes without the `.weight` suffix.
-    pub(crate) fn linear(&self, cx: &Compute, name: &str, rows: usize, cols: usize) -> Result<Linear, ModelError> {
-        let weight = self.matrix(cx, &format!("{name}.weight"), rows, cols)?;
-        let bias = self.optional_vector(&format!("{name}.bias"), rows)?;
+    /// The matrix of `cols` columns at a place packed for the processor, with its bias if there is one.
+    pub(crate) fn linear(&self, cx: &Compute, place: &Place, cols: usize) -> Result<Linear, ModelError> {
+        let weight = self.matrix(cx, place, cols)?;
+        let name = format!("{}.bias", place.name);
+        let bias = self.optional_vector(&name, place.stored_rows)?.map(|bias| place.pick(&bias, 1));
         Ok(Linear { weight, bias })
     }
 
@@ -108,25 +108,83 @@ impl<'a> WeightSource<'a> {
         self.options.quantize.filter(|_| stored.is_float()).and_then(|target| fitting(target, cols))
     }
 
-    /// A matrix `[rows, cols]` packed for the processor, quantised first if the options ask for it.
-    pub(crate) fn matrix(
-        &self,
-        cx: &Compute,
-        name: &str,
-        rows: usize,
-        cols: usize,
-    ) -> Result<PackedLinear, ModelError> {
-        let view = self.tensor(name, &[rows, cols])?;
+    /// How the matrix of `cols` columns at a place is stored.
+    pub(crate) fn matrix_view(&self, place: &Place, cols: usize) -> Result<TensorView<'a>, ModelError> {
+        let rows = place.stored_rows;
+        let shape = if place.transposed { [cols, rows] } else { [rows, cols] };
+        let view = self.tensor(&format!("{}.weight", place.name), &shape)?;
+        if place.transposed && !view.format.is_float() {
+            let feature = format!("{} in {}, stored by columns", place.name, view.format);
+            return Err(ModelError::Unsupported { feature });
+        }
+        Ok(view)
+    }
+
+    /// The matrix of `cols` columns at a place packed for the processor, quantised first if the options ask for it.
+    pub(crate) fn matrix(&self, cx: &Compute, place: &Place, cols: usize) -> Result<PackedLinear, ModelError> {
+        let view = self.matrix_view(place, cols)?;
+        let (rows, data) = (place.num_rows(), place.bytes(&view, cols));
         match self.target(view.format, cols) {
-            None => Ok(PackedLinear::pack(cx, view.format, rows, cols, view.data)?),
+            None => Ok(PackedLinear::pack(cx, view.format, rows, cols, &data)?),
             Some(target) => {
                 let mut values = vec![0.0; rows * cols];
-                dequantize_row(view.format, view.data, &mut values)?;
+                dequantize_row(view.format, &data, &mut values)?;
                 let blocks = rows * cols / target.block_len();
                 let mut quantized = vec![0; blocks * target.block_bytes()];
                 quantize_rows(cx, target, cols, &values, &mut quantized)?;
                 Ok(PackedLinear::pack(cx, target, rows, cols, &quantized)?)
             }
+        }
+    }
+}
+
+/// Where a matrix lies in a checkpoint: it may be some rows of a larger one, or stored by columns.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    /// The tensor's name without `.weight` or `.bias`.
+    pub(crate) name: String,
+    /// Rows the tensor has.
+    pub(crate) stored_rows: usize,
+    /// Those that make the matrix, in its order.
+    pub(crate) rows: Vec<Range<usize>>,
+    /// Whether the tensor is `[cols, rows]`.
+    pub(crate) transposed: bool,
+}
+
+impl Place {
+    /// A tensor that is the matrix.
+    pub(crate) fn whole(name: &str, rows: usize) -> Self {
+        Self { name: name.to_owned(), stored_rows: rows, rows: iter::once(0..rows).collect(), transposed: false }
+    }
+
+    /// Rows of the matrix.
+    pub(crate) fn num_rows(&self) -> usize {
+        self.rows.iter().map(ExactSizeIterator::len).sum()
+    }
+
+    /// Whether the matrix's rows lie one after another in the file.
+    pub(crate) fn is_contiguous(&self) -> bool {
+        !self.transposed && self.rows.len() == 1
+    }
+
+    /// The rows of the matrix out of the tensor's, each of so many `values`.
+    fn pick<T: Copy>(&self, stored: &[T], values: usize) -> Vec<T> {
+        self.rows.iter().flat_map(|rows| &stored[rows.start * values..rows.end * values]).copied().collect()
+    }
+
+    /// The matrix's bytes, row after row; borrowed where they lie so.
+    fn bytes<'v>(&self, view: &TensorView<'v>, cols: usize) -> Cow<'v, [u8]> {
+        let row_bytes = view.data.len() / self.stored_rows.max(1);
+        if self.transposed {
+            let value_bytes = row_bytes / cols.max(1);
+            let value =
+                |row: usize, col: usize| &view.data[(col * self.stored_rows + row) * value_bytes..][..value_bytes];
+            let rows = self.rows.iter().cloned().flatten();
+            return rows.flat_map(|row| (0..cols).flat_map(move |col| value(row, col))).copied().collect();
+        }
+        match &self.rows[..] {
+            [rows] => Cow::Borrowed(&view.data[rows.start * row_bytes..rows.end * row_bytes]),
+            _ => self.pick(view.data, row_bytes).into(),
         }
     }
 }

@@ -1,6 +1,10 @@
 //! What a decoder will take of the memory; must say of every matrix what [`Decoder::load`] does with it.
 
-use super::{Decoder, MlpSpec, Names, Role};
+use super::{
+    Decoder,
+    layer::{roles, shape},
+    names::Names,
+};
 use crate::{
     LoadOptions, ModelError, ModelSpec, RopeSpec, family,
     footprint::{Footprint, Sizes},
@@ -20,35 +24,26 @@ impl Decoder {
         let source = WeightSource::new(checkpoint, options);
         let names = Names::new(checkpoint, family);
         let mut sizes = Sizes::new(&source, cx);
-        for index in 0..spec.layers.len() {
-            for (role, rows, cols) in matrices(&spec) {
-                sizes.matrix(&format!("{}.weight", names.layer(index, role)), rows, cols)?;
+        for (index, layer) in spec.layers.iter().enumerate() {
+            for role in roles(layer) {
+                let [rows, cols] = shape(&spec, layer, role);
+                sizes.matrix(&names.matrix(&spec, index, role, rows), cols)?;
             }
         }
-        sizes.matrix(&names.head(&source), spec.vocab_size, spec.hidden_size)?;
-        let embedding = source.tensor(&names.embedding(), &[spec.vocab_size, spec.hidden_size])?;
+        sizes.matrix(&names.head(&spec), spec.hidden_size)?;
+        let table = |name: &str, rows| source.tensor(name, &[rows, spec.hidden_size]).map(|view| view.data.len());
+        let mut tables = table(&names.embedding(), spec.vocab_size)?;
+        if spec.embedding.learned_positions {
+            tables += table(&format!("{}.weight", names.positions()), spec.context_length)?;
+        }
         let max_context = options.max_context.unwrap_or(spec.context_length);
         Ok(Footprint {
-            weight_bytes: sizes.weight_bytes + embedding.data.len(),
+            weight_bytes: sizes.weight_bytes + tables,
             table_bytes: vector_bytes(checkpoint) + rope_bytes(&spec, max_context),
             step_bytes_per_token: step_bytes_per_token(&spec, &sizes),
             load_bytes: sizes.load_bytes,
         })
     }
-}
-
-fn matrices(spec: &ModelSpec) -> [(Role, usize, usize); 7] {
-    let MlpSpec::Gated { intermediate_size, .. } = spec.mlp;
-    let hidden = spec.hidden_size;
-    [
-        (Role::Query, spec.query_size(), hidden),
-        (Role::Key, spec.kv_size(), hidden),
-        (Role::Value, spec.kv_size(), hidden),
-        (Role::Output, hidden, spec.query_size()),
-        (Role::Gate, intermediate_size, hidden),
-        (Role::Up, intermediate_size, hidden),
-        (Role::Down, hidden, intermediate_size),
-    ]
 }
 
 /// Norms and biases are kept in single precision.
@@ -59,8 +54,8 @@ fn vector_bytes(checkpoint: &Checkpoint) -> usize {
 
 /// Cosines and sines of every position, once for each kind of rotation.
 fn rope_bytes(spec: &ModelSpec, max_context: usize) -> usize {
-    let mut distinct: Vec<RopeSpec> = Vec::new();
-    for rope in spec.layers.iter().filter_map(|layer| layer.rope) {
+    let mut distinct: Vec<&RopeSpec> = Vec::new();
+    for rope in spec.layers.iter().filter_map(|layer| layer.rope.as_ref()) {
         if !distinct.contains(&rope) {
             distinct.push(rope);
         }
@@ -70,8 +65,8 @@ fn rope_bytes(spec: &ModelSpec, max_context: usize) -> usize {
 
 /// As [`super::Scratch`] has them.
 fn step_bytes_per_token(spec: &ModelSpec, sizes: &Sizes<'_>) -> usize {
-    let MlpSpec::Gated { intermediate_size, .. } = spec.mlp;
-    let values = 2 * spec.hidden_size + 2 * spec.query_size() + 2 * spec.kv_size();
+    let values = 2 * spec.hidden_size + 2 * spec.query_size() + 2 * spec.kv_size() + spec.plain_width();
     let widest = spec.hidden_size.max(spec.query_size());
-    values * size_of::<f32>() + sizes.activation_bytes(widest) + sizes.activation_bytes(intermediate_size)
+    let inner = spec.layers.iter().map(|layer| layer.mlp.intermediate_size()).max().unwrap_or(0);
+    values * size_of::<f32>() + sizes.activation_bytes(widest) + sizes.activation_bytes(inner)
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     ModelError,
-    weights::{Linear, WeightSource},
+    weights::{Linear, Place, WeightSource},
 };
 use std::str::FromStr;
 use yantra_kernels::{
@@ -75,7 +75,7 @@ impl Matrix {
         rows: usize,
         cols: usize,
     ) -> Result<Self, ModelError> {
-        let Some(dense) = dense else { return source.linear(cx, name, rows, cols).map(Self::Packed) };
+        let Some(dense) = dense else { return source.linear(cx, &Place::whole(name, rows), cols).map(Self::Packed) };
         let values = source.table(&format!("{name}.weight"), rows, cols)?;
         let bias = source.optional_vector(&format!("{name}.bias"), rows)?;
         Ok(Self::Dense(DenseLinear::pack(cx.level(), dense, rows, cols, &values, bias.as_deref())?))

@@ -1,25 +1,23 @@
 //! Gemma 3, text (Gemma Team, 2025): local and global layers, norms on both sides of each block, scaled embeddings.
 
-use super::{Family, NormNames, rope, sliding_layers, window};
+use super::{Family, LLAMA_LIKE, gemma, gemma2, rope, sliding_layers, window};
 use crate::{
-    MlpSpec, ModelError, ModelSpec, RopeScaling,
-    parameters::{Defaults, Key, Parameters, key},
+    ModelError, ModelSpec, QkNorm, RopeScaling, RopeSpec,
+    parameters::{Defaults, Parameters, key},
 };
-use yantra_formats::{Checkpoint, hf::Config};
+use yantra_formats::hf::Config;
 use yantra_kernels::ActivationFn;
 
 pub(super) const FAMILY: Family = Family {
     name: "Gemma 3",
     gguf: &["gemma3"],
     hugging_face: &["Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"],
+    aliases: &[("hidden_act", "hidden_activation")],
     defaults: DEFAULTS,
-    activation: ACTIVATION,
+    names: gemma2::NAMES,
+    activation: ActivationFn::GeluTanh,
     adapt,
-    norms: NormNames {
-        before_mlp: "pre_feedforward_layernorm",
-        after_attention: "post_attention_layernorm",
-        after_mlp: "post_feedforward_layernorm",
-    },
+    ..LLAMA_LIKE
 };
 
 /// The `text_config` of a model that also sees holds only what differs from these, the values of `Gemma3TextConfig`.
@@ -38,29 +36,18 @@ const DEFAULTS: Defaults = &[
     ("sliding_window", 4096.0),
 ];
 
-const ACTIVATION: Key = key("", "hidden_activation");
 /// Every sixth layer is global unless the checkpoint says otherwise.
 const PATTERN: usize = 6;
-/// Layers of the 27B model, the one whose scores are not scaled by the width of a head.
+/// Layers of the 27B model.
 const LAYERS_OF_27B: usize = 62;
 
-fn adapt(p: &Parameters<'_>, checkpoint: &Checkpoint, spec: &mut ModelSpec) -> Result<(), ModelError> {
-    spec.embedding_scale = (spec.hidden_size as f32).sqrt();
-    spec.post_norms = true;
-    spec.attention.qk_norm = true;
-    // GGUF stores the norms with the one added.
-    spec.norm.weight_offset = if p.is_gguf() { 0.0 } else { 1.0 };
-    spec.attention.scale = scale(p, spec)?;
+fn adapt(p: &Parameters<'_>, spec: &mut ModelSpec) -> Result<(), ModelError> {
+    gemma::adapt(p, spec)?;
+    spec.block.post_norms = true;
+    spec.attention.qk_norm = QkNorm::Head;
+    spec.attention.scale = gemma2::scale(p, spec, LAYERS_OF_27B)?;
     spec.attention.softcap = p.real(key("", "attn_logit_softcapping"))?;
     spec.logit_softcap = p.real(key("", "final_logit_softcapping"))?;
-    let both_ways = p.config().map(|config| config.find("use_bidirectional_attention")).transpose()?.flatten();
-    if both_ways == Some(true) {
-        return Err(ModelError::Unsupported { feature: "Gemma 3 with bidirectional attention".to_owned() });
-    }
-    if super::activation(p, ACTIVATION)?.is_none() {
-        let MlpSpec::Gated { activation, .. } = &mut spec.mlp;
-        *activation = ActivationFn::GeluTanh;
-    }
     let sliding = match sliding_layers(p, spec.layers.len())? {
         Some(sliding) => sliding,
         None => {
@@ -70,26 +57,18 @@ fn adapt(p: &Parameters<'_>, checkpoint: &Checkpoint, spec: &mut ModelSpec) -> R
     };
     for (layer, _) in spec.layers.iter_mut().zip(sliding).filter(|(_, sliding)| *sliding) {
         layer.window = Some(window(p)?);
-        layer.rope = Some(local_rope(p, checkpoint, spec.attention.head_dim)?);
+        layer.rope = Some(local_rope(p, spec.attention.head_dim)?);
     }
     Ok(())
 }
 
-/// `config.json` records the scale. GGUF does not: llama.cpp knows the 27B model by its number of layers, and so must we.
-fn scale(p: &Parameters<'_>, spec: &ModelSpec) -> Result<f32, ModelError> {
-    let scalar = p.real(key("", "query_pre_attn_scalar"))?;
-    let of_27b = p.is_gguf() && spec.layers.len() == LAYERS_OF_27B;
-    let per_head = of_27b.then(|| spec.hidden_size as f32 / spec.attention.num_heads as f32);
-    Ok(scalar.or(per_head).map_or(spec.attention.scale, |width| width.sqrt().recip()))
-}
-
 /// Local layers have a base of their own and are never stretched, unless `config.json` has a section for them.
-fn local_rope(p: &Parameters<'_>, checkpoint: &Checkpoint, head_dim: usize) -> Result<crate::RopeSpec, ModelError> {
+fn local_rope(p: &Parameters<'_>, head_dim: usize) -> Result<RopeSpec, ModelError> {
     let by_kind = |config: &Config| config.value().pointer("/rope_parameters/sliding_attention").is_some();
     if p.config().is_some_and(by_kind) {
-        return rope::rope(p, checkpoint, head_dim, rope::SLIDING);
+        return rope::rope(p, head_dim, rope::SLIDING);
     }
-    let of_global = rope::rope(p, checkpoint, head_dim, rope::FULL)?;
+    let of_global = rope::rope(p, head_dim, rope::FULL)?;
     let theta = p.real(key("rope.freq_base_swa", "rope_local_base_freq"))?.unwrap_or(10_000.0);
-    Ok(crate::RopeSpec { theta, scaling: RopeScaling::None, ..of_global })
+    Ok(RopeSpec { theta, scaling: RopeScaling::None, ..of_global })
 }

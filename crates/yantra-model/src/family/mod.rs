@@ -1,21 +1,33 @@
 //! The families: how the hyper-parameters of a checkpoint become a [`ModelSpec`], one file each.
 
+mod bloom;
+mod falcon;
+mod gemma;
+mod gemma2;
 mod gemma3;
+mod gpt2;
+mod gpt_neox;
+mod granite;
 mod llama;
 mod mistral;
+mod mpt;
+mod olmo2;
+mod phi3;
 mod qwen2;
 mod qwen3;
 mod rope;
 mod smollm3;
+mod starcoder2;
 
 use crate::{
-    AttentionSpec, LayerSpec, MlpSpec, ModelError, ModelSpec, NormSpec,
-    parameters::{Defaults, Key, Parameters, key},
+    AttentionSpec, BlockSpec, EmbeddingSpec, LayerSpec, MlpSpec, ModelError, ModelSpec, NormKind, NormSpec, QkNorm,
+    decoder::names::{LLAMA_NAMES, Names, TensorNames},
+    parameters::{Aliases, Defaults, Key, Parameters, key},
 };
 use yantra_formats::Checkpoint;
 use yantra_kernels::{ActivationFn, RopeStyle};
 
-/// A family of decoders.
+/// A family of decoders: how it differs from Llama.
 pub(crate) struct Family {
     /// The name shown to people.
     name: &'static str,
@@ -23,32 +35,62 @@ pub(crate) struct Family {
     gguf: &'static [&'static str],
     /// Values of `architectures` in `config.json`.
     hugging_face: &'static [&'static str],
+    /// What a `config.json` calls otherwise.
+    aliases: Aliases,
     /// What a `config.json` may leave out.
     defaults: Defaults,
-    /// The key of `config.json` that names the activation.
-    activation: Key,
+    /// Names of tensors.
+    pub(crate) names: TensorNames,
+    norm: NormKind,
+    /// Whether the feed-forward network has a gate.
+    gated: bool,
+    activation: ActivationFn,
     /// What the family changes of [`common`], the Llama-like decoder.
-    adapt: fn(&Parameters<'_>, &Checkpoint, &mut ModelSpec) -> Result<(), ModelError>,
-    /// Hugging Face names of the norms of a layer.
-    pub(crate) norms: NormNames,
+    adapt: fn(&Parameters<'_>, &mut ModelSpec) -> Result<(), ModelError>,
 }
 
-/// Hugging Face names of a layer's norms (GGUF names them alike for all families).
-#[derive(Clone, Copy)]
-pub(crate) struct NormNames {
-    pub(crate) before_mlp: &'static str,
-    pub(crate) after_attention: &'static str,
-    pub(crate) after_mlp: &'static str,
+/// What a family is where it says nothing else.
+const LLAMA_LIKE: Family = Family {
+    name: "",
+    gguf: &[],
+    hugging_face: &[],
+    aliases: &[],
+    defaults: &[],
+    names: LLAMA_NAMES,
+    norm: NormKind::Rms,
+    gated: true,
+    activation: ActivationFn::Silu,
+    adapt: |_, _| Ok(()),
+};
+
+const FAMILIES: [&Family; 17] = [
+    &bloom::FAMILY,
+    &falcon::FAMILY,
+    &gemma::FAMILY,
+    &gemma2::FAMILY,
+    &gemma3::FAMILY,
+    &gpt2::FAMILY,
+    &gpt_neox::FAMILY,
+    &granite::FAMILY,
+    &llama::FAMILY,
+    &mistral::FAMILY,
+    &mpt::FAMILY,
+    &olmo2::FAMILY,
+    &phi3::FAMILY,
+    &qwen2::FAMILY,
+    &qwen3::FAMILY,
+    &smollm3::FAMILY,
+    &starcoder2::FAMILY,
+];
+
+/// The order of rows in a matrix that holds query, key and value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FusedRows {
+    /// All queries, all keys, all values.
+    OneAfterAnother,
+    /// For each key/value head its queries, its key, its value.
+    ByGroup,
 }
-
-/// Llama's names; it has no norms after the blocks.
-const LLAMA_NORMS: NormNames = NormNames { before_mlp: "post_attention_layernorm", after_attention: "", after_mlp: "" };
-
-/// The one key of nearly all families.
-const HIDDEN_ACT: Key = key("", "hidden_act");
-
-const FAMILIES: [&Family; 6] =
-    [&llama::FAMILY, &mistral::FAMILY, &qwen2::FAMILY, &qwen3::FAMILY, &gemma3::FAMILY, &smollm3::FAMILY];
 
 /// Architectures of embedding models, loaded by [`crate::Encoder`].
 pub(crate) const ENCODERS: [&str; 2] = ["bert", "BertModel"];
@@ -89,9 +131,9 @@ pub(crate) fn resolve(checkpoint: &Checkpoint) -> Result<(&'static Family, Model
             ModelError::UnknownArchitecture { given: architecture, known: known().join(", ") }
         });
     };
-    let parameters = parameters.with_defaults(family.defaults);
-    let mut spec = common(family, &parameters, checkpoint)?;
-    (family.adapt)(&parameters, checkpoint, &mut spec)?;
+    let parameters = parameters.of_family(family.aliases, family.defaults);
+    let mut spec = common(family, &parameters)?;
+    (family.adapt)(&parameters, &mut spec)?;
     Ok((family, spec))
 }
 
@@ -101,10 +143,12 @@ const NUM_HEADS: Key = key("attention.head_count", "num_attention_heads");
 const NUM_KV_HEADS: Key = key("attention.head_count_kv", "num_key_value_heads");
 const HEAD_DIM: Key = key("attention.key_length", "head_dim");
 const VALUE_DIM: Key = key("attention.value_length", "");
+const INTERMEDIATE_SIZE: Key = key("feed_forward_length", "intermediate_size");
+const CONTEXT_LENGTH: Key = key("context_length", "max_position_embeddings");
 const WINDOW: Key = key("attention.sliding_window", "sliding_window");
 
 /// A Llama-like decoder from the hyper-parameters nearly all families share.
-fn common(family: &Family, p: &Parameters<'_>, checkpoint: &Checkpoint) -> Result<ModelSpec, ModelError> {
+fn common(family: &Family, p: &Parameters<'_>) -> Result<ModelSpec, ModelError> {
     let hidden_size = p.required_count(HIDDEN_SIZE)?;
     let num_heads = p.required_count(NUM_HEADS)?;
     let num_kv_heads = p.count(NUM_KV_HEADS)?.unwrap_or(num_heads);
@@ -115,35 +159,46 @@ fn common(family: &Family, p: &Parameters<'_>, checkpoint: &Checkpoint) -> Resul
     check(p.count(VALUE_DIM)?.is_none_or(|dim| dim == head_dim), "attention.value_length", || {
         format!("values of another width than keys ({head_dim}) are not supported")
     })?;
-    let rope = rope::rope(p, checkpoint, head_dim, rope::FULL)?;
-    let layer = LayerSpec { window: None, rope: Some(rope) };
+    let activation = activation(p)?.unwrap_or(family.activation);
+    let mlp = if family.gated {
+        MlpSpec::Gated { intermediate_size: p.required_count(INTERMEDIATE_SIZE)?, activation }
+    } else {
+        let intermediate_size = p.count(INTERMEDIATE_SIZE)?.unwrap_or(4 * hidden_size);
+        MlpSpec::Plain { intermediate_size, activation }
+    };
+    let layer = LayerSpec { window: None, rope: Some(rope::rope(p, head_dim, rope::FULL)?), mlp };
     Ok(ModelSpec {
         family: family.name,
-        vocab_size: vocab_size(p, checkpoint, hidden_size)?,
+        vocab_size: vocab_size(p, family, hidden_size)?,
         hidden_size,
-        context_length: p.required_count(key("context_length", "max_position_embeddings"))?,
-        embedding_scale: 1.0,
-        norm: NormSpec {
-            eps: p.real(key("attention.layer_norm_rms_epsilon", "rms_norm_eps"))?.unwrap_or(1e-6),
-            weight_offset: 0.0,
-        },
-        post_norms: false,
+        context_length: p.required_count(CONTEXT_LENGTH)?,
+        embedding: EmbeddingSpec { scale: 1.0, learned_positions: false, norm: false },
+        norm: NormSpec { kind: family.norm, eps: norm_eps(p, family.norm)?, weight_offset: 0.0 },
+        block: BlockSpec { pre_norms: true, post_norms: false, parallel: false, residual_scale: 1.0 },
         attention: AttentionSpec {
             num_heads,
             num_kv_heads,
             head_dim,
             scale: (head_dim as f32).sqrt().recip(),
-            qk_norm: false,
+            qk_norm: QkNorm::None,
+            clip: None,
             softcap: None,
             rope_style: RopeStyle::HalfSplit,
+            alibi_max_bias: None,
+            sinks: false,
         },
-        mlp: MlpSpec::Gated {
-            intermediate_size: p.required_count(key("feed_forward_length", "intermediate_size"))?,
-            activation: activation(p, family.activation)?.unwrap_or(ActivationFn::Silu),
-        },
+        logit_scale: 1.0,
         logit_softcap: None,
         layers: vec![layer; p.required_count(NUM_LAYERS)?],
     })
+}
+
+fn norm_eps(p: &Parameters<'_>, kind: NormKind) -> Result<f32, ModelError> {
+    let (gguf, default) = match kind {
+        NormKind::Rms => ("attention.layer_norm_rms_epsilon", 1e-6),
+        NormKind::Layer => ("attention.layer_norm_epsilon", 1e-5),
+    };
+    Ok(p.real(key(gguf, "rms_norm_eps"))?.unwrap_or(default))
 }
 
 fn check(holds: bool, key: &str, message: impl FnOnce() -> String) -> Result<(), ModelError> {
@@ -151,33 +206,18 @@ fn check(holds: bool, key: &str, message: impl FnOnce() -> String) -> Result<(),
 }
 
 /// Rows of the embedding table: what the file holds is the truth, the recorded number only a hint.
-fn vocab_size(p: &Parameters<'_>, checkpoint: &Checkpoint, hidden_size: usize) -> Result<usize, ModelError> {
-    let name = match p.config() {
-        None => "token_embd.weight".to_owned(),
-        Some(_) => format!("{}embed_tokens.weight", hugging_face_names(checkpoint).0),
-    };
-    let view = checkpoint.require(&name)?;
+fn vocab_size(p: &Parameters<'_>, family: &Family, hidden_size: usize) -> Result<usize, ModelError> {
+    let name = Names::new(p.checkpoint(), family).embedding();
+    let view = p.checkpoint().require(&name)?;
     match view.shape[..] {
         [rows, cols] if cols == hidden_size => Ok(rows),
         _ => Err(ModelError::TensorShape { name, given: view.shape, expected: vec![0, hidden_size] }),
     }
 }
 
-/// What precedes the names of a Hugging Face checkpoint's tensors, and the name of its head: both depend on whether the
-/// model also sees or hears, and on who wrote the file.
-pub(crate) fn hugging_face_names(checkpoint: &Checkpoint) -> (&'static str, &'static str) {
-    const NAMES: [(&str, &str); 3] = [
-        ("model.", "lm_head.weight"),
-        ("language_model.model.", "language_model.lm_head.weight"),
-        ("model.language_model.", "lm_head.weight"),
-    ];
-    let holds = |(prefix, _): &(&str, &str)| checkpoint.tensor(&format!("{prefix}embed_tokens.weight")).is_some();
-    NAMES.into_iter().find(holds).unwrap_or(NAMES[0])
-}
-
-/// The activation that `config.json` names at `key`, if it names one.
-fn activation(p: &Parameters<'_>, key: Key) -> Result<Option<ActivationFn>, ModelError> {
-    Ok(Some(match p.text(key)? {
+/// The activation that `config.json` names, if it names one.
+fn activation(p: &Parameters<'_>) -> Result<Option<ActivationFn>, ModelError> {
+    Ok(Some(match p.text(key("", "hidden_act"))? {
         None => return Ok(None),
         Some("silu" | "swish") => ActivationFn::Silu,
         Some("gelu") => ActivationFn::Gelu,
@@ -185,6 +225,25 @@ fn activation(p: &Parameters<'_>, key: Key) -> Result<Option<ActivationFn>, Mode
         Some("relu") => ActivationFn::Relu,
         Some(name) => return Err(ModelError::Unsupported { feature: format!("activation '{name}'") }),
     }))
+}
+
+/// Makes the family's GGUF files rotate neighbouring components: their query and key rows are stored permuted for it.
+fn interleaved_in_gguf(p: &Parameters<'_>, spec: &mut ModelSpec) {
+    if p.is_gguf() {
+        spec.attention.rope_style = RopeStyle::Interleaved;
+    }
+}
+
+/// Makes all layers see the window that is recorded, if one is.
+fn window_everywhere(p: &Parameters<'_>, spec: &mut ModelSpec) -> Result<(), ModelError> {
+    let window = p.count(WINDOW)?;
+    spec.layers.iter_mut().for_each(|layer| layer.window = window);
+    Ok(())
+}
+
+/// Takes the rotary embedding away.
+fn without_rope(spec: &mut ModelSpec) {
+    spec.layers.iter_mut().for_each(|layer| layer.rope = None);
 }
 
 /// Which layers see only a window, by `layer_types` of `config.json`, if it has that list.

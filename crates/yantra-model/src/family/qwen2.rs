@@ -2,22 +2,14 @@
 //!
 //! The biases need no mention here: a matrix brings its bias if the checkpoint has one.
 
-use super::{Family, HIDDEN_ACT, LLAMA_NORMS, sliding_layers, window};
+use super::{Family, LLAMA_LIKE, sliding_layers, window};
 use crate::{ModelError, ModelSpec, parameters::Parameters};
-use yantra_formats::Checkpoint;
 
-pub(super) const FAMILY: Family = Family {
-    name: "Qwen2",
-    gguf: &["qwen2"],
-    hugging_face: &["Qwen2ForCausalLM"],
-    defaults: &[],
-    activation: HIDDEN_ACT,
-    adapt,
-    norms: LLAMA_NORMS,
-};
+pub(super) const FAMILY: Family =
+    Family { name: "Qwen2", gguf: &["qwen2"], hugging_face: &["Qwen2ForCausalLM"], adapt, ..LLAMA_LIKE };
 
 /// Windows only if the checkpoint asks for them: on the layers of its list, else from `max_window_layers` on.
-pub(super) fn adapt(p: &Parameters<'_>, _: &Checkpoint, spec: &mut ModelSpec) -> Result<(), ModelError> {
+pub(super) fn adapt(p: &Parameters<'_>, spec: &mut ModelSpec) -> Result<(), ModelError> {
     let Some(config) = p.config() else { return Ok(()) };
     if config.find("use_sliding_window")? != Some(true) {
         return Ok(());

@@ -1,32 +1,21 @@
 //! SmolLM3 (Hugging Face, 2025): Llama in which every fourth layer has no rotary embedding (Yang et al., 2025).
 
-use super::{Family, HIDDEN_ACT, LLAMA_NORMS, check, qwen2};
+use super::{Family, LLAMA_LIKE, check, interleaved_in_gguf, qwen2};
 use crate::{
     ModelError, ModelSpec,
     parameters::{Parameters, key},
 };
-use yantra_formats::Checkpoint;
-use yantra_kernels::RopeStyle;
 
-pub(super) const FAMILY: Family = Family {
-    name: "SmolLM3",
-    gguf: &["smollm3"],
-    hugging_face: &["SmolLM3ForCausalLM"],
-    defaults: &[],
-    activation: HIDDEN_ACT,
-    adapt,
-    norms: LLAMA_NORMS,
-};
+pub(super) const FAMILY: Family =
+    Family { name: "SmolLM3", gguf: &["smollm3"], hugging_face: &["SmolLM3ForCausalLM"], adapt, ..LLAMA_LIKE };
 
 /// Every fourth layer goes without unless the checkpoint says otherwise.
 const INTERVAL: usize = 4;
 
-fn adapt(p: &Parameters<'_>, checkpoint: &Checkpoint, spec: &mut ModelSpec) -> Result<(), ModelError> {
-    if p.is_gguf() {
-        spec.attention.rope_style = RopeStyle::Interleaved;
-    }
+fn adapt(p: &Parameters<'_>, spec: &mut ModelSpec) -> Result<(), ModelError> {
+    interleaved_in_gguf(p, spec);
     // One for each layer: 1 where there is a rotary embedding, in spite of the name.
-    let rotated: Option<Vec<u32>> = p.config().map(|config| config.find("no_rope_layers")).transpose()?.flatten();
+    let rotated: Option<Vec<u32>> = p.numbers("no_rope_layers")?;
     let rotated: Vec<bool> = match rotated {
         Some(rotated) => rotated.into_iter().map(|rotated| rotated != 0).collect(),
         None => {
@@ -39,5 +28,5 @@ fn adapt(p: &Parameters<'_>, checkpoint: &Checkpoint, spec: &mut ModelSpec) -> R
     for (layer, _) in spec.layers.iter_mut().zip(rotated).filter(|(_, rotated)| !rotated) {
         layer.rope = None;
     }
-    qwen2::adapt(p, checkpoint, spec)
+    qwen2::adapt(p, spec)
 }

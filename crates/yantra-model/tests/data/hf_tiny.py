@@ -51,11 +51,18 @@ GEMMA = dict(
 )
 
 
-def decoder(name, architecture, seed, tied=True, **changes):
-    config = getattr(transformers, f"{architecture}Config" if architecture != "Gemma3" else "Gemma3TextConfig")
+# Where the names of the classes do not follow from the architecture's.
+CONFIGS = {"Gemma3": "Gemma3TextConfig", "Llama4": "Llama4TextConfig"}
+MODELS = {"GPT2": "GPT2LMHeadModel"}
+
+
+def decoder(name, architecture, seed, tied=True, without=(), **changes):
+    """A model of the architecture; `without` are the common settings that its class does not know."""
+    config = getattr(transformers, CONFIGS.get(architecture, f"{architecture}Config"))
     settings = {**COMMON, "tie_word_embeddings": tied, "attn_implementation": "eager", **changes}
+    settings = {key: value for key, value in settings.items() if key not in without}
     torch.manual_seed(seed)
-    return name, getattr(transformers, f"{architecture}ForCausalLM")(config(**settings))
+    return name, getattr(transformers, MODELS.get(architecture, f"{architecture}ForCausalLM"))(config(**settings))
 
 
 def randomise(model, seed):
@@ -96,6 +103,8 @@ def save(folder, name, model, seed, **options):
     with torch.no_grad():
         logits = model(torch.tensor([tokens])).logits[0]
     expected = {"tokens": tokens, "rows": ROWS, "logits": [rounded(logits[row]) for row in ROWS]}
+    if (getattr(model.config, "rope_parameters", None) or {}).get("rope_type") == "dynamic":
+        expected["context_is_prompt"] = True
     (directory / "expected.json").write_text(json.dumps(expected) + "\n")
     (directory / "generation_config.json").unlink(missing_ok=True)
     return directory
@@ -174,8 +183,87 @@ def encoder(folder):
     (directory / "expected.json").write_text(json.dumps({"texts": texts, "embeddings": vectors}) + "\n")
 
 
+YARN = dict(rope_type="yarn", rope_theta=10000.0, factor=4.0, original_max_position_embeddings=32, beta_fast=16.0)
+LONGROPE = dict(
+    rope_type="longrope",
+    rope_theta=10000.0,
+    short_factor=[1.0, 1.1, 1.25, 1.5],
+    long_factor=[1.0, 1.5, 2.5, 4.0],
+    original_max_position_embeddings=32,
+)
+
+
+def dense():
+    """Families without experts, newest form of `config.json`."""
+    old = ("intermediate_size", "num_key_value_heads")
+    mpt = dict(d_model=32, n_heads=4, n_layers=2, max_seq_len=128, expansion_ratio=2)
+    not_mpt = (*old, "hidden_size", "num_attention_heads", "num_hidden_layers", "max_position_embeddings")
+    falcon = dict(max_position_embeddings=128, ffn_hidden_size=64)
+    gpt2 = dict(n_positions=128, n_embd=32, n_layer=2, n_head=4, n_inner=64)
+    return [
+        decoder("llama_yarn", "Llama", 21, rope_parameters=YARN),
+        decoder("llama_dynamic", "Llama", 22, max_position_embeddings=32,
+                rope_parameters=dict(rope_type="dynamic", rope_theta=10000.0, factor=2.0)),
+        decoder("gemma", "Gemma", 23, head_dim=16, num_key_value_heads=1),
+        decoder("gemma2", "Gemma2", 24, head_dim=16, query_pre_attn_scalar=24, sliding_window=12,
+                attn_logit_softcapping=5.0, final_logit_softcapping=3.0),
+        decoder("phi3", "Phi3", 25, tied=False, sliding_window=13, rope_parameters=LONGROPE, original_max_position_embeddings=32),
+        decoder("phi3_partial", "Phi3", 26, hidden_size=64, rope_parameters=dict(
+            rope_type="default", rope_theta=10000.0, partial_rotary_factor=0.5)),
+        decoder("gpt2", "GPT2", 27, without=(*not_mpt,), **gpt2),
+        decoder("gpt_neox", "GPTNeoX", 28, tied=False, without=("num_key_value_heads",), rope_parameters=dict(
+            rope_type="default", rope_theta=10000.0, partial_rotary_factor=0.25), hidden_size=64),
+        decoder("gpt_neox_sequential", "GPTNeoX", 29, tied=False, without=("num_key_value_heads",), hidden_size=64,
+                use_parallel_residual=False, attention_bias=False, hidden_act="gelu_new"),
+        decoder("bloom", "Bloom", 30, without=(*old, "num_attention_heads", "num_hidden_layers"), n_head=6, n_layer=2,
+                hidden_size=48),
+        decoder("mpt", "Mpt", 31, without=not_mpt, **mpt, attn_config=dict(
+            attn_type="multihead_attention", alibi=True, alibi_bias_max=8, clip_qkv=1.0)),
+        decoder("falcon_multi_query", "Falcon", 32, without=old, **falcon),
+        decoder("falcon_grouped", "Falcon", 33, tied=False, without=old, new_decoder_architecture=True, num_kv_heads=2,
+                bias=True, **falcon),
+        decoder("falcon_alibi", "Falcon", 34, without=old, alibi=True, multi_query=False, parallel_attn=False, bias=True,
+                **falcon),
+        decoder("starcoder2", "Starcoder2", 35, sliding_window=13),
+        decoder("olmo2", "Olmo2", 36, tied=False),
+        decoder("granite", "Granite", 37, embedding_multiplier=3.0, attention_multiplier=0.2, residual_multiplier=0.5,
+                logits_scaling=2.0),
+    ]
+
+
+def sparse():
+    """Families of experts."""
+    deepseek = dict(q_lora_rank=24, kv_lora_rank=16, qk_nope_head_dim=8, qk_rope_head_dim=4, v_head_dim=12,
+                    moe_intermediate_size=16, n_routed_experts=8, num_experts_per_tok=3, n_shared_experts=2,
+                    first_k_dense_replace=1, num_key_value_heads=4, num_hidden_layers=3, n_group=4, topk_group=2)
+    return [
+        decoder("mixtral", "Mixtral", 41, tied=False, num_local_experts=4, num_experts_per_tok=2, sliding_window=13),
+        decoder("qwen2_moe", "Qwen2Moe", 42, num_experts=6, num_experts_per_tok=3, moe_intermediate_size=16,
+                shared_expert_intermediate_size=24, decoder_sparse_step=2, num_hidden_layers=3),
+        decoder("qwen3_moe", "Qwen3Moe", 43, head_dim=16, num_experts=8, num_experts_per_tok=3, moe_intermediate_size=16,
+                norm_topk_prob=True, mlp_only_layers=[1]),
+        decoder("deepseek_v2", "DeepseekV2", 44, tied=False, topk_method="group_limited_greedy",
+                routed_scaling_factor=1.5, **deepseek),
+        decoder("deepseek_v2_lite", "DeepseekV2", 45, tied=False, topk_method="greedy",
+                **{**deepseek, "q_lora_rank": None}),
+        decoder("deepseek_v3", "DeepseekV3", 46, tied=False, routed_scaling_factor=2.5,
+                rope_parameters={**YARN, "mscale": 1.0, "mscale_all_dim": 1.0}, **deepseek),
+        decoder("gpt_oss", "GptOss", 47, tied=False, head_dim=16, num_local_experts=4, num_experts_per_tok=2,
+                sliding_window=13, layer_types=["sliding_attention", "full_attention"], rope_parameters=YARN),
+        decoder("llama4", "Llama4", 48, tied=False, head_dim=8, intermediate_size_mlp=48, num_local_experts=4,
+                num_experts_per_tok=1, interleave_moe_layer_step=2, num_hidden_layers=4, attention_chunk_size=16,
+                no_rope_layers=[1, 1, 1, 0], attn_temperature_tuning=True, floor_scale=8, attn_scale=0.5),
+    ]
+
+
 def main():
     folder = Path(sys.argv[1])
+    if len(sys.argv) > 2:
+        only = set(sys.argv[2:])
+        for seed, (name, model) in enumerate(dense() + sparse(), 21):
+            if name in only or "all" in only:
+                save(folder, name, model, seed)
+        return
     models = [
         decoder("llama", "Llama", 1, tied=False, rope_parameters=LLAMA3),
         decoder("mistral", "Mistral", 2, tied=False, sliding_window=13, head_dim=8),

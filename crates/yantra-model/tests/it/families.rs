@@ -57,8 +57,11 @@ fn ids(value: &Value) -> Vec<u32> {
 /// The largest difference of a logit from those expected.
 fn difference(path: &Path, compute: Compute) -> f64 {
     let expected = read(&path.join("expected.json"));
-    let mut runner = Runner::with_compute(path, KvFormat::F32, CONTEXT, compute);
-    let logits = runner.feed(&ids(&expected["tokens"]), 0, 0);
+    let tokens = ids(&expected["tokens"]);
+    // The base of dynamic scaling depends on the length, which for transformers is the prompt's.
+    let context = if expected["context_is_prompt"] == true { tokens.len() } else { CONTEXT };
+    let mut runner = Runner::with_compute(path, KvFormat::F32, context, compute);
+    let logits = runner.feed(&tokens, 0, 0);
     let vocab_size = runner.decoder.spec().vocab_size;
     let mut worst = 0.0_f64;
     for (row, expected) in ids(&expected["rows"]).into_iter().zip(expected["logits"].as_array().unwrap()) {
@@ -89,6 +92,8 @@ macro_rules! equal_to_transformers {
 equal_to_transformers! {
     llama llama_transformers4 llama_biases mistral qwen2 qwen3 qwen3_sharded_bf16
     gemma3 gemma3_transformers4 gemma3_conditional smollm3
+    llama_yarn llama_dynamic gemma gemma2 phi3 phi3_partial gpt2 gpt_neox gpt_neox_sequential
+    falcon_multi_query falcon_grouped starcoder2 olmo2 granite
 }
 
 #[test]
@@ -144,6 +149,25 @@ fn every_setting_matters() {
         ("gemma3", "/final_logit_softcapping", json!(5.0)),
         ("gemma3_conditional", "/text_config/query_pre_attn_scalar", json!(128)),
         ("smollm3", "/no_rope_layers", json!([1, 1, 1, 1])),
+        ("llama_yarn", "/rope_parameters/factor", json!(2.0)),
+        ("llama_yarn", "/rope_parameters/beta_slow", json!(0.1)),
+        ("llama_yarn", "/rope_parameters/attention_factor", json!(1.5)),
+        ("llama_dynamic", "/rope_parameters/factor", json!(4.0)),
+        ("phi3", "/rope_parameters/long_factor", json!([1.0, 1.0, 1.0, 1.0])),
+        ("phi3", "/max_position_embeddings", json!(4096)),
+        ("phi3_partial", "/rope_parameters/partial_rotary_factor", json!(1.0)),
+        ("gemma2", "/attn_logit_softcapping", Value::Null),
+        ("gemma2", "/final_logit_softcapping", json!(30.0)),
+        ("gemma2", "/query_pre_attn_scalar", json!(16)),
+        ("gpt2", "/activation_function", json!("relu")),
+        ("gpt_neox", "/rope_parameters/partial_rotary_factor", json!(0.5)),
+        ("gpt_neox", "/use_parallel_residual", json!(false)),
+        ("gpt_neox", "/layer_norm_eps", json!(0.1)),
+        ("starcoder2", "/sliding_window", json!(14)),
+        ("granite", "/embedding_multiplier", json!(1.0)),
+        ("granite", "/attention_multiplier", json!(0.25)),
+        ("granite", "/residual_multiplier", json!(1.0)),
+        ("granite", "/logits_scaling", json!(1.0)),
     ];
     for (index, (name, path, value)) in cases.into_iter().enumerate() {
         let copy = with_config(name, &changed(name, path, &value), &format!("changed-{index}"));
@@ -155,23 +179,27 @@ fn every_setting_matters() {
 #[test]
 fn what_is_not_built_is_refused_by_name() {
     let cases = [
-        ("llama", "/rope_parameters/rope_type", json!("yarn"), "rotary scaling 'yarn' is not supported"),
+        ("llama", "/rope_parameters/rope_type", json!("mrope"), "rotary scaling 'mrope' (positions of three axes"),
         ("llama", "/rope_parameters/rope_type", json!("proportional"), "rotary scaling 'proportional'"),
         ("llama", "/rope_parameters/rope_type", Value::Null, "'rope_type': missing"),
         ("llama", "/rope_parameters/factor", json!(-1), "'factor': -1 is not positive"),
         ("llama", "/rope_parameters/low_freq_factor", json!(4.0), "4 is not below high_freq_factor, 4"),
-        ("llama", "/rope_scaling", json!({"type": "dynamic", "factor": 2.0}), "rotary scaling 'dynamic'"),
-        ("llama", "/rope_parameters/partial_rotary_factor", json!(0.5), "partial_rotary_factor 0.5"),
+        ("llama", "/rope_scaling", json!({"type": "dynamic", "factor": 0.0}), "'factor': 0 is not positive"),
+        ("llama", "/rope_parameters/partial_rotary_factor", json!(0.9), "7 is odd or wider than a head (8)"),
+        ("llama_yarn", "/rope_parameters/original_max_position_embeddings", Value::Null, "embeddings': missing"),
+        ("phi3", "/rope_parameters/long_factor", json!([1.0]), "'long_factor': 1 divisors for 4 frequencies"),
         ("llama", "/hidden_act", json!("quick_gelu"), "activation 'quick_gelu'"),
         ("llama", "/architectures", json!(["Llama9ForCausalLM"]), "unknown architecture 'Llama9ForCausalLM'"),
         ("qwen2", "/layer_types", json!(["chunked_attention", "full_attention"]), "layer type 'chunked_attention'"),
         ("qwen2", "/layer_types", json!(["full_attention"]), "1 types for 2 layers"),
         ("qwen2", "/sliding_window", Value::Null, "'sliding_window': missing"),
         ("gemma3", "/hidden_activation", json!("quick_gelu"), "activation 'quick_gelu'"),
-        ("gemma3", "/rope_parameters/sliding_attention/rope_type", json!("yarn"), "rotary scaling 'yarn'"),
+        ("gemma3", "/rope_parameters/sliding_attention/rope_type", json!("ntk"), "rotary scaling 'ntk'"),
         ("gemma3", "/rope_parameters/sliding_attention", Value::Null, "rope_parameters.sliding_attention"),
         ("gemma3", "/use_bidirectional_attention", json!(true), "bidirectional attention is not supported"),
         ("smollm3", "/no_rope_layers", json!([1]), "1 for 4 layers"),
+        ("gpt2", "/scale_attn_by_inverse_layer_idx", json!(true), "scale_attn_by_inverse_layer_idx"),
+        ("gemma2", "/sliding_window", Value::Null, "'sliding_window': missing"),
         ("bert_cls", "/hidden_act", json!("silu"), "encoder activation 'silu'"),
         ("bert_cls", "/position_embedding_type", json!("relative_key"), "position embedding 'relative_key'"),
     ];

@@ -75,26 +75,37 @@ fn specification(
 fn rotary_scaling_is_read_or_refused() {
     let kind = |name: &str| ("rope.scaling.type", Value::from(name));
     let factor = |factor: f32| ("rope.scaling.factor", Value::from(factor));
-    let linear = Ok(RopeScaling::Linear { factor: 4.0 });
+    let linear = || Ok(RopeScaling::Linear { factor: 4.0 });
+    let original = |context: u32| ("rope.scaling.original_context_length", Value::from(context));
+    let yarn = RopeScaling::Yarn {
+        factor: 4.0,
+        beta_fast: 32.0,
+        beta_slow: 1.0,
+        original_context: 64.0,
+        truncate: true,
+        attention_factor: 0.1 * 4_f32.ln() + 1.0,
+    };
     type Case<'a> = (&'a [(&'a str, Value)], &'a [&'a str], Result<RopeScaling, &'a str>);
     let cases: &[Case<'_>] = &[
         (&[], &[], Ok(RopeScaling::None)),
         (&[kind("none")], &[], Ok(RopeScaling::None)),
-        (&[kind("linear"), factor(4.0)], &[], linear),
-        (&[factor(4.0)], &[], linear),
-        (&[("rope.scale_linear", Value::from(4.0_f32))], &[], linear),
+        (&[kind("linear"), factor(4.0)], &[], linear()),
+        (&[factor(4.0)], &[], linear()),
+        (&[("rope.scale_linear", Value::from(4.0_f32))], &[], linear()),
         (&[kind("linear"), factor(0.0)], &[], Ok(RopeScaling::None)),
         (&[], &["rope_freqs.weight"], Ok(RopeScaling::Stored)),
-        (&[kind("yarn"), factor(4.0)], &[], Err("rotary scaling 'yarn' is not supported")),
-        (&[kind("yarn")], &["rope_freqs.weight"], Err("rotary scaling 'yarn' is not supported")),
+        (&[kind("yarn"), factor(4.0), original(64)], &[], Ok(yarn)),
+        (&[kind("yarn"), factor(4.0)], &[], Err("original_context_length': missing")),
+        (&[kind("yarn"), original(64)], &[], Err("rope.scaling.factor': missing")),
         (&[factor(4.0)], &["rope_freqs.weight"], Err("rotary scaling 'linear with stored frequencies'")),
-        (&[], &["rope_factors_long.weight"], Err("rotary scaling 'longrope' is not supported")),
+        (&[], &["rope_factors_long.weight"], Err("rope_factors_short.weight")),
+        (&[kind("dynamic")], &[], Err("rotary scaling 'dynamic' is not supported")),
         (&[factor(-2.0)], &[], Err("-2 is no factor")),
     ];
     for (extra, tensors, expected) in cases {
         let found = specification("llama", LAYERS, extra, tensors);
         match (&found, expected) {
-            (Ok(spec), Ok(scaling)) => assert_eq!(spec.layers[0].rope.unwrap().scaling, *scaling, "{extra:?}"),
+            (Ok(spec), Ok(scaling)) => assert_eq!(spec.layers[0].rope.as_ref().unwrap().scaling, *scaling, "{extra:?}"),
             (Err(error), Err(expected)) => assert!(error.contains(expected), "{extra:?}: {error}"),
             _ => panic!("{extra:?} {tensors:?}: {found:?}"),
         }
@@ -116,9 +127,9 @@ fn gemma_3_scales_scores_as_llama_cpp() {
     for (layers, width) in [(62, HIDDEN / 4), (48, 128)] {
         let spec = specification("gemma3", layers, &extra, &[]).unwrap();
         assert_eq!(spec.attention.scale, (width as f32).sqrt().recip(), "{layers} layers");
-        let (local, global) = (spec.layers[4], spec.layers[5]);
+        let (local, global) = (&spec.layers[4], &spec.layers[5]);
         assert_eq!((local.window, global.window), (Some(32), None));
-        let (local, global) = (local.rope.unwrap(), global.rope.unwrap());
+        let (local, global) = (local.rope.clone().unwrap(), global.rope.clone().unwrap());
         assert_eq!((local.theta, local.scaling), (1e4, RopeScaling::None));
         assert_eq!((global.theta, global.scaling), (1e6, RopeScaling::Linear { factor: 8.0 }));
     }

@@ -1,0 +1,213 @@
+//! Where a decoder's tensors lie in a checkpoint: names of both formats, and matrices that several of ours share.
+
+use crate::{
+    ModelSpec,
+    family::{Family, FusedRows},
+    weights::Place,
+};
+use std::ops::Range;
+use yantra_formats::Checkpoint;
+
+/// The part a tensor plays in a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    AttentionNorm,
+    Query,
+    Key,
+    Value,
+    QueryNorm,
+    KeyNorm,
+    Output,
+    PostAttentionNorm,
+    MlpNorm,
+    Gate,
+    Up,
+    Down,
+    PostMlpNorm,
+}
+
+/// Tensor names in Hugging Face checkpoints: a family's table says where it differs from Llama.
+#[derive(Clone, Copy)]
+pub(crate) struct TensorNames {
+    /// The embedding table, below the prefix, as all others but the head.
+    pub(crate) embedding: &'static str,
+    /// The matrix that gives the logits.
+    pub(crate) head: &'static str,
+    /// The norm before it.
+    pub(crate) output_norm: &'static str,
+    /// The list of layers.
+    pub(crate) layers: &'static str,
+    /// What is called otherwise than in Llama. Where a role has several names, the first that is there counts.
+    pub(crate) roles: &'static [(Role, &'static str)],
+    /// What GGUF calls otherwise in this family.
+    pub(crate) gguf_roles: &'static [(Role, &'static str)],
+    /// Whether query, key and value are one matrix.
+    pub(crate) fused_qkv: Option<FusedRows>,
+    /// Whether gate and up are one matrix, the gate first.
+    pub(crate) fused_gate: bool,
+    /// Whether matrices are stored `[in, out]` (GPT-2).
+    pub(crate) transposed: bool,
+}
+
+/// Llama's.
+pub(crate) const LLAMA_NAMES: TensorNames = TensorNames {
+    embedding: "embed_tokens",
+    head: "lm_head.weight",
+    output_norm: "norm",
+    layers: "layers",
+    roles: &[],
+    gguf_roles: &[],
+    fused_qkv: None,
+    fused_gate: false,
+    transposed: false,
+};
+
+/// Learned positions and the norm of embeddings, each of one family only.
+const POSITIONS: (&str, &str) = ("position_embd", "wpe");
+const EMBEDDING_NORM: (&str, &str) = ("token_embd_norm", "word_embeddings_layernorm");
+
+/// What may precede the names of a Hugging Face checkpoint: it depends on whether the model also sees or hears, and on who
+/// wrote the file.
+const PREFIXES: [&str; 6] =
+    ["model.", "language_model.model.", "model.language_model.", "transformer.", "gpt_neox.", ""];
+
+/// Tensor names of one checkpoint.
+pub(crate) struct Names<'a> {
+    checkpoint: &'a Checkpoint,
+    gguf_roles: &'static [(Role, &'static str)],
+    /// The family's names and what precedes them; `None`: the checkpoint is GGUF, whose names hardly differ.
+    hugging_face: Option<(TensorNames, &'static str)>,
+}
+
+impl<'a> Names<'a> {
+    pub(crate) fn new(checkpoint: &'a Checkpoint, family: &Family) -> Self {
+        let names = family.names;
+        let found = |prefix: &&str| checkpoint.tensor(&format!("{prefix}{}.weight", names.embedding)).is_some();
+        let prefix = || PREFIXES.into_iter().find(found).unwrap_or(PREFIXES[0]);
+        let hugging_face = matches!(checkpoint, Checkpoint::HuggingFace(_)).then(|| (names, prefix()));
+        Self { checkpoint, gguf_roles: names.gguf_roles, hugging_face }
+    }
+
+    pub(crate) fn embedding(&self) -> String {
+        self.global("token_embd", |names| names.embedding) + ".weight"
+    }
+
+    /// Without `.weight`, as those below.
+    pub(crate) fn output_norm(&self) -> String {
+        self.global("output_norm", |names| names.output_norm)
+    }
+
+    pub(crate) fn embedding_norm(&self) -> String {
+        self.global(EMBEDDING_NORM.0, |_| EMBEDDING_NORM.1)
+    }
+
+    pub(crate) fn positions(&self) -> String {
+        self.global(POSITIONS.0, |_| POSITIONS.1)
+    }
+
+    fn global(&self, gguf: &str, hugging_face: impl Fn(&TensorNames) -> &'static str) -> String {
+        match &self.hugging_face {
+            None => gguf.to_owned(),
+            Some((names, prefix)) => format!("{prefix}{}", hugging_face(names)),
+        }
+    }
+
+    /// The matrix that gives the logits: many checkpoints use the embedding for it.
+    pub(crate) fn head(&self, spec: &ModelSpec) -> Place {
+        let head = match &self.hugging_face {
+            None => "output.weight".to_owned(),
+            // What precedes the text model's name precedes its head's.
+            Some((names, "language_model.model.")) => format!("language_model.{}", names.head),
+            Some((names, _)) => names.head.to_owned(),
+        };
+        let name = if self.checkpoint.tensor(&head).is_some() { head } else { self.embedding() };
+        Place::whole(name.trim_end_matches(".weight"), spec.vocab_size)
+    }
+
+    /// The name without `.weight` or `.bias`.
+    pub(crate) fn layer(&self, index: usize, role: Role) -> String {
+        let (gguf, llama) = default_names(role);
+        let (roles, default, start) = match &self.hugging_face {
+            None => (self.gguf_roles, gguf, format!("blk.{index}.")),
+            Some((names, prefix)) => (names.roles, llama, format!("{prefix}{}.{index}.", names.layers)),
+        };
+        let mut own = roles.iter().filter(|(named, _)| *named == role).map(|(_, name)| format!("{start}{name}"));
+        let found = own.find(|name| self.has(name));
+        found.unwrap_or_else(|| format!("{start}{default}"))
+    }
+
+    /// Whether there is a tensor of that name, which comes without `.weight`.
+    fn has(&self, name: &str) -> bool {
+        self.checkpoint.tensor(&format!("{name}.weight")).is_some()
+    }
+
+    /// Where a layer's matrix of so many rows lies.
+    pub(crate) fn matrix(&self, spec: &ModelSpec, index: usize, role: Role, rows: usize) -> Place {
+        let name = self.layer(index, role);
+        let transposed = self.hugging_face.is_some_and(|(names, _)| names.transposed);
+        let whole = Place { transposed, ..Place::whole(&name, rows) };
+        match role {
+            Role::Query | Role::Key | Role::Value => {
+                let fused = match self.hugging_face {
+                    Some((names, _)) => names.fused_qkv.map(|order| (name, order)),
+                    None => Some((format!("blk.{index}.attn_qkv"), FusedRows::OneAfterAnother)),
+                };
+                match fused.filter(|(name, _)| self.has(name)) {
+                    Some((name, order)) => Place { name, ..fused_qkv(whole, spec, role, order) },
+                    None => whole,
+                }
+            }
+            Role::Gate | Role::Up => {
+                let fused = match self.hugging_face {
+                    Some((names, _)) => names.fused_gate.then_some(name),
+                    // GGUF has both as `ffn_up` where there is no `ffn_gate`.
+                    None => Some(format!("blk.{index}.ffn_up")).filter(|_| !self.has(&format!("blk.{index}.ffn_gate"))),
+                };
+                let first = if role == Role::Gate { 0 } else { rows };
+                match fused {
+                    Some(name) => Place { name, stored_rows: 2 * rows, rows: vec![first..first + rows], ..whole },
+                    None => whole,
+                }
+            }
+            _ => whole,
+        }
+    }
+}
+
+/// The rows of queries, keys or values in the matrix they share.
+fn fused_qkv(whole: Place, spec: &ModelSpec, role: Role, order: FusedRows) -> Place {
+    let (query, kv) = (spec.query_size(), spec.kv_size());
+    let part = |query: usize, kv: usize, start: usize| -> Range<usize> {
+        match role {
+            Role::Query => start..start + query,
+            Role::Key => start + query..start + query + kv,
+            _ => start + query + kv..start + query + 2 * kv,
+        }
+    };
+    let groups = match order {
+        FusedRows::OneAfterAnother => 1,
+        FusedRows::ByGroup => spec.attention.num_kv_heads,
+    };
+    let (query_rows, kv_rows) = (query / groups, kv / groups);
+    let rows = (0..groups).map(|group| part(query_rows, kv_rows, group * (query_rows + 2 * kv_rows))).collect();
+    Place { stored_rows: query + 2 * kv, rows, ..whole }
+}
+
+/// GGUF's name and Llama's.
+fn default_names(role: Role) -> (&'static str, &'static str) {
+    match role {
+        Role::AttentionNorm => ("attn_norm", "input_layernorm"),
+        Role::Query => ("attn_q", "self_attn.q_proj"),
+        Role::Key => ("attn_k", "self_attn.k_proj"),
+        Role::Value => ("attn_v", "self_attn.v_proj"),
+        Role::QueryNorm => ("attn_q_norm", "self_attn.q_norm"),
+        Role::KeyNorm => ("attn_k_norm", "self_attn.k_norm"),
+        Role::Output => ("attn_output", "self_attn.o_proj"),
+        Role::PostAttentionNorm => ("post_attention_norm", "post_attention_layernorm"),
+        Role::MlpNorm => ("ffn_norm", "post_attention_layernorm"),
+        Role::Gate => ("ffn_gate", "mlp.gate_proj"),
+        Role::Up => ("ffn_up", "mlp.up_proj"),
+        Role::Down => ("ffn_down", "mlp.down_proj"),
+        Role::PostMlpNorm => ("post_ffw_norm", "post_feedforward_layernorm"),
+    }
+}

@@ -1,0 +1,58 @@
+//! Intermediate values of a step, kept between steps so that a step allocates nothing.
+
+use crate::{ModelSpec, decoder::Decoder};
+use yantra_kernels::{ActivationKind, ActivationKinds, Activations};
+
+/// Buffers of [`Decoder::forward`]; they grow to the largest batch seen.
+pub struct Scratch {
+    /// The residual stream.
+    pub(super) hidden: Vec<f32>,
+    /// What a block's first matrices read.
+    pub(super) input: Activations,
+    pub(super) query: Vec<f32>,
+    pub(super) key: Vec<f32>,
+    pub(super) value: Vec<f32>,
+    pub(super) attended: Vec<f32>,
+    /// The inside of a feed-forward network without a gate.
+    pub(super) inner: Vec<f32>,
+    /// What the last matrix of a feed-forward network reads.
+    pub(super) gated: Activations,
+    /// A block's output where it does not join the stream as it is.
+    pub(super) block: Vec<f32>,
+}
+
+impl Decoder {
+    /// Buffers for [`Decoder::forward`].
+    pub fn scratch(&self) -> Scratch {
+        let mut kinds = ActivationKinds { float: false, int8: false };
+        for matrix in self.matrices() {
+            match matrix.activation_kind() {
+                ActivationKind::Float => kinds.float = true,
+                ActivationKind::Int8 => kinds.int8 = true,
+            }
+        }
+        Scratch {
+            hidden: Vec::new(),
+            input: Activations::new(kinds),
+            query: Vec::new(),
+            key: Vec::new(),
+            value: Vec::new(),
+            attended: Vec::new(),
+            inner: Vec::new(),
+            gated: Activations::new(kinds),
+            block: Vec::new(),
+        }
+    }
+}
+
+impl Scratch {
+    pub(super) fn resize(&mut self, spec: &ModelSpec, num_tokens: usize) {
+        self.hidden.resize(num_tokens * spec.hidden_size, 0.0);
+        self.query.resize(num_tokens * spec.query_size(), 0.0);
+        self.key.resize(num_tokens * spec.kv_size(), 0.0);
+        self.value.resize(num_tokens * spec.kv_size(), 0.0);
+        self.attended.resize(num_tokens * spec.query_size(), 0.0);
+        self.inner.resize(num_tokens * spec.plain_width(), 0.0);
+        self.block.resize(num_tokens * spec.hidden_size, 0.0);
+    }
+}

@@ -1,0 +1,24 @@
+//! Phi-3 and Phi-4 (Abdin et al., 2024): Llama with fused matrices and LongRoPE.
+
+use super::{Family, FusedRows, LLAMA_LIKE, window_everywhere};
+use crate::decoder::names::{LLAMA_NAMES, Role, TensorNames};
+
+pub(super) const FAMILY: Family = Family {
+    name: "Phi-3",
+    gguf: &["phi3"],
+    hugging_face: &["Phi3ForCausalLM"],
+    names: TensorNames {
+        roles: &[
+            (Role::Query, "self_attn.qkv_proj"),
+            (Role::Key, "self_attn.qkv_proj"),
+            (Role::Value, "self_attn.qkv_proj"),
+            (Role::Gate, "mlp.gate_up_proj"),
+            (Role::Up, "mlp.gate_up_proj"),
+        ],
+        fused_qkv: Some(FusedRows::OneAfterAnother),
+        fused_gate: true,
+        ..LLAMA_NAMES
+    },
+    adapt: window_everywhere,
+    ..LLAMA_LIKE
+};
