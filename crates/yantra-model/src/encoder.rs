@@ -313,7 +313,7 @@ impl Encoder {
         }
         pages.store(cx, 0, key, value, slots);
         let scale = ((hidden_size / num_heads) as f32).sqrt().recip();
-        let params = AttentionParams { num_heads, scale, window: None, softcap: None, causal: false };
+        let params = AttentionParams { causal: false, ..AttentionParams::new(num_heads, scale) };
         attention(cx, &params, query, pages.layer(0), sequences, sums);
         input.set(cx, sums, num_tokens, hidden_size);
         layer.output.multiply(cx, input, hidden, DenseThen::Add);

@@ -8,6 +8,7 @@
 //! The context is always summed in splits of [`SPLIT_TOKENS`], joined in order, whoever computes them: a query's result is
 //! the same bits alone or in a chunk, on one thread or many.
 
+mod alibi;
 mod pages;
 mod quantized;
 mod rotation;
@@ -18,6 +19,7 @@ mod tile;
 #[cfg(test)]
 mod tests;
 
+pub use alibi::alibi_slopes;
 pub use pages::{KvFormat, KvLayer, KvLayout, KvPages};
 
 use crate::{
@@ -42,7 +44,7 @@ const BLOCK_ROWS: usize = 128;
 
 /// What all sequences of a call share.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct AttentionParams {
+pub struct AttentionParams<'a> {
     /// Query heads; a multiple of the key/value heads.
     pub num_heads: usize,
     /// Factor of the scores, usually `1 / sqrt(head_dim)`.
@@ -53,6 +55,16 @@ pub struct AttentionParams {
     pub softcap: Option<f32>,
     /// Whether a query sees no later position than its own.
     pub causal: bool,
+    /// Linear biases: a slope for each query head (see [`alibi_slopes`]). A score, scaled, is lowered by its head's slope
+    /// for every position between key and query; what bounds scores bounds the sum.
+    pub alibi: Option<&'a [f32]>,
+}
+
+impl AttentionParams<'_> {
+    /// Causal attention to the whole context, without bound or bias.
+    pub fn new(num_heads: usize, scale: f32) -> Self {
+        Self { num_heads, scale, window: None, softcap: None, causal: true, alibi: None }
+    }
 }
 
 /// One sequence of a batch. Its queries are the last `query_len` positions of its context.
@@ -78,7 +90,7 @@ pub struct AttentionSequence<'a> {
 /// pages for its context; or if sequences overlap.
 pub fn attention(
     cx: &Compute,
-    params: &AttentionParams,
+    params: &AttentionParams<'_>,
     q: &[f32],
     kv: KvLayer<'_>,
     sequences: &[AttentionSequence<'_>],
@@ -107,12 +119,13 @@ thread_local! {
     static ROWS: Cell<Rows> = Cell::default();
 }
 
-fn check(params: &AttentionParams, q: &[f32], kv: KvLayer<'_>, sequences: &[AttentionSequence<'_>], out: &[f32]) {
+fn check(params: &AttentionParams<'_>, q: &[f32], kv: KvLayer<'_>, sequences: &[AttentionSequence<'_>], out: &[f32]) {
     let layout = kv.layout();
     assert!(
         params.num_heads > 0 && params.num_heads.is_multiple_of(layout.num_kv_heads),
         "heads share key/value heads evenly"
     );
+    assert!(params.alibi.is_none_or(|slopes| slopes.len() == params.num_heads), "a slope for every head");
     let num_tokens = q.len() / (params.num_heads * layout.head_dim);
     assert!(out.len() == q.len(), "an output for every query");
     let mut end = 0;
@@ -173,7 +186,7 @@ impl Plan {
     fn fill(
         &mut self,
         num_threads: usize,
-        params: &AttentionParams,
+        params: &AttentionParams<'_>,
         shape: RowShape,
         num_kv_heads: usize,
         heads_per_group: usize,
@@ -222,7 +235,7 @@ impl Plan {
     /// Finds sequences of few queries that share at least their first split, each in one cohort at most.
     fn find_cohorts(
         &mut self,
-        params: &AttentionParams,
+        params: &AttentionParams<'_>,
         shape: RowShape,
         heads_per_group: usize,
         sequences: &[AttentionSequence<'_>],
@@ -259,7 +272,7 @@ impl Plan {
         &mut self,
         cohort: usize,
         kv_head: usize,
-        params: &AttentionParams,
+        params: &AttentionParams<'_>,
         shape: RowShape,
         heads_per_group: usize,
         sequences: &[AttentionSequence<'_>],
@@ -331,7 +344,7 @@ fn split_tokens(page_tokens: usize) -> usize {
 }
 
 /// Context positions that query `index` of a sequence sees.
-fn visible(params: &AttentionParams, sequence: &AttentionSequence<'_>, index: usize) -> Range<usize> {
+fn visible(params: &AttentionParams<'_>, sequence: &AttentionSequence<'_>, index: usize) -> Range<usize> {
     let position = sequence.context_len - sequence.query_len + index;
     let end = if params.causal { position + 1 } else { sequence.context_len };
     match params.window {
@@ -342,7 +355,7 @@ fn visible(params: &AttentionParams, sequence: &AttentionSequence<'_>, index: us
 
 /// The splits of which some query sees a token.
 fn visible_splits(
-    params: &AttentionParams,
+    params: &AttentionParams<'_>,
     sequence: &AttentionSequence<'_>,
     queries: &Range<usize>,
     page_tokens: usize,
@@ -354,7 +367,7 @@ fn visible_splits(
 
 /// A call's arguments and shared buffers.
 struct Call<'a> {
-    params: &'a AttentionParams,
+    params: &'a AttentionParams<'a>,
     shape: RowShape,
     heads_per_group: usize,
     q: &'a [f32],
@@ -460,10 +473,15 @@ impl Call<'_> {
         rows.clear(self.shape);
         for Member { sequence, queries, .. } in members {
             for index in queries.clone() {
+                let AttentionSequence { context_len, query_len, .. } = self.sequences[*sequence];
                 let visible = visible(self.params, &self.sequences[*sequence], index);
                 let start = self.row_start(*sequence, task.kv_head, index);
                 for query in self.q[start..][..self.heads_per_group * head_dim].chunks_exact(head_dim) {
                     rows.push(query, self.params, visible.clone());
+                }
+                if let Some(slopes) = self.params.alibi {
+                    let slopes = &slopes[task.kv_head * self.heads_per_group..][..self.heads_per_group];
+                    rows.push_biases(slopes, self.params, context_len - query_len + index);
                 }
             }
         }

@@ -54,6 +54,8 @@ pub(super) struct Rows {
     queries: Vec<u32>,
     /// Context positions each row sees.
     visible: Vec<Range<usize>>,
+    /// Linear biases of the rows, if they have any.
+    biases: Vec<Bias>,
     /// Sums over all splits so far, and over the current one.
     total: Sums,
     split: Sums,
@@ -73,6 +75,15 @@ pub(super) struct Rows {
 struct Scales {
     keys: Vec<f32>,
     values: Vec<f32>,
+}
+
+/// How a row's scores fall with the distance of a key.
+#[derive(Clone, Copy)]
+struct Bias {
+    /// In the unit of the scores.
+    slope: f32,
+    /// The context position of the query.
+    position: usize,
 }
 
 /// Sizes that hold for a whole attention call.
@@ -96,13 +107,13 @@ impl Rows {
         self.shape = shape;
         self.scaled.clear();
         self.visible.clear();
+        self.biases.clear();
     }
 
-    /// Adds a row that sees the context positions `visible`. Scores come out in units of `ln 2`, for weights that are
-    /// powers of two, unless a cap is put on them first.
+    /// Adds a row that sees the context positions `visible`.
     #[inline(always)]
-    pub(super) fn push(&mut self, query: &[f32], params: &AttentionParams, visible: Range<usize>) {
-        let scale = if params.softcap.is_some() { params.scale } else { params.scale * LOG2_E };
+    pub(super) fn push(&mut self, query: &[f32], params: &AttentionParams<'_>, visible: Range<usize>) {
+        let scale = params.scale * score_unit(params);
         let start = self.scaled.len();
         self.scaled.extend_from_slice(query);
         for value in &mut self.scaled[start..] {
@@ -110,6 +121,12 @@ impl Rows {
         }
         self.visible.push(visible);
         self.num_rows += 1;
+    }
+
+    /// Adds the biases of as many rows, whose query is at a context position.
+    pub(super) fn push_biases(&mut self, slopes: &[f32], params: &AttentionParams<'_>, position: usize) {
+        let unit = score_unit(params);
+        self.biases.extend(slopes.iter().map(|slope| Bias { slope: slope * unit, position }));
     }
 
     /// Gives the buffers their sizes once all rows are there.
@@ -146,7 +163,7 @@ impl Rows {
     pub(super) fn attend_split<'p, S: Simd, K: Stored>(
         &mut self,
         simd: S,
-        params: &AttentionParams,
+        params: &AttentionParams<'_>,
         context: Range<usize>,
         page: impl Fn(usize) -> (&'p [u8], &'p [u8]),
         next: impl Fn(usize) -> Option<(*const u8, *const u8)>,
@@ -229,7 +246,7 @@ impl Rows {
     fn attend_tiles<S: Simd, K: Operand>(
         &mut self,
         simd: S,
-        params: &AttentionParams,
+        params: &AttentionParams<'_>,
         start: usize,
         context: Range<usize>,
         value_stride: usize,
@@ -261,6 +278,7 @@ impl Rows {
                     start,
                     len,
                     visible,
+                    biases: self.biases.get(first..first + rows),
                     key_scales: self.scales.keys.get(tokens.clone()),
                     value_scales: self.scales.values.get(tokens),
                     scores: &mut self.scores,
@@ -351,6 +369,13 @@ impl Rows {
     }
 }
 
+/// What scores are multiplied by: they come out in units of `ln 2`, for weights that are powers of two, unless a cap is
+/// put on them first.
+#[inline(always)]
+fn score_unit(params: &AttentionParams<'_>) -> f32 {
+    if params.softcap.is_some() { 1.0 } else { LOG2_E }
+}
+
 /// Turns a tile's scores into weights, powers of two relative to each row's maximum, and sums them.
 struct Soften<'a, K> {
     softcap: Option<f32>,
@@ -360,6 +385,7 @@ struct Soften<'a, K> {
     len: usize,
     /// `[rows]`, as `max` and `sum`.
     visible: &'a [Range<usize>],
+    biases: Option<&'a [Bias]>,
     /// Factors of the tokens, `[len]`, if they have any.
     key_scales: Option<&'a [f32]>,
     value_scales: Option<&'a [f32]>,
@@ -382,6 +408,9 @@ impl<S: Simd, K: Operand> Kernel<S> for Soften<'_, K> {
             let weights = &mut self.weights[r * weights_len..][..weights_len];
             if let Some(scales) = self.key_scales {
                 multiply(simd, scores, scales);
+            }
+            if let Some(biases) = self.biases {
+                bias(simd, scores, self.start, biases[r]);
             }
             if let Some(cap) = self.softcap {
                 softcap(simd, scores, cap);
@@ -467,6 +496,20 @@ fn largest<S: Simd>(simd: S, scores: &[f32], floor: f32) -> f32 {
 fn multiply<S: Simd>(simd: S, values: &mut [f32], factors: &[f32]) {
     for (values, factors) in values.chunks_exact_mut(S::LANES).zip(factors.chunks_exact(S::LANES)) {
         simd.store_slice(values, simd.mul(simd.load_slice(values), simd.load_slice(factors)));
+    }
+}
+
+/// Lowers scores, of context positions from `start` on, by their distance from the query.
+#[inline(always)]
+fn bias<S: Simd>(simd: S, scores: &mut [f32], start: usize, bias: Bias) {
+    const LANE_NUMBERS: [f32; MAX_LANES] =
+        [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0];
+    let (slope, lanes) = (simd.splat(bias.slope), simd.load_slice(&LANE_NUMBERS));
+    for (index, scores) in scores.chunks_exact_mut(S::LANES).enumerate() {
+        let first = (start + index * S::LANES) as f32 - bias.position as f32;
+        let after = simd.add(simd.splat(first), lanes);
+        let distance = simd.min(after, simd.sub(simd.splat(0.0), after));
+        simd.store_slice(scores, simd.fma(distance, slope, simd.load_slice(scores)));
     }
 }
 

@@ -10,7 +10,7 @@ use half::{bf16, f16};
 
 /// A batch over shuffled pages, with the keys and values as stored kept aside.
 struct Case {
-    params: AttentionParams,
+    params: AttentionParams<'static>,
     layout: KvLayout,
     /// (query_len, context_len) per sequence.
     lengths: Vec<(usize, usize)>,
@@ -28,7 +28,7 @@ struct Built {
 fn case(heads: usize, kv_heads: usize, head_dim: usize, lengths: &[(usize, usize)]) -> Case {
     let scale = 1.7 / (head_dim as f32).sqrt();
     Case {
-        params: AttentionParams { num_heads: heads, scale, window: None, softcap: None, causal: true },
+        params: AttentionParams::new(heads, scale),
         layout: KvLayout { num_kv_heads: kv_heads, head_dim, page_tokens: 32, format: KvFormat::F32 },
         lengths: lengths.to_vec(),
     }
@@ -186,7 +186,8 @@ impl Case {
                     let at = |t: usize| (t * kv_heads + head * kv_heads / heads) * dim;
                     let score = |t: usize| {
                         let dot: f64 = query.iter().zip(&k[at(t)..]).map(|(q, k)| f64::from(*q) * f64::from(*k)).sum();
-                        let score = dot * f64::from(self.params.scale);
+                        let slope = self.params.alibi.map_or(0.0, |slopes| f64::from(slopes[head]));
+                        let score = dot * f64::from(self.params.scale) - slope * t.abs_diff(position) as f64;
                         self.params.softcap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh())
                     };
                     let scores: Vec<(usize, f64)> =
@@ -257,6 +258,21 @@ fn agrees_with_windows_caps_and_without_a_mask() {
     case.check();
     case.params.softcap = Some(2.0);
     case.check();
+}
+
+#[test]
+fn agrees_with_linear_biases() {
+    const SLOPES: [f32; 6] = [0.5, 0.25, 0.01, 0.0, 0.003, -0.02];
+    for format in [KvFormat::F32, KvFormat::F16, KvFormat::BF16, KvFormat::Int8, KvFormat::Int4] {
+        for (causal, window, softcap) in
+            [(true, None, None), (false, None, None), (true, Some(40), None), (true, None, Some(2.0))]
+        {
+            let mut case = case(6, 2, 20, &[(1, 600), (1, 20), (29, 300), (50, 50)]);
+            case.layout.format = format;
+            case.params = AttentionParams { causal, window, softcap, alibi: Some(&SLOPES), ..case.params };
+            case.check();
+        }
+    }
 }
 
 #[test]
@@ -477,7 +493,7 @@ fn a_shared_prefix_is_read_for_all_and_changes_no_bit() {
     // Pages of the common start, then of each sequence's own; the last sequence shares nothing.
     let starts = [(20, 70, 1), (20, 1, 1), (17, 300, 4), (20, 45, 1), (0, 600, 1)];
     for format in [KvFormat::F32, KvFormat::F16, KvFormat::BF16, KvFormat::Int8] {
-        let params = AttentionParams { num_heads: heads, scale: 0.125, window: None, softcap: None, causal: true };
+        let params = AttentionParams::new(heads, 0.125);
         let (mut own, mut lists) = (20_u32, Vec::new());
         for (shared, tokens, _) in starts {
             let pages = (tokens as u32).div_ceil(32);
