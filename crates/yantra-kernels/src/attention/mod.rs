@@ -58,12 +58,15 @@ pub struct AttentionParams<'a> {
     /// Linear biases: a slope for each query head (see [`alibi_slopes`]). A score, scaled, is lowered by its head's slope
     /// for every position between key and query; what bounds scores bounds the sum.
     pub alibi: Option<&'a [f32]>,
+    /// Attention sinks (Xiao et al. 2024, arXiv:2309.17453; gpt-oss): a logit for each query head that joins the softmax
+    /// as one more score, neither scaled nor bounded, of a token whose value is zero.
+    pub sinks: Option<&'a [f32]>,
 }
 
 impl AttentionParams<'_> {
-    /// Causal attention to the whole context, without bound or bias.
+    /// Causal attention to the whole context, without bound, bias or sinks.
     pub fn new(num_heads: usize, scale: f32) -> Self {
-        Self { num_heads, scale, window: None, softcap: None, causal: true, alibi: None }
+        Self { num_heads, scale, window: None, softcap: None, causal: true, alibi: None, sinks: None }
     }
 }
 
@@ -125,7 +128,9 @@ fn check(params: &AttentionParams<'_>, q: &[f32], kv: KvLayer<'_>, sequences: &[
         params.num_heads > 0 && params.num_heads.is_multiple_of(layout.num_kv_heads),
         "heads share key/value heads evenly"
     );
-    assert!(params.alibi.is_none_or(|slopes| slopes.len() == params.num_heads), "a slope for every head");
+    for of_heads in [params.alibi, params.sinks].into_iter().flatten() {
+        assert_eq!(of_heads.len(), params.num_heads, "a slope or a sink for every head");
+    }
     let num_tokens = q.len() / (params.num_heads * layout.head_dim);
     assert!(out.len() == q.len(), "an output for every query");
     let mut end = 0;
@@ -497,7 +502,8 @@ impl Call<'_> {
             #[expect(unsafe_code, reason = "disjoint rows")]
             let out = unsafe { self.out.slice(start, self.heads_per_group * head_dim) };
             for (head, out) in out.chunks_exact_mut(head_dim).enumerate() {
-                rows.finish::<S, K>(simd, row * self.heads_per_group + head, out);
+                let sink = self.params.sinks.map(|sinks| sinks[kv_head * self.heads_per_group + head]);
+                rows.finish::<S, K>(simd, row * self.heads_per_group + head, sink, out);
             }
         }
     }

@@ -351,15 +351,24 @@ impl Rows {
         }
     }
 
-    /// The finished row: weighted values divided by the sum of weights; zeros for a row that saw nothing.
+    /// The finished row: weighted values divided by the sum of weights, its sink's among them; zeros for a row that saw
+    /// nothing.
     #[inline(always)]
-    pub(super) fn finish<S: Simd, K: Stored>(&self, simd: S, row: usize, out: &mut [f32]) {
-        let sum = self.total.sum[row];
+    pub(super) fn finish<S: Simd, K: Stored>(&self, simd: S, row: usize, sink: Option<f32>, out: &mut [f32]) {
+        let (max, sum) = (self.total.max[row], self.total.sum[row]);
         if sum == 0.0 {
             out.fill(0.0);
             return;
         }
-        let inverse = 1.0 / sum;
+        let inverse = match sink {
+            None => 1.0 / sum,
+            // One more split, joined as `merge` does.
+            Some(sink) => {
+                let joint = max.max(sink * LOG2_E);
+                let (old, new) = ((max - joint).exp2(), (sink * LOG2_E - joint).exp2());
+                old / (sum * old + new)
+            }
+        };
         for (out, value) in out.iter_mut().zip(&self.total.values[row * self.shape.stride()..]) {
             *out = value * inverse;
         }

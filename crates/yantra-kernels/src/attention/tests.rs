@@ -193,7 +193,8 @@ impl Case {
                     let scores: Vec<(usize, f64)> =
                         (0..sequence.context_len).filter(|&t| sees(t)).map(|t| (t, score(t))).collect();
                     let max = scores.iter().fold(f64::MIN, |max, (_, s)| max.max(*s));
-                    let sum: f64 = scores.iter().map(|(_, s)| (s - max).exp()).sum();
+                    let sink = self.params.sinks.map_or(0.0, |sinks| (f64::from(sinks[head]) - max).exp());
+                    let sum = scores.iter().map(|(_, s)| (s - max).exp()).sum::<f64>() + sink;
                     out.extend((0..dim).map(|d| {
                         let weighted = |(t, s): &(usize, f64)| (s - max).exp() * f64::from(v[at(*t) + d]);
                         (scores.iter().map(weighted).sum::<f64>() / sum) as f32
@@ -276,6 +277,27 @@ fn agrees_with_linear_biases() {
 }
 
 #[test]
+fn agrees_with_sinks() {
+    // Some above all scores, some far below, and one that changes no bit.
+    const SINKS: [f32; 6] = [0.0, 3.0, -2.5, 60.0, -60.0, f32::NEG_INFINITY];
+    for format in [KvFormat::F32, KvFormat::F16, KvFormat::BF16, KvFormat::Int8] {
+        for (window, softcap) in [(None, None), (Some(40), None), (None, Some(2.0))] {
+            let mut case = case(6, 2, 32, &[(1, 600), (1, 20), (29, 300), (50, 50)]);
+            case.layout.format = format;
+            case.params = AttentionParams { window, softcap, sinks: Some(&SINKS), ..case.params };
+            case.check();
+            let cx = Compute::new(2);
+            let built = case.build(&cx);
+            let with = case.run(&cx, &built);
+            case.params.sinks = None;
+            let last_head =
+                |out: &[f32]| out.chunks_exact(32).skip(5).step_by(6).flatten().copied().collect::<Vec<_>>();
+            assert_eq!(last_head(&with), last_head(&case.run(&cx, &built)));
+        }
+    }
+}
+
+#[test]
 fn agrees_for_every_storage_format_and_page_size() {
     for format in [KvFormat::F32, KvFormat::F16, KvFormat::BF16, KvFormat::Int8, KvFormat::Int4] {
         for page_tokens in [16, 32, 48, 128] {
@@ -333,6 +355,10 @@ fn a_query_is_the_same_bits_alone_or_in_a_chunk_on_any_number_of_threads() {
     ] {
         let context = 600;
         let mut whole = case(6, 2, head_dim, &[(context, context)]);
+        if head_dim == 80 {
+            whole.params.alibi = Some(&[0.5, 0.1, 0.0, 0.01, 0.02, 1.0]);
+            whole.params.sinks = Some(&[0.5, 0.1, 0.0, -3.0, 2.0, 9.0]);
+        }
         whole.params.window = window;
         whole.layout.format = format;
         let mut results = Vec::new();
