@@ -51,7 +51,7 @@ struct Shape {
 
 fn bench_attention(cx: &Compute, shape: &Shape, format: KvFormat, queries: usize, context: usize) {
     let Shape { name, heads, kv_heads, head_dim } = *shape;
-    let layout = KvLayout { num_kv_heads: kv_heads, head_dim, page_tokens: 32, format };
+    let layout = KvLayout::new(kv_heads, head_dim, 32, format);
     let mut kv = KvPages::new(&[layout], context.div_ceil(32)).unwrap();
     let (k, v) = (values(context * kv_heads * head_dim), values(context * kv_heads * head_dim));
     let slots: Vec<u32> = (0..context as u32).collect();
@@ -78,7 +78,7 @@ fn bench_attention(cx: &Compute, shape: &Shape, format: KvFormat, queries: usize
 fn bench_batch(cx: &Compute, shape: &Shape, num_sequences: usize, shared: usize, own: usize) {
     const LAYERS: usize = 30;
     let Shape { name, heads, kv_heads, head_dim } = *shape;
-    let layout = KvLayout { num_kv_heads: kv_heads, head_dim, page_tokens: 32, format: KvFormat::BF16 };
+    let layout = KvLayout::new(kv_heads, head_dim, 32, KvFormat::BF16);
     let (shared_pages, own_pages) = (shared / 32, own.div_ceil(32));
     let num_pages = shared_pages + num_sequences * own_pages;
     let mut kv = KvPages::new(&[layout; LAYERS], num_pages).unwrap();

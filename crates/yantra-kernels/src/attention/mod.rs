@@ -85,8 +85,8 @@ pub struct AttentionSequence<'a> {
 
 /// `out = softmax(mask(q k^T * scale)) v` for every sequence.
 ///
-/// `q` and `out` are `[num_tokens, num_heads, head_dim]`; keys and values of all tokens are already stored. Tokens that no
-/// sequence names are left as they are. Scores and sums are `f32` whatever the storage format.
+/// `q` is `[num_tokens, num_heads, head_dim]`, `out` is `[num_tokens, num_heads, value_dim]`; keys and values of all tokens
+/// are already stored. Tokens that no sequence names are left as they are. Scores and sums are `f32` whatever the storage format.
 ///
 /// # Panics
 /// If heads do not divide, a sequence names tokens that `q` or `out` lacks, has more queries than context, or has too few
@@ -101,7 +101,7 @@ pub fn attention(
 ) {
     check(params, q, kv, sequences, out);
     let layout = kv.layout();
-    let shape = RowShape { head_dim: layout.head_dim, page_tokens: layout.page_tokens };
+    let shape = RowShape::new(layout);
     let heads_per_group = params.num_heads / layout.num_kv_heads;
     let mut plan = PLAN.take();
     plan.fill(cx.num_threads(), params, shape, layout.num_kv_heads, heads_per_group, sequences);
@@ -132,7 +132,8 @@ fn check(params: &AttentionParams<'_>, q: &[f32], kv: KvLayer<'_>, sequences: &[
         assert_eq!(of_heads.len(), params.num_heads, "a slope or a sink for every head");
     }
     let num_tokens = q.len() / (params.num_heads * layout.head_dim);
-    assert!(out.len() == q.len(), "an output for every query");
+    assert_eq!(q.len(), num_tokens * params.num_heads * layout.head_dim, "queries of whole tokens");
+    assert_eq!(out.len(), num_tokens * params.num_heads * layout.value_dim, "an output for every query");
     let mut end = 0;
     for sequence in sequences {
         assert!(sequence.query_start >= end, "sequences in order, without overlap");
@@ -466,10 +467,10 @@ impl Call<'_> {
         Some((keys.as_ptr(), values.as_ptr()))
     }
 
-    /// Where query `index` of a sequence has the `heads_per_group` rows of a key/value head in `q` and `out`.
-    fn row_start(&self, sequence: usize, kv_head: usize, index: usize) -> usize {
+    /// The first of the `heads_per_group` rows of `q` and `out` that query `index` of a sequence has for a key/value head.
+    fn first_row(&self, sequence: usize, kv_head: usize, index: usize) -> usize {
         let token = self.sequences[sequence].query_start + index;
-        (token * self.params.num_heads + kv_head * self.heads_per_group) * self.shape.head_dim
+        token * self.params.num_heads + kv_head * self.heads_per_group
     }
 
     #[inline(always)]
@@ -480,7 +481,7 @@ impl Call<'_> {
             for index in queries.clone() {
                 let AttentionSequence { context_len, query_len, .. } = self.sequences[*sequence];
                 let visible = visible(self.params, &self.sequences[*sequence], index);
-                let start = self.row_start(*sequence, task.kv_head, index);
+                let start = self.first_row(*sequence, task.kv_head, index) * head_dim;
                 for query in self.q[start..][..self.heads_per_group * head_dim].chunks_exact(head_dim) {
                     rows.push(query, self.params, visible.clone());
                 }
@@ -495,13 +496,13 @@ impl Call<'_> {
 
     #[inline(always)]
     fn scatter<S: Simd, K: Stored>(&self, simd: S, member: &Member, kv_head: usize, rows: &Rows) {
-        let head_dim = self.shape.head_dim;
+        let value_dim = self.shape.value_dim;
         for (row, index) in member.queries.clone().enumerate() {
-            let start = self.row_start(member.sequence, kv_head, index);
+            let start = self.first_row(member.sequence, kv_head, index) * value_dim;
             // SAFETY: sequences do not overlap, and one task at a time finishes these queries of this head.
             #[expect(unsafe_code, reason = "disjoint rows")]
-            let out = unsafe { self.out.slice(start, self.heads_per_group * head_dim) };
-            for (head, out) in out.chunks_exact_mut(head_dim).enumerate() {
+            let out = unsafe { self.out.slice(start, self.heads_per_group * value_dim) };
+            for (head, out) in out.chunks_exact_mut(value_dim).enumerate() {
                 let sink = self.params.sinks.map(|sinks| sinks[kv_head * self.heads_per_group + head]);
                 rows.finish::<S, K>(simd, row * self.heads_per_group + head, sink, out);
             }

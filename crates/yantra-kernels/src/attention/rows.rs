@@ -5,10 +5,10 @@
 //! that a row does not see is added with weight exactly zero.
 
 use super::{
-    AttentionParams,
-    rotation::rotate,
+    AttentionParams, KvLayout,
+    rotation::{rotate, rotation_block},
     split_tokens,
-    stored::{Lane, Operand, Stored},
+    stored::{Lane, Operand, Stored, Working},
     tile::{PagePointers, Scores, WeightedValues, fetch, tile_rows},
 };
 use crate::simd::{self, Kernel, MAX_LANES, Simd};
@@ -90,13 +90,26 @@ struct Bias {
 #[derive(Clone, Copy, Default)]
 pub(super) struct RowShape {
     pub(super) head_dim: usize,
+    pub(super) value_dim: usize,
+    /// Whether values are the beginning of keys.
+    pub(super) shares_values: bool,
     pub(super) page_tokens: usize,
 }
 
 impl RowShape {
-    /// Values between rows of sums: the head dimension filled up to whole vectors of any level.
+    pub(super) fn new(layout: KvLayout) -> Self {
+        let KvLayout { head_dim, value_dim, shares_values, page_tokens, .. } = layout;
+        Self { head_dim, value_dim, shares_values, page_tokens }
+    }
+
+    /// Values between rows of sums: the value dimension filled up to whole vectors of any level.
     pub(super) fn stride(self) -> usize {
-        self.head_dim.next_multiple_of(MAX_LANES)
+        self.value_dim.next_multiple_of(MAX_LANES)
+    }
+
+    /// Values that are turned together, if they are: values that keys share are turned as these.
+    fn rotation_block(self) -> usize {
+        rotation_block(if self.shares_values { self.head_dim } else { self.value_dim })
     }
 }
 
@@ -136,7 +149,7 @@ impl Rows {
         self.total.reset(self.num_rows, self.shape.stride());
         if K::ROTATED {
             for query in self.scaled.chunks_exact_mut(self.shape.head_dim) {
-                rotate(simd, query);
+                rotate(simd, query, rotation_block(self.shape.head_dim));
             }
         }
         let per_lane = <K::Working as Operand>::PER_LANE;
@@ -168,7 +181,7 @@ impl Rows {
         page: impl Fn(usize) -> (&'p [u8], &'p [u8]),
         next: impl Fn(usize) -> Option<(*const u8, *const u8)>,
     ) {
-        let RowShape { head_dim, page_tokens } = self.shape;
+        let RowShape { value_dim, shares_values, page_tokens, .. } = self.shape;
         self.split.reset(self.num_rows, self.shape.stride());
         let pages = context.start / page_tokens..context.end.div_ceil(page_tokens);
         let start = pages.start * page_tokens;
@@ -176,16 +189,16 @@ impl Rows {
         // A block of many rows takes long, and what it reads is mostly in the cache.
         let few_rows = self.num_rows <= MAX_TILE_ROWS;
         let next = |index| next(index).filter(|_| few_rows);
-        if self.num_rows <= K::MAX_ROWS_AS_STORED && head_dim % S::LANES == 0 {
+        if !shares_values && self.num_rows <= K::MAX_ROWS_AS_STORED && value_dim % S::LANES == 0 {
             for index in pages {
                 let (keys, values) = page(index);
                 let next = next(index);
                 self.pages.push(PagePointers { keys: keys.as_ptr().cast(), values: values.as_ptr().cast(), next });
             }
-            self.attend_tiles::<S, K::AsStored>(simd, params, start, context, head_dim, head_dim);
+            self.attend_tiles::<S, K::AsStored>(simd, params, start, context, value_dim, value_dim);
         } else {
             self.convert::<S, K>(simd, pages, &context, page, next);
-            let (stride, width) = (self.shape.stride(), head_dim.next_multiple_of(S::LANES));
+            let (stride, width) = (self.shape.stride(), value_dim.next_multiple_of(S::LANES));
             self.attend_tiles::<S, K::Working>(simd, params, start, context, stride, width);
         }
     }
@@ -200,7 +213,7 @@ impl Rows {
         page: impl Fn(usize) -> (&'p [u8], &'p [u8]),
         next: impl Fn(usize) -> Option<(*const u8, *const u8)>,
     ) {
-        let RowShape { head_dim, page_tokens } = self.shape;
+        let RowShape { head_dim, shares_values, page_tokens, .. } = self.shape;
         let per_lane = <K::Working as Operand>::PER_LANE;
         let key_lanes = head_dim / per_lane * page_tokens;
         let value_lanes = page_tokens / per_lane * self.shape.stride();
@@ -222,11 +235,15 @@ impl Rows {
             let working: &mut [Lane<K::Working>] = bytemuck::cast_slice_mut(lines);
             let (working_keys, working_values) = working.split_at_mut(key_lanes);
             K::widen_keys(simd, keys, self.shape, working_keys);
-            K::widen_values(simd, values, self.shape, working_values);
+            if shares_values {
+                K::Working::values_of_keys(working_keys, self.shape, working_values);
+            } else {
+                K::widen_values(simd, values, self.shape, working_values);
+            }
             if K::SCALED {
                 let tokens = index * page_tokens..(index + 1) * page_tokens;
                 K::scales(keys, &mut self.scales.keys[tokens.clone()]);
-                K::scales(values, &mut self.scales.values[tokens]);
+                K::scales(if shares_values { keys } else { values }, &mut self.scales.values[tokens]);
             }
             let (keys, values) = (working_keys.as_ptr().cast(), working_values.as_ptr().cast());
             self.pages.push(PagePointers { keys, values, next: None });
@@ -252,7 +269,7 @@ impl Rows {
         value_stride: usize,
         width: usize,
     ) {
-        let RowShape { head_dim, page_tokens } = self.shape;
+        let RowShape { head_dim, page_tokens, .. } = self.shape;
         let (stride, head_lanes) = (self.shape.stride(), head_dim / K::PER_LANE);
         let mut first = 0;
         while first < self.num_rows {
@@ -373,7 +390,7 @@ impl Rows {
             *out = value * inverse;
         }
         if K::ROTATED {
-            rotate(simd, out);
+            rotate(simd, out, self.shape.rotation_block());
         }
     }
 }
