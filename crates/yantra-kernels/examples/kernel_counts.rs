@@ -81,10 +81,10 @@ fn linear_cases(counts: &Counts, cx: &Compute) {
 
 fn attention_cases(counts: &Counts, cx: &Compute) {
     let (heads, kv_heads, head_dim, page_tokens): (usize, usize, usize, usize) = (6, 2, 64, 32);
-    let params = AttentionParams { num_heads: heads, scale: 0.125, window: None, softcap: None, causal: true };
+    let params = AttentionParams::new(heads, 0.125);
     for format in [KvFormat::F32, KvFormat::F16, KvFormat::BF16] {
         for (queries, context) in [(64_usize, 64_usize), (1, 256)] {
-            let layout = KvLayout { num_kv_heads: kv_heads, head_dim, page_tokens, format };
+            let layout = KvLayout::new(kv_heads, head_dim, page_tokens, format);
             let num_pages = context.div_ceil(page_tokens);
             let mut kv = KvPages::new(&[layout], num_pages).unwrap();
             let stored = values(context * kv_heads * head_dim);

@@ -51,7 +51,7 @@ struct Shape {
 
 fn bench_attention(cx: &Compute, shape: &Shape, format: KvFormat, queries: usize, context: usize) {
     let Shape { name, heads, kv_heads, head_dim } = *shape;
-    let layout = KvLayout { num_kv_heads: kv_heads, head_dim, page_tokens: 32, format };
+    let layout = KvLayout::new(kv_heads, head_dim, 32, format);
     let mut kv = KvPages::new(&[layout], context.div_ceil(32)).unwrap();
     let (k, v) = (values(context * kv_heads * head_dim), values(context * kv_heads * head_dim));
     let slots: Vec<u32> = (0..context as u32).collect();
@@ -59,7 +59,7 @@ fn bench_attention(cx: &Compute, shape: &Shape, format: KvFormat, queries: usize
     let pages: Vec<u32> = (0..context.div_ceil(32) as u32).collect();
     let q = values(queries * heads * head_dim);
     let mut out = vec![0.0; q.len()];
-    let params = AttentionParams { num_heads: heads, scale: 0.125, window: None, softcap: None, causal: true };
+    let params = AttentionParams::new(heads, 0.125);
     let sequences = [AttentionSequence { query_start: 0, query_len: queries, context_len: context, pages: &pages }];
     let seen: usize = (context - queries + 1..=context).sum();
     let work = (seen * heads * head_dim * 4) as f64;
@@ -78,7 +78,7 @@ fn bench_attention(cx: &Compute, shape: &Shape, format: KvFormat, queries: usize
 fn bench_batch(cx: &Compute, shape: &Shape, num_sequences: usize, shared: usize, own: usize) {
     const LAYERS: usize = 30;
     let Shape { name, heads, kv_heads, head_dim } = *shape;
-    let layout = KvLayout { num_kv_heads: kv_heads, head_dim, page_tokens: 32, format: KvFormat::BF16 };
+    let layout = KvLayout::new(kv_heads, head_dim, 32, KvFormat::BF16);
     let (shared_pages, own_pages) = (shared / 32, own.div_ceil(32));
     let num_pages = shared_pages + num_sequences * own_pages;
     let mut kv = KvPages::new(&[layout; LAYERS], num_pages).unwrap();
@@ -98,7 +98,7 @@ fn bench_batch(cx: &Compute, shape: &Shape, num_sequences: usize, shared: usize,
         .collect();
     let q = values(num_sequences * heads * head_dim);
     let mut out = vec![0.0; q.len()];
-    let params = AttentionParams { num_heads: heads, scale: 0.125, window: None, softcap: None, causal: true };
+    let params = AttentionParams::new(heads, 0.125);
     let work = (num_sequences * context_len * heads * head_dim * 4) as f64;
     let mut layer = 0;
     measure(&format!("attention {name} {num_sequences} x ({shared} + {own})"), 300, work, "FLOP", || {

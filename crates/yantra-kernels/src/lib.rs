@@ -23,7 +23,9 @@ mod simd;
 mod test_support;
 
 pub use activations::{ActivationKinds, Activations};
-pub use attention::{AttentionParams, AttentionSequence, KvFormat, KvLayer, KvLayout, KvPages, attention};
+pub use attention::{
+    AttentionParams, AttentionSequence, KvFormat, KvLayer, KvLayout, KvPages, alibi_slopes, attention,
+};
 pub use block::{dequantize_row, quantize_row, quantize_rows};
 pub use compute::Compute;
 pub use cpu::CpuLevel;

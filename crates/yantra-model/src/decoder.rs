@@ -182,7 +182,7 @@ impl Decoder {
             rope(cx, table, rope_style, key, num_kv_heads, head_dim, batch.positions);
         }
         kv.store(cx, index, key, value, batch.slots);
-        let params = AttentionParams { num_heads, scale, window: layer.spec.window, softcap, causal: true };
+        let params = AttentionParams { window: layer.spec.window, softcap, ..AttentionParams::new(num_heads, scale) };
         attention(cx, &params, query, kv.layer(index), batch.sequences, attended);
     }
 

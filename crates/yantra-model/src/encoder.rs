@@ -263,12 +263,9 @@ impl Encoder {
             return Ok(scratch);
         }
         let num_pages = num_pages.next_power_of_two();
-        let layout = KvLayout {
-            num_kv_heads: self.spec.num_heads,
-            head_dim: self.spec.hidden_size / self.spec.num_heads,
-            page_tokens: PAGE_TOKENS,
-            format: if self.dense.is_some() { KvFormat::preferred(cx.level()) } else { KvFormat::F32 },
-        };
+        let format = if self.dense.is_some() { KvFormat::preferred(cx.level()) } else { KvFormat::F32 };
+        let head_dim = self.spec.hidden_size / self.spec.num_heads;
+        let layout = KvLayout::new(self.spec.num_heads, head_dim, PAGE_TOKENS, format);
         let matrices = self.layers.iter().flat_map(|layer| [&layer.query, &layer.output, &layer.up, &layer.down]);
         Ok(Scratch {
             pages: KvPages::new(&[layout], num_pages)?,
@@ -313,7 +310,7 @@ impl Encoder {
         }
         pages.store(cx, 0, key, value, slots);
         let scale = ((hidden_size / num_heads) as f32).sqrt().recip();
-        let params = AttentionParams { num_heads, scale, window: None, softcap: None, causal: false };
+        let params = AttentionParams { causal: false, ..AttentionParams::new(num_heads, scale) };
         attention(cx, &params, query, pages.layer(0), sequences, sums);
         input.set(cx, sums, num_tokens, hidden_size);
         layer.output.multiply(cx, input, hidden, DenseThen::Add);

@@ -22,7 +22,7 @@ impl KvCache {
 
     fn layouts(spec: &ModelSpec, format: KvFormat) -> Vec<KvLayout> {
         let AttentionSpec { num_kv_heads, head_dim, .. } = spec.attention;
-        let layout = KvLayout { num_kv_heads, head_dim, page_tokens: PAGE_TOKENS, format };
+        let layout = KvLayout::new(num_kv_heads, head_dim, PAGE_TOKENS, format);
         vec![layout; spec.layers.len()]
     }
 

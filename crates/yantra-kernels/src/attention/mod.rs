@@ -8,6 +8,7 @@
 //! The context is always summed in splits of [`SPLIT_TOKENS`], joined in order, whoever computes them: a query's result is
 //! the same bits alone or in a chunk, on one thread or many.
 
+mod alibi;
 mod pages;
 mod quantized;
 mod rotation;
@@ -18,6 +19,7 @@ mod tile;
 #[cfg(test)]
 mod tests;
 
+pub use alibi::alibi_slopes;
 pub use pages::{KvFormat, KvLayer, KvLayout, KvPages};
 
 use crate::{
@@ -42,7 +44,7 @@ const BLOCK_ROWS: usize = 128;
 
 /// What all sequences of a call share.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct AttentionParams {
+pub struct AttentionParams<'a> {
     /// Query heads; a multiple of the key/value heads.
     pub num_heads: usize,
     /// Factor of the scores, usually `1 / sqrt(head_dim)`.
@@ -53,6 +55,19 @@ pub struct AttentionParams {
     pub softcap: Option<f32>,
     /// Whether a query sees no later position than its own.
     pub causal: bool,
+    /// Linear biases: a slope for each query head (see [`alibi_slopes`]). A score, scaled, is lowered by its head's slope
+    /// for every position between key and query; what bounds scores bounds the sum.
+    pub alibi: Option<&'a [f32]>,
+    /// Attention sinks (Xiao et al. 2024, arXiv:2309.17453; gpt-oss): a logit for each query head that joins the softmax
+    /// as one more score, neither scaled nor bounded, of a token whose value is zero.
+    pub sinks: Option<&'a [f32]>,
+}
+
+impl AttentionParams<'_> {
+    /// Causal attention to the whole context, without bound, bias or sinks.
+    pub fn new(num_heads: usize, scale: f32) -> Self {
+        Self { num_heads, scale, window: None, softcap: None, causal: true, alibi: None, sinks: None }
+    }
 }
 
 /// One sequence of a batch. Its queries are the last `query_len` positions of its context.
@@ -70,15 +85,15 @@ pub struct AttentionSequence<'a> {
 
 /// `out = softmax(mask(q k^T * scale)) v` for every sequence.
 ///
-/// `q` and `out` are `[num_tokens, num_heads, head_dim]`; keys and values of all tokens are already stored. Tokens that no
-/// sequence names are left as they are. Scores and sums are `f32` whatever the storage format.
+/// `q` is `[num_tokens, num_heads, head_dim]`, `out` is `[num_tokens, num_heads, value_dim]`; keys and values of all tokens
+/// are already stored. Tokens that no sequence names are left as they are. Scores and sums are `f32` whatever the storage format.
 ///
 /// # Panics
 /// If heads do not divide, a sequence names tokens that `q` or `out` lacks, has more queries than context, or has too few
 /// pages for its context; or if sequences overlap.
 pub fn attention(
     cx: &Compute,
-    params: &AttentionParams,
+    params: &AttentionParams<'_>,
     q: &[f32],
     kv: KvLayer<'_>,
     sequences: &[AttentionSequence<'_>],
@@ -86,7 +101,7 @@ pub fn attention(
 ) {
     check(params, q, kv, sequences, out);
     let layout = kv.layout();
-    let shape = RowShape { head_dim: layout.head_dim, page_tokens: layout.page_tokens };
+    let shape = RowShape::new(layout);
     let heads_per_group = params.num_heads / layout.num_kv_heads;
     let mut plan = PLAN.take();
     plan.fill(cx.num_threads(), params, shape, layout.num_kv_heads, heads_per_group, sequences);
@@ -107,14 +122,18 @@ thread_local! {
     static ROWS: Cell<Rows> = Cell::default();
 }
 
-fn check(params: &AttentionParams, q: &[f32], kv: KvLayer<'_>, sequences: &[AttentionSequence<'_>], out: &[f32]) {
+fn check(params: &AttentionParams<'_>, q: &[f32], kv: KvLayer<'_>, sequences: &[AttentionSequence<'_>], out: &[f32]) {
     let layout = kv.layout();
     assert!(
         params.num_heads > 0 && params.num_heads.is_multiple_of(layout.num_kv_heads),
         "heads share key/value heads evenly"
     );
+    for of_heads in [params.alibi, params.sinks].into_iter().flatten() {
+        assert_eq!(of_heads.len(), params.num_heads, "a slope or a sink for every head");
+    }
     let num_tokens = q.len() / (params.num_heads * layout.head_dim);
-    assert!(out.len() == q.len(), "an output for every query");
+    assert_eq!(q.len(), num_tokens * params.num_heads * layout.head_dim, "queries of whole tokens");
+    assert_eq!(out.len(), num_tokens * params.num_heads * layout.value_dim, "an output for every query");
     let mut end = 0;
     for sequence in sequences {
         assert!(sequence.query_start >= end, "sequences in order, without overlap");
@@ -173,7 +192,7 @@ impl Plan {
     fn fill(
         &mut self,
         num_threads: usize,
-        params: &AttentionParams,
+        params: &AttentionParams<'_>,
         shape: RowShape,
         num_kv_heads: usize,
         heads_per_group: usize,
@@ -222,7 +241,7 @@ impl Plan {
     /// Finds sequences of few queries that share at least their first split, each in one cohort at most.
     fn find_cohorts(
         &mut self,
-        params: &AttentionParams,
+        params: &AttentionParams<'_>,
         shape: RowShape,
         heads_per_group: usize,
         sequences: &[AttentionSequence<'_>],
@@ -259,7 +278,7 @@ impl Plan {
         &mut self,
         cohort: usize,
         kv_head: usize,
-        params: &AttentionParams,
+        params: &AttentionParams<'_>,
         shape: RowShape,
         heads_per_group: usize,
         sequences: &[AttentionSequence<'_>],
@@ -331,7 +350,7 @@ fn split_tokens(page_tokens: usize) -> usize {
 }
 
 /// Context positions that query `index` of a sequence sees.
-fn visible(params: &AttentionParams, sequence: &AttentionSequence<'_>, index: usize) -> Range<usize> {
+fn visible(params: &AttentionParams<'_>, sequence: &AttentionSequence<'_>, index: usize) -> Range<usize> {
     let position = sequence.context_len - sequence.query_len + index;
     let end = if params.causal { position + 1 } else { sequence.context_len };
     match params.window {
@@ -342,7 +361,7 @@ fn visible(params: &AttentionParams, sequence: &AttentionSequence<'_>, index: us
 
 /// The splits of which some query sees a token.
 fn visible_splits(
-    params: &AttentionParams,
+    params: &AttentionParams<'_>,
     sequence: &AttentionSequence<'_>,
     queries: &Range<usize>,
     page_tokens: usize,
@@ -354,7 +373,7 @@ fn visible_splits(
 
 /// A call's arguments and shared buffers.
 struct Call<'a> {
-    params: &'a AttentionParams,
+    params: &'a AttentionParams<'a>,
     shape: RowShape,
     heads_per_group: usize,
     q: &'a [f32],
@@ -448,10 +467,10 @@ impl Call<'_> {
         Some((keys.as_ptr(), values.as_ptr()))
     }
 
-    /// Where query `index` of a sequence has the `heads_per_group` rows of a key/value head in `q` and `out`.
-    fn row_start(&self, sequence: usize, kv_head: usize, index: usize) -> usize {
+    /// The first of the `heads_per_group` rows of `q` and `out` that query `index` of a sequence has for a key/value head.
+    fn first_row(&self, sequence: usize, kv_head: usize, index: usize) -> usize {
         let token = self.sequences[sequence].query_start + index;
-        (token * self.params.num_heads + kv_head * self.heads_per_group) * self.shape.head_dim
+        token * self.params.num_heads + kv_head * self.heads_per_group
     }
 
     #[inline(always)]
@@ -460,10 +479,15 @@ impl Call<'_> {
         rows.clear(self.shape);
         for Member { sequence, queries, .. } in members {
             for index in queries.clone() {
+                let AttentionSequence { context_len, query_len, .. } = self.sequences[*sequence];
                 let visible = visible(self.params, &self.sequences[*sequence], index);
-                let start = self.row_start(*sequence, task.kv_head, index);
+                let start = self.first_row(*sequence, task.kv_head, index) * head_dim;
                 for query in self.q[start..][..self.heads_per_group * head_dim].chunks_exact(head_dim) {
                     rows.push(query, self.params, visible.clone());
+                }
+                if let Some(slopes) = self.params.alibi {
+                    let slopes = &slopes[task.kv_head * self.heads_per_group..][..self.heads_per_group];
+                    rows.push_biases(slopes, self.params, context_len - query_len + index);
                 }
             }
         }
@@ -472,14 +496,15 @@ impl Call<'_> {
 
     #[inline(always)]
     fn scatter<S: Simd, K: Stored>(&self, simd: S, member: &Member, kv_head: usize, rows: &Rows) {
-        let head_dim = self.shape.head_dim;
+        let value_dim = self.shape.value_dim;
         for (row, index) in member.queries.clone().enumerate() {
-            let start = self.row_start(member.sequence, kv_head, index);
+            let start = self.first_row(member.sequence, kv_head, index) * value_dim;
             // SAFETY: sequences do not overlap, and one task at a time finishes these queries of this head.
             #[expect(unsafe_code, reason = "disjoint rows")]
-            let out = unsafe { self.out.slice(start, self.heads_per_group * head_dim) };
-            for (head, out) in out.chunks_exact_mut(head_dim).enumerate() {
-                rows.finish::<S, K>(simd, row * self.heads_per_group + head, out);
+            let out = unsafe { self.out.slice(start, self.heads_per_group * value_dim) };
+            for (head, out) in out.chunks_exact_mut(value_dim).enumerate() {
+                let sink = self.params.sinks.map(|sinks| sinks[kv_head * self.heads_per_group + head]);
+                rows.finish::<S, K>(simd, row * self.heads_per_group + head, sink, out);
             }
         }
     }

@@ -1,14 +1,15 @@
 //! Keys and values of past tokens, in pages.
 //!
-//! Keys lie transposed within a page, `[kv_head][head_dim][token]`, values as they come, `[kv_head][token][head_dim]`: in
+//! Keys lie transposed within a page, `[kv_head][head_dim][token]`, values as they come, `[kv_head][token][value_dim]`: in
 //! both products of attention the vector then runs along the last axis and every sum along the one before it, one
 //! addition after another. No sum crosses vector lanes, so a score is the same bits whether it is computed for one query
 //! or a block of them, and a page needs no transposition when it is read. bfloat16 keeps two neighbours along the axis
-//! that is summed in one lane: `[kv_head][head_dim / 2][token][2]` and `[kv_head][token / 2][head_dim][2]`. Fewer bits lie
-//! as `quantized` says.
+//! that is summed in one lane: `[kv_head][head_dim / 2][token][2]` and `[kv_head][token / 2][value_dim][2]`. Fewer bits lie
+//! as `quantized` says. Values that are the beginning of their keys are not stored at all.
 
 use super::{
     quantized::{Int4, Int8, SCALE_BYTES},
+    rotation::rotation_block,
     stored::{Bf16, F16, F32, Stored},
     tile::fetch,
 };
@@ -55,8 +56,13 @@ impl KvFormat {
 pub struct KvLayout {
     /// Heads of keys and values (fewer than query heads with grouped queries).
     pub num_kv_heads: usize,
-    /// Values in a head.
+    /// Components of a key.
     pub head_dim: usize,
+    /// Components of a value, and of what attention gives for a query head.
+    pub value_dim: usize,
+    /// Whether a token's value is the first `value_dim` components of its key and only keys are stored, as for the latent
+    /// vectors of DeepSeek's attention (2024, arXiv:2405.04434). [`KvFormat::Int4`] keeps keys, hence all of it, in 8 bits.
+    pub shares_values: bool,
     /// Tokens in a page: a multiple of 16, usually 32.
     pub page_tokens: usize,
     /// How values are stored.
@@ -64,14 +70,27 @@ pub struct KvLayout {
 }
 
 impl KvLayout {
+    /// Keys and values as wide as each other, both stored.
+    pub fn new(num_kv_heads: usize, head_dim: usize, page_tokens: usize, format: KvFormat) -> Self {
+        Self { num_kv_heads, head_dim, value_dim: head_dim, shares_values: false, page_tokens, format }
+    }
+
+    /// Keys of one head, which the values are the first `value_dim` components of.
+    pub fn latent(head_dim: usize, value_dim: usize, page_tokens: usize, format: KvFormat) -> Self {
+        Self { value_dim, shares_values: true, ..Self::new(1, head_dim, page_tokens, format) }
+    }
+
     /// Bytes of one head in one page: keys, values.
     fn head_bytes(&self) -> (usize, usize) {
-        let (len, scales) = (self.head_dim * self.page_tokens, SCALE_BYTES * self.page_tokens);
+        let stored_values = if self.shares_values { 0 } else { self.value_dim };
+        let (keys, values) = (self.head_dim * self.page_tokens, stored_values * self.page_tokens);
+        let scales = SCALE_BYTES * self.page_tokens;
+        let value_scales = if self.shares_values { 0 } else { scales };
         match self.format {
-            KvFormat::F32 => (4 * len, 4 * len),
-            KvFormat::F16 | KvFormat::BF16 => (2 * len, 2 * len),
-            KvFormat::Int8 => (len + scales, len + scales),
-            KvFormat::Int4 => (len + scales, len / 2 + scales),
+            KvFormat::F32 => (4 * keys, 4 * values),
+            KvFormat::F16 | KvFormat::BF16 => (2 * keys, 2 * values),
+            KvFormat::Int8 => (keys + scales, values + value_scales),
+            KvFormat::Int4 => (keys + scales, values / 2 + value_scales),
         }
     }
 
@@ -88,6 +107,18 @@ impl KvLayout {
         }
         if self.head_dim == 0 || self.head_dim > MAX_HEAD_DIM {
             return shape("head dimension (limit)", self.head_dim, MAX_HEAD_DIM);
+        }
+        if self.value_dim == 0 || self.value_dim > MAX_HEAD_DIM {
+            return shape("value dimension (limit)", self.value_dim, MAX_HEAD_DIM);
+        }
+        if self.shares_values && self.value_dim > self.head_dim {
+            return shape("value dimension (at most that of the keys they share)", self.value_dim, self.head_dim);
+        }
+        let is_turned = matches!(self.format, KvFormat::Int8 | KvFormat::Int4);
+        let block = rotation_block(self.head_dim);
+        if self.shares_values && is_turned && !self.value_dim.is_multiple_of(block) {
+            let expected = self.value_dim.next_multiple_of(block);
+            return shape("value dimension (whole blocks of the keys' rotation)", self.value_dim, expected);
         }
         let is_paired = matches!(self.format, KvFormat::BF16 | KvFormat::Int8 | KvFormat::Int4);
         if is_paired && !self.head_dim.is_multiple_of(2) {
@@ -156,16 +187,19 @@ impl KvPages {
         KvLayer { layer: self.layers[layer], page_bytes, num_pages, bytes: self.bytes.as_slice() }
     }
 
-    /// Writes the keys and values of tokens in a layer: `k` and `v` are `[num_tokens, num_kv_heads, head_dim]`, `slots` is
-    /// `[num_tokens]`, each `page * page_tokens + offset`.
+    /// Writes the keys and values of tokens in a layer: `k` is `[num_tokens, num_kv_heads, head_dim]`, `v` is `[num_tokens,
+    /// num_kv_heads, value_dim]`, or empty where keys share theirs; `slots` is `[num_tokens]`, each `page * page_tokens +
+    /// offset`.
     ///
     /// # Panics
     /// If a slice is not of that shape, there is no such layer, or a slot is past the last page.
     pub fn store(&mut self, cx: &Compute, layer: usize, k: &[f32], v: &[f32], slots: &[u32]) {
         let layer = self.layers[layer];
         let layout = layer.layout;
-        let width = layout.num_kv_heads * layout.head_dim;
-        assert!(k.len() == slots.len() * width && v.len() == k.len(), "keys and values of every token");
+        let heads = slots.len() * layout.num_kv_heads;
+        assert_eq!(k.len(), heads * layout.head_dim, "keys of every token");
+        let values = if layout.shares_values { 0 } else { heads * layout.value_dim };
+        assert_eq!(v.len(), values, "values of every token, if they are stored");
         let num_slots = self.num_pages * layout.page_tokens;
         assert!(slots.iter().all(|&slot| (slot as usize) < num_slots), "slots within the pages");
         let tokens = Tokens { layer, page_bytes: self.page_bytes, k, v, slots };
@@ -238,7 +272,7 @@ impl<'a> KvLayer<'a> {
         self.num_pages
     }
 
-    /// Keys and values of one head in one page.
+    /// Keys and values of one head in one page; no values where keys share theirs.
     ///
     /// # Panics
     /// If the page or the head is past the last.
@@ -298,12 +332,11 @@ fn store_part_as<S: Simd, K: Stored>(
     part: usize,
     bytes: &SharedSlice<'_, u8>,
 ) {
-    let KvLayout { num_kv_heads, head_dim, page_tokens, .. } = tokens.layer.layout;
+    let KvLayout { num_kv_heads, head_dim, value_dim, shares_values, page_tokens, .. } = tokens.layer.layout;
     let placed = tokens.slots.iter().map(|&slot| (slot as usize / page_tokens, slot as usize % page_tokens));
     let mut placed = placed.enumerate().filter(|(_, (page, _))| page % HEAD_TASKS == part).peekable();
     while let Some((token, (page, offset))) = placed.next() {
-        let source = (token * num_kv_heads + head) * head_dim;
-        let (key, value) = (&tokens.k[source..][..head_dim], &tokens.v[source..][..head_dim]);
+        let source = token * num_kv_heads + head;
         // A token's key has a value on each of many cache lines, and what takes time is to get them. Attention reads the
         // rest of the page next.
         if let Some(&(_, (next, _))) = placed.peek().filter(|(_, (next, _))| *next != page) {
@@ -314,6 +347,9 @@ fn store_part_as<S: Simd, K: Stored>(
         // SAFETY: this task alone writes this head of this page; `slice` checks bounds.
         #[expect(unsafe_code, reason = "heads and pages are disjoint")]
         let (keys, values) = unsafe { (bytes.slice(keys.start, keys.len()), bytes.slice(values.start, values.len())) };
-        K::store(simd, key, value, keys, values, offset);
+        K::store_key(simd, &tokens.k[source * head_dim..][..head_dim], keys, offset);
+        if !shares_values {
+            K::store_value(simd, &tokens.v[source * value_dim..][..value_dim], values, offset);
+        }
     }
 }

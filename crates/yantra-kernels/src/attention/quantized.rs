@@ -9,7 +9,7 @@
 
 use super::{
     pages::MAX_HEAD_DIM,
-    rotation::rotate,
+    rotation::{rotate, rotation_block},
     rows::RowShape,
     stored::{Lane, Operand, Stored, Working},
 };
@@ -45,8 +45,12 @@ impl<W: Working> Stored for Int8<W> {
     const SCALED: bool = true;
 
     #[inline(always)]
-    fn store<S: Simd>(simd: S, key: &[f32], value: &[f32], keys: &mut [u8], values: &mut [u8], offset: usize) {
+    fn store_key<S: Simd>(simd: S, key: &[f32], keys: &mut [u8], offset: usize) {
         store_key(simd, key, keys, offset);
+    }
+
+    #[inline(always)]
+    fn store_value<S: Simd>(simd: S, value: &[f32], values: &mut [u8], offset: usize) {
         let (quants, scales) = values.split_at_mut(values.len() / (value.len() + SCALE_BYTES) * value.len());
         let quants = &mut quants[offset * value.len()..][..value.len()];
         Turned::new(simd, value).store_int8(simd, quants, scales, offset);
@@ -59,7 +63,7 @@ impl<W: Working> Stored for Int8<W> {
 
     #[inline(always)]
     fn widen_values<S: Simd>(simd: S, values: &[u8], shape: RowShape, to: &mut [Lane<W>]) {
-        widen_int8::<S, W>(simd, values, shape.page_tokens, shape.head_dim, shape.stride(), to);
+        widen_int8::<S, W>(simd, values, shape.page_tokens, shape.value_dim, shape.stride(), to);
     }
 
     #[inline(always)]
@@ -76,9 +80,13 @@ impl<W: Working> Stored for Int4<W> {
     const SCALED: bool = true;
 
     #[inline(always)]
-    fn store<S: Simd>(simd: S, key: &[f32], value: &[f32], keys: &mut [u8], values: &mut [u8], offset: usize) {
+    fn store_key<S: Simd>(simd: S, key: &[f32], keys: &mut [u8], offset: usize) {
         store_key(simd, key, keys, offset);
-        let page_tokens = keys.len() / (key.len() + SCALE_BYTES);
+    }
+
+    #[inline(always)]
+    fn store_value<S: Simd>(simd: S, value: &[f32], values: &mut [u8], offset: usize) {
+        let page_tokens = 2 * values.len() / (value.len() + 2 * SCALE_BYTES);
         let (quants, scales) = values.split_at_mut(page_tokens * value.len() / 2);
         let quants = &mut quants[offset / 2 * value.len()..][..value.len()];
         Turned::new(simd, value).store_int4(simd, quants, scales, offset);
@@ -92,7 +100,7 @@ impl<W: Working> Stored for Int4<W> {
     #[inline(always)]
     #[expect(unsafe_code, reason = "the innermost loop works on pointers")]
     fn widen_values<S: Simd>(simd: S, values: &[u8], shape: RowShape, to: &mut [Lane<W>]) {
-        let (columns, stride) = (shape.head_dim, shape.stride());
+        let (columns, stride) = (shape.value_dim, shape.stride());
         check_rows::<W>(values, shape.page_tokens / 2, columns, stride, to.len(), shape.page_tokens);
         let middle = simd.splat(MAX_INT4);
         for row in 0..shape.page_tokens / 2 {
@@ -177,7 +185,7 @@ impl Turned {
     fn new<S: Simd>(simd: S, values: &[f32]) -> Self {
         let mut turned = Self { values: [0.0; MAX_HEAD_DIM], len: values.len().next_multiple_of(MAX_LANES) };
         turned.values[..values.len()].copy_from_slice(values);
-        rotate(simd, &mut turned.values[..values.len()]);
+        rotate(simd, &mut turned.values[..values.len()], rotation_block(values.len()));
         turned
     }
 

@@ -23,11 +23,16 @@ const HADAMARD: [[f32; MAX_LANES]; MAX_LANES] = {
     matrix
 };
 
-/// Multiplies by the Hadamard matrix of the largest power of two that divides the length, block by block, scaled to be
-/// orthogonal: it is its own inverse. The same bits at every level.
+/// Values that a head of so many is turned by together: the largest power of two that divides them. Whole blocks of a head
+/// can be turned alone.
+pub(super) fn rotation_block(head_dim: usize) -> usize {
+    1 << head_dim.trailing_zeros()
+}
+
+/// Multiplies by the Hadamard matrix of order `size`, a power of two, block by block, scaled to be orthogonal: it is its
+/// own inverse. The same bits at every level.
 #[inline(always)]
-pub(super) fn rotate<S: Simd>(simd: S, x: &mut [f32]) {
-    let size = 1_usize << x.len().trailing_zeros();
+pub(super) fn rotate<S: Simd>(simd: S, x: &mut [f32], size: usize) {
     let scale = 1.0 / (size as f32).sqrt();
     for value in &mut *x {
         *value *= scale;

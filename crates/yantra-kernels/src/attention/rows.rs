@@ -5,10 +5,10 @@
 //! that a row does not see is added with weight exactly zero.
 
 use super::{
-    AttentionParams,
-    rotation::rotate,
+    AttentionParams, KvLayout,
+    rotation::{rotate, rotation_block},
     split_tokens,
-    stored::{Lane, Operand, Stored},
+    stored::{Lane, Operand, Stored, Working},
     tile::{PagePointers, Scores, WeightedValues, fetch, tile_rows},
 };
 use crate::simd::{self, Kernel, MAX_LANES, Simd};
@@ -54,6 +54,8 @@ pub(super) struct Rows {
     queries: Vec<u32>,
     /// Context positions each row sees.
     visible: Vec<Range<usize>>,
+    /// Linear biases of the rows, if they have any.
+    biases: Vec<Bias>,
     /// Sums over all splits so far, and over the current one.
     total: Sums,
     split: Sums,
@@ -75,17 +77,39 @@ struct Scales {
     values: Vec<f32>,
 }
 
+/// How a row's scores fall with the distance of a key.
+#[derive(Clone, Copy)]
+struct Bias {
+    /// In the unit of the scores.
+    slope: f32,
+    /// The context position of the query.
+    position: usize,
+}
+
 /// Sizes that hold for a whole attention call.
 #[derive(Clone, Copy, Default)]
 pub(super) struct RowShape {
     pub(super) head_dim: usize,
+    pub(super) value_dim: usize,
+    /// Whether values are the beginning of keys.
+    pub(super) shares_values: bool,
     pub(super) page_tokens: usize,
 }
 
 impl RowShape {
-    /// Values between rows of sums: the head dimension filled up to whole vectors of any level.
+    pub(super) fn new(layout: KvLayout) -> Self {
+        let KvLayout { head_dim, value_dim, shares_values, page_tokens, .. } = layout;
+        Self { head_dim, value_dim, shares_values, page_tokens }
+    }
+
+    /// Values between rows of sums: the value dimension filled up to whole vectors of any level.
     pub(super) fn stride(self) -> usize {
-        self.head_dim.next_multiple_of(MAX_LANES)
+        self.value_dim.next_multiple_of(MAX_LANES)
+    }
+
+    /// Values that are turned together, if they are: values that keys share are turned as these.
+    fn rotation_block(self) -> usize {
+        rotation_block(if self.shares_values { self.head_dim } else { self.value_dim })
     }
 }
 
@@ -96,13 +120,13 @@ impl Rows {
         self.shape = shape;
         self.scaled.clear();
         self.visible.clear();
+        self.biases.clear();
     }
 
-    /// Adds a row that sees the context positions `visible`. Scores come out in units of `ln 2`, for weights that are
-    /// powers of two, unless a cap is put on them first.
+    /// Adds a row that sees the context positions `visible`.
     #[inline(always)]
-    pub(super) fn push(&mut self, query: &[f32], params: &AttentionParams, visible: Range<usize>) {
-        let scale = if params.softcap.is_some() { params.scale } else { params.scale * LOG2_E };
+    pub(super) fn push(&mut self, query: &[f32], params: &AttentionParams<'_>, visible: Range<usize>) {
+        let scale = params.scale * score_unit(params);
         let start = self.scaled.len();
         self.scaled.extend_from_slice(query);
         for value in &mut self.scaled[start..] {
@@ -112,6 +136,12 @@ impl Rows {
         self.num_rows += 1;
     }
 
+    /// Adds the biases of as many rows, whose query is at a context position.
+    pub(super) fn push_biases(&mut self, slopes: &[f32], params: &AttentionParams<'_>, position: usize) {
+        let unit = score_unit(params);
+        self.biases.extend(slopes.iter().map(|slope| Bias { slope: slope * unit, position }));
+    }
+
     /// Gives the buffers their sizes once all rows are there.
     #[inline(always)]
     pub(super) fn prepare<S: Simd, K: Stored>(&mut self, simd: S) {
@@ -119,7 +149,7 @@ impl Rows {
         self.total.reset(self.num_rows, self.shape.stride());
         if K::ROTATED {
             for query in self.scaled.chunks_exact_mut(self.shape.head_dim) {
-                rotate(simd, query);
+                rotate(simd, query, rotation_block(self.shape.head_dim));
             }
         }
         let per_lane = <K::Working as Operand>::PER_LANE;
@@ -146,12 +176,12 @@ impl Rows {
     pub(super) fn attend_split<'p, S: Simd, K: Stored>(
         &mut self,
         simd: S,
-        params: &AttentionParams,
+        params: &AttentionParams<'_>,
         context: Range<usize>,
         page: impl Fn(usize) -> (&'p [u8], &'p [u8]),
         next: impl Fn(usize) -> Option<(*const u8, *const u8)>,
     ) {
-        let RowShape { head_dim, page_tokens } = self.shape;
+        let RowShape { value_dim, shares_values, page_tokens, .. } = self.shape;
         self.split.reset(self.num_rows, self.shape.stride());
         let pages = context.start / page_tokens..context.end.div_ceil(page_tokens);
         let start = pages.start * page_tokens;
@@ -159,16 +189,16 @@ impl Rows {
         // A block of many rows takes long, and what it reads is mostly in the cache.
         let few_rows = self.num_rows <= MAX_TILE_ROWS;
         let next = |index| next(index).filter(|_| few_rows);
-        if self.num_rows <= K::MAX_ROWS_AS_STORED && head_dim % S::LANES == 0 {
+        if !shares_values && self.num_rows <= K::MAX_ROWS_AS_STORED && value_dim % S::LANES == 0 {
             for index in pages {
                 let (keys, values) = page(index);
                 let next = next(index);
                 self.pages.push(PagePointers { keys: keys.as_ptr().cast(), values: values.as_ptr().cast(), next });
             }
-            self.attend_tiles::<S, K::AsStored>(simd, params, start, context, head_dim, head_dim);
+            self.attend_tiles::<S, K::AsStored>(simd, params, start, context, value_dim, value_dim);
         } else {
             self.convert::<S, K>(simd, pages, &context, page, next);
-            let (stride, width) = (self.shape.stride(), head_dim.next_multiple_of(S::LANES));
+            let (stride, width) = (self.shape.stride(), value_dim.next_multiple_of(S::LANES));
             self.attend_tiles::<S, K::Working>(simd, params, start, context, stride, width);
         }
     }
@@ -183,7 +213,7 @@ impl Rows {
         page: impl Fn(usize) -> (&'p [u8], &'p [u8]),
         next: impl Fn(usize) -> Option<(*const u8, *const u8)>,
     ) {
-        let RowShape { head_dim, page_tokens } = self.shape;
+        let RowShape { head_dim, shares_values, page_tokens, .. } = self.shape;
         let per_lane = <K::Working as Operand>::PER_LANE;
         let key_lanes = head_dim / per_lane * page_tokens;
         let value_lanes = page_tokens / per_lane * self.shape.stride();
@@ -205,11 +235,15 @@ impl Rows {
             let working: &mut [Lane<K::Working>] = bytemuck::cast_slice_mut(lines);
             let (working_keys, working_values) = working.split_at_mut(key_lanes);
             K::widen_keys(simd, keys, self.shape, working_keys);
-            K::widen_values(simd, values, self.shape, working_values);
+            if shares_values {
+                K::Working::values_of_keys(working_keys, self.shape, working_values);
+            } else {
+                K::widen_values(simd, values, self.shape, working_values);
+            }
             if K::SCALED {
                 let tokens = index * page_tokens..(index + 1) * page_tokens;
                 K::scales(keys, &mut self.scales.keys[tokens.clone()]);
-                K::scales(values, &mut self.scales.values[tokens]);
+                K::scales(if shares_values { keys } else { values }, &mut self.scales.values[tokens]);
             }
             let (keys, values) = (working_keys.as_ptr().cast(), working_values.as_ptr().cast());
             self.pages.push(PagePointers { keys, values, next: None });
@@ -229,13 +263,13 @@ impl Rows {
     fn attend_tiles<S: Simd, K: Operand>(
         &mut self,
         simd: S,
-        params: &AttentionParams,
+        params: &AttentionParams<'_>,
         start: usize,
         context: Range<usize>,
         value_stride: usize,
         width: usize,
     ) {
-        let RowShape { head_dim, page_tokens } = self.shape;
+        let RowShape { head_dim, page_tokens, .. } = self.shape;
         let (stride, head_lanes) = (self.shape.stride(), head_dim / K::PER_LANE);
         let mut first = 0;
         while first < self.num_rows {
@@ -261,6 +295,7 @@ impl Rows {
                     start,
                     len,
                     visible,
+                    biases: self.biases.get(first..first + rows),
                     key_scales: self.scales.keys.get(tokens.clone()),
                     value_scales: self.scales.values.get(tokens),
                     scores: &mut self.scores,
@@ -333,22 +368,38 @@ impl Rows {
         }
     }
 
-    /// The finished row: weighted values divided by the sum of weights; zeros for a row that saw nothing.
+    /// The finished row: weighted values divided by the sum of weights, its sink's among them; zeros for a row that saw
+    /// nothing.
     #[inline(always)]
-    pub(super) fn finish<S: Simd, K: Stored>(&self, simd: S, row: usize, out: &mut [f32]) {
-        let sum = self.total.sum[row];
+    pub(super) fn finish<S: Simd, K: Stored>(&self, simd: S, row: usize, sink: Option<f32>, out: &mut [f32]) {
+        let (max, sum) = (self.total.max[row], self.total.sum[row]);
         if sum == 0.0 {
             out.fill(0.0);
             return;
         }
-        let inverse = 1.0 / sum;
+        let inverse = match sink {
+            None => 1.0 / sum,
+            // One more split, joined as `merge` does.
+            Some(sink) => {
+                let joint = max.max(sink * LOG2_E);
+                let (old, new) = ((max - joint).exp2(), (sink * LOG2_E - joint).exp2());
+                old / (sum * old + new)
+            }
+        };
         for (out, value) in out.iter_mut().zip(&self.total.values[row * self.shape.stride()..]) {
             *out = value * inverse;
         }
         if K::ROTATED {
-            rotate(simd, out);
+            rotate(simd, out, self.shape.rotation_block());
         }
     }
+}
+
+/// What scores are multiplied by: they come out in units of `ln 2`, for weights that are powers of two, unless a cap is
+/// put on them first.
+#[inline(always)]
+fn score_unit(params: &AttentionParams<'_>) -> f32 {
+    if params.softcap.is_some() { 1.0 } else { LOG2_E }
 }
 
 /// Turns a tile's scores into weights, powers of two relative to each row's maximum, and sums them.
@@ -360,6 +411,7 @@ struct Soften<'a, K> {
     len: usize,
     /// `[rows]`, as `max` and `sum`.
     visible: &'a [Range<usize>],
+    biases: Option<&'a [Bias]>,
     /// Factors of the tokens, `[len]`, if they have any.
     key_scales: Option<&'a [f32]>,
     value_scales: Option<&'a [f32]>,
@@ -382,6 +434,9 @@ impl<S: Simd, K: Operand> Kernel<S> for Soften<'_, K> {
             let weights = &mut self.weights[r * weights_len..][..weights_len];
             if let Some(scales) = self.key_scales {
                 multiply(simd, scores, scales);
+            }
+            if let Some(biases) = self.biases {
+                bias(simd, scores, self.start, biases[r]);
             }
             if let Some(cap) = self.softcap {
                 softcap(simd, scores, cap);
@@ -467,6 +522,20 @@ fn largest<S: Simd>(simd: S, scores: &[f32], floor: f32) -> f32 {
 fn multiply<S: Simd>(simd: S, values: &mut [f32], factors: &[f32]) {
     for (values, factors) in values.chunks_exact_mut(S::LANES).zip(factors.chunks_exact(S::LANES)) {
         simd.store_slice(values, simd.mul(simd.load_slice(values), simd.load_slice(factors)));
+    }
+}
+
+/// Lowers scores, of context positions from `start` on, by their distance from the query.
+#[inline(always)]
+fn bias<S: Simd>(simd: S, scores: &mut [f32], start: usize, bias: Bias) {
+    const LANE_NUMBERS: [f32; MAX_LANES] =
+        [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0];
+    let (slope, lanes) = (simd.splat(bias.slope), simd.load_slice(&LANE_NUMBERS));
+    for (index, scores) in scores.chunks_exact_mut(S::LANES).enumerate() {
+        let first = (start + index * S::LANES) as f32 - bias.position as f32;
+        let after = simd.add(simd.splat(first), lanes);
+        let distance = simd.min(after, simd.sub(simd.splat(0.0), after));
+        simd.store_slice(scores, simd.fma(distance, slope, simd.load_slice(scores)));
     }
 }
 

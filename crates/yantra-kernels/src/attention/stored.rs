@@ -38,6 +38,9 @@ pub(super) trait Working: Operand {
     /// # Safety
     /// `S::LANES` lanes are writable at `to`, and at `to + stride` if a lane holds one value.
     unsafe fn store_rows<S: Simd>(simd: S, first: S::Vector, second: S::Vector, to: *mut Self::Lane, stride: usize);
+    /// Makes values, `[page_tokens / PER_LANE, stride]`, of the first components of keys, `[head_dim / PER_LANE,
+    /// page_tokens]`. What lies behind the value dimension is finite.
+    fn values_of_keys(keys: &[Self::Lane], shape: RowShape, to: &mut [Self::Lane]);
 }
 
 /// A storage format of keys and values. Pages are those of one head.
@@ -53,11 +56,13 @@ pub(super) trait Stored: 'static {
     /// Whether every token has a factor, which its scores (of keys) or its weights (of values) are multiplied by.
     const SCALED: bool = false;
 
-    /// Writes one token's key and value, `[head_dim]`, to its place, `offset`, in a page of keys and one of values.
-    fn store<S: Simd>(simd: S, key: &[f32], value: &[f32], keys: &mut [u8], values: &mut [u8], offset: usize);
+    /// Writes one token's key, `[head_dim]`, to its place, `offset`, in a page.
+    fn store_key<S: Simd>(simd: S, key: &[f32], keys: &mut [u8], offset: usize);
+    /// Writes one token's value, `[value_dim]`, to its place, `offset`, in a page.
+    fn store_value<S: Simd>(simd: S, value: &[f32], values: &mut [u8], offset: usize);
     /// Converts a page of keys to `[head_dim / PER_LANE, page_tokens]`.
     fn widen_keys<S: Simd>(simd: S, keys: &[u8], shape: RowShape, to: &mut [Lane<Self::Working>]);
-    /// Converts a page of values to `[page_tokens / PER_LANE, stride]`. What lies behind the head dimension is finite.
+    /// Converts a page of values to `[page_tokens / PER_LANE, stride]`. What lies behind the value dimension is finite.
     fn widen_values<S: Simd>(simd: S, values: &[u8], shape: RowShape, to: &mut [Lane<Self::Working>]);
     /// Reads the factors of a page, of keys or of values: as many as there are tokens.
     fn scales(_page: &[u8], _to: &mut [f32]) {}
@@ -235,7 +240,24 @@ impl Working for F32 {
             simd.store(to.add(stride), second);
         }
     }
+
+    #[inline(always)]
+    fn values_of_keys(keys: &[f32], shape: RowShape, to: &mut [f32]) {
+        let RowShape { value_dim, page_tokens, .. } = shape;
+        for (index, to) in to.chunks_exact_mut(TRANSPOSED_TOKENS * shape.stride()).enumerate() {
+            for (d, key) in keys.chunks_exact(page_tokens).take(value_dim).enumerate() {
+                let key = &key[index * TRANSPOSED_TOKENS..][..TRANSPOSED_TOKENS];
+                for (row, key) in to.chunks_exact_mut(shape.stride()).zip(key) {
+                    row[d] = *key;
+                }
+            }
+            to.chunks_exact_mut(shape.stride()).for_each(|row| row[value_dim..].fill(0.0));
+        }
+    }
 }
+
+/// Tokens whose values are made of keys at a time: the lines they are written to stay in the first cache.
+const TRANSPOSED_TOKENS: usize = 16;
 
 #[expect(unsafe_code, reason = "pointer stores")]
 impl Working for Bf16 {
@@ -243,6 +265,21 @@ impl Working for Bf16 {
     unsafe fn store_rows<S: Simd>(simd: S, first: S::Vector, second: S::Vector, to: *mut u32, _stride: usize) {
         // SAFETY: the caller's promise.
         unsafe { simd.store_pairs(to, simd.pair_halves(first, second)) }
+    }
+
+    #[inline(always)]
+    fn values_of_keys(keys: &[u32], shape: RowShape, to: &mut [u32]) {
+        let RowShape { value_dim, page_tokens, .. } = shape;
+        for (index, to) in to.chunks_exact_mut(TRANSPOSED_TOKENS / 2 * shape.stride()).enumerate() {
+            for (pair, key) in keys.chunks_exact(page_tokens).take(value_dim.div_ceil(2)).enumerate() {
+                let key = &key[index * TRANSPOSED_TOKENS..][..TRANSPOSED_TOKENS];
+                for (row, key) in to.chunks_exact_mut(shape.stride()).zip(key.chunks_exact(2)) {
+                    row[2 * pair] = (key[0] & 0xffff) | (key[1] << 16);
+                    row[2 * pair + 1] = (key[0] >> 16) | (key[1] & 0xffff_0000);
+                }
+            }
+            to.chunks_exact_mut(shape.stride()).for_each(|row| row[value_dim..].fill(0));
+        }
     }
 }
 
@@ -270,8 +307,12 @@ impl Stored for F32 {
     const MAX_ROWS_AS_STORED: usize = usize::MAX;
 
     #[inline(always)]
-    fn store<S: Simd>(_simd: S, key: &[f32], value: &[f32], keys: &mut [u8], values: &mut [u8], offset: usize) {
+    fn store_key<S: Simd>(_simd: S, key: &[f32], keys: &mut [u8], offset: usize) {
         store_column(key, bytemuck::cast_slice_mut(keys), offset);
+    }
+
+    #[inline(always)]
+    fn store_value<S: Simd>(_simd: S, value: &[f32], values: &mut [u8], offset: usize) {
         bytemuck::cast_slice_mut(values)[offset * value.len()..][..value.len()].copy_from_slice(value);
     }
 
@@ -282,7 +323,7 @@ impl Stored for F32 {
 
     #[inline(always)]
     fn widen_values<S: Simd>(_simd: S, values: &[u8], shape: RowShape, to: &mut [f32]) {
-        copy_rows(bytemuck::cast_slice(values), shape.head_dim, shape.stride(), to);
+        copy_rows(bytemuck::cast_slice(values), shape.value_dim, shape.stride(), to);
     }
 }
 
@@ -292,11 +333,15 @@ impl Stored for F16 {
     const MAX_ROWS_AS_STORED: usize = 6;
 
     #[inline(always)]
-    fn store<S: Simd>(simd: S, key: &[f32], value: &[f32], keys: &mut [u8], values: &mut [u8], offset: usize) {
+    fn store_key<S: Simd>(simd: S, key: &[f32], keys: &mut [u8], offset: usize) {
         let mut lanes = [0_u16; MAX_HEAD_DIM];
         let lanes = &mut lanes[..key.len()];
         round_to(simd, key, lanes, Self);
         store_column(lanes, bytemuck::cast_slice_mut(keys), offset);
+    }
+
+    #[inline(always)]
+    fn store_value<S: Simd>(simd: S, value: &[f32], values: &mut [u8], offset: usize) {
         let values: &mut [u16] = bytemuck::cast_slice_mut(values);
         round_to(simd, value, &mut values[offset * value.len()..][..value.len()], Self);
     }
@@ -309,9 +354,9 @@ impl Stored for F16 {
     #[inline(always)]
     fn widen_values<S: Simd>(simd: S, values: &[u8], shape: RowShape, to: &mut [f32]) {
         let values: &[u16] = bytemuck::cast_slice(values);
-        for (value, row) in values.chunks_exact(shape.head_dim).zip(to.chunks_exact_mut(shape.stride())) {
-            widen_f16(simd, value, &mut row[..shape.head_dim]);
-            row[shape.head_dim..].fill(0.0);
+        for (value, row) in values.chunks_exact(shape.value_dim).zip(to.chunks_exact_mut(shape.stride())) {
+            widen_f16(simd, value, &mut row[..shape.value_dim]);
+            row[shape.value_dim..].fill(0.0);
         }
     }
 }
@@ -338,11 +383,15 @@ impl Stored for Bf16 {
     const MAX_ROWS_AS_STORED: usize = usize::MAX;
 
     #[inline(always)]
-    fn store<S: Simd>(simd: S, key: &[f32], value: &[f32], keys: &mut [u8], values: &mut [u8], offset: usize) {
+    fn store_key<S: Simd>(simd: S, key: &[f32], keys: &mut [u8], offset: usize) {
         let mut lanes = [0_u32; MAX_HEAD_DIM / 2];
         let lanes = &mut lanes[..key.len() / 2];
         round_to(simd, key, bytemuck::cast_slice_mut(lanes), Self);
         store_column(lanes, bytemuck::cast_slice_mut(keys), offset);
+    }
+
+    #[inline(always)]
+    fn store_value<S: Simd>(simd: S, value: &[f32], values: &mut [u8], offset: usize) {
         let mut rounded = [0_u16; MAX_HEAD_DIM];
         let rounded = &mut rounded[..value.len()];
         round_to(simd, value, rounded, Self);
@@ -360,6 +409,6 @@ impl Stored for Bf16 {
 
     #[inline(always)]
     fn widen_values<S: Simd>(_simd: S, values: &[u8], shape: RowShape, to: &mut [u32]) {
-        copy_rows(bytemuck::cast_slice(values), shape.head_dim, shape.stride(), to);
+        copy_rows(bytemuck::cast_slice(values), shape.value_dim, shape.stride(), to);
     }
 }

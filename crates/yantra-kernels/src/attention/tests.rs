@@ -10,7 +10,7 @@ use half::{bf16, f16};
 
 /// A batch over shuffled pages, with the keys and values as stored kept aside.
 struct Case {
-    params: AttentionParams,
+    params: AttentionParams<'static>,
     layout: KvLayout,
     /// (query_len, context_len) per sequence.
     lengths: Vec<(usize, usize)>,
@@ -20,7 +20,7 @@ struct Built {
     kv: KvPages,
     tables: Vec<Vec<u32>>,
     q: Vec<f32>,
-    /// Per sequence: `[context, kv_heads, head_dim]`.
+    /// Per sequence: `[context, kv_heads, head_dim]`, `[context, kv_heads, value_dim]`.
     k: Vec<Vec<f32>>,
     v: Vec<Vec<f32>>,
 }
@@ -28,8 +28,8 @@ struct Built {
 fn case(heads: usize, kv_heads: usize, head_dim: usize, lengths: &[(usize, usize)]) -> Case {
     let scale = 1.7 / (head_dim as f32).sqrt();
     Case {
-        params: AttentionParams { num_heads: heads, scale, window: None, softcap: None, causal: true },
-        layout: KvLayout { num_kv_heads: kv_heads, head_dim, page_tokens: 32, format: KvFormat::F32 },
+        params: AttentionParams::new(heads, scale),
+        layout: KvLayout::new(kv_heads, head_dim, 32, KvFormat::F32),
         lengths: lengths.to_vec(),
     }
 }
@@ -64,18 +64,23 @@ impl<'a> StoredHead<'a> {
 
     /// The key and the value of a token as stored, turned; with each the step from one integer to the next.
     fn turned(&self, offset: usize) -> [(Vec<f64>, f64); 2] {
-        let KvLayout { head_dim, page_tokens, format, .. } = self.layout;
-        let key_step = Self::scale(self.keys, page_tokens, offset);
+        let KvLayout { value_dim, page_tokens, format, .. } = self.layout;
         let value_step = Self::scale(self.values, page_tokens, offset);
-        let key = (0..head_dim).map(|d| f64::from(self.keys[d * page_tokens + offset].cast_signed()) * key_step);
-        let value = (0..head_dim).map(|d| match format {
-            KvFormat::Int8 => f64::from(self.values[offset * head_dim + d].cast_signed()) * value_step,
+        let value = (0..value_dim).map(|d| match format {
+            KvFormat::Int8 => f64::from(self.values[offset * value_dim + d].cast_signed()) * value_step,
             _ => {
-                let bits = self.values[offset / 2 * head_dim + d] >> (offset % 2 * 4) & 15;
+                let bits = self.values[offset / 2 * value_dim + d] >> (offset % 2 * 4) & 15;
                 (f64::from(bits) - 7.5) * value_step
             }
         });
-        [(key.collect(), key_step), (value.collect(), value_step)]
+        [self.turned_key(offset), (value.collect(), value_step)]
+    }
+
+    fn turned_key(&self, offset: usize) -> (Vec<f64>, f64) {
+        let KvLayout { head_dim, page_tokens, .. } = self.layout;
+        let step = Self::scale(self.keys, page_tokens, offset);
+        let component = |d: usize| f64::from(self.keys[d * page_tokens + offset].cast_signed()) * step;
+        ((0..head_dim).map(component).collect(), step)
     }
 }
 
@@ -97,9 +102,12 @@ fn read_back(kv: KvLayer<'_>, slots: &[u32]) -> (Vec<f32>, Vec<f32>) {
     for slot in slots {
         for head in 0..num_kv_heads {
             let stored = StoredHead::new(kv, slot / page_tokens as u32, head);
-            let [(key, _), (value, _)] = stored.turned(*slot as usize % page_tokens);
+            let (key, _) = stored.turned_key(*slot as usize % page_tokens);
             keys.extend(turn(&key).into_iter().map(|x| x as f32));
-            values.extend(turn(&value).into_iter().map(|x| x as f32));
+            if !kv.layout().shares_values {
+                let [_, (value, _)] = stored.turned(*slot as usize % page_tokens);
+                values.extend(turn(&value).into_iter().map(|x| x as f32));
+            }
         }
     }
     (keys, values)
@@ -107,7 +115,7 @@ fn read_back(kv: KvLayer<'_>, slots: &[u32]) -> (Vec<f32>, Vec<f32>) {
 
 impl Case {
     fn build(&self, cx: &Compute) -> Built {
-        let KvLayout { num_kv_heads, head_dim, page_tokens, format } = self.layout;
+        let KvLayout { num_kv_heads, head_dim, value_dim, shares_values, page_tokens, format } = self.layout;
         let pages: Vec<usize> = self.lengths.iter().map(|(_, context)| context.div_ceil(page_tokens)).collect();
         let num_pages: usize = pages.iter().sum::<usize>() + 1;
         let mut kv = KvPages::new(&[self.layout], num_pages).unwrap();
@@ -125,11 +133,11 @@ impl Case {
             let mut plain = 1..;
             tables.iter_mut().flatten().for_each(|page| *page = plain.next().unwrap());
         }
-        let width = num_kv_heads * head_dim;
+        let stored_values = if shares_values { 0 } else { value_dim };
         let (mut keys, mut values) = (Vec::new(), Vec::new());
         for (index, ((_, context), table)) in self.lengths.iter().zip(&tables).enumerate() {
-            let k = random(10 + index as u64, context * width);
-            let v = random(50 + index as u64, context * width);
+            let k = random(10 + index as u64, context * num_kv_heads * head_dim);
+            let v = random(50 + index as u64, context * num_kv_heads * stored_values);
             let slots: Vec<u32> =
                 (0..*context).map(|t| table[t / page_tokens] * page_tokens as u32 + (t % page_tokens) as u32).collect();
             kv.store(cx, 0, &k, &v, &slots);
@@ -137,8 +145,12 @@ impl Case {
                 KvFormat::Int8 | KvFormat::Int4 => read_back(kv.layer(0), &slots),
                 _ => [k, v].map(|x| x.iter().map(|&x| rounded(format, x)).collect()).into(),
             };
+            values.push(if shares_values {
+                k.chunks_exact(head_dim).flat_map(|key| &key[..value_dim]).copied().collect()
+            } else {
+                v
+            });
             keys.push(k);
-            values.push(v);
         }
         let num_tokens: usize = self.lengths.iter().map(|(queries, _)| queries).sum();
         let q = random(99, num_tokens * self.params.num_heads * head_dim).iter().map(|x| x * 3.0).collect();
@@ -165,7 +177,7 @@ impl Case {
     }
 
     fn run(&self, cx: &Compute, built: &Built) -> Vec<f32> {
-        let mut out = vec![f32::NAN; built.q.len()];
+        let mut out = vec![f32::NAN; built.q.len() / self.layout.head_dim * self.layout.value_dim];
         attention(cx, &self.params, &built.q, built.kv.layer(0), &self.sequences(built), &mut out);
         out
     }
@@ -183,18 +195,23 @@ impl Case {
                 };
                 for head in 0..heads {
                     let query = &built.q[((sequence.query_start + index) * heads + head) * dim..][..dim];
-                    let at = |t: usize| (t * kv_heads + head * kv_heads / heads) * dim;
+                    let value_dim = self.layout.value_dim;
+                    let head_at = |t: usize| t * kv_heads + head * kv_heads / heads;
                     let score = |t: usize| {
-                        let dot: f64 = query.iter().zip(&k[at(t)..]).map(|(q, k)| f64::from(*q) * f64::from(*k)).sum();
-                        let score = dot * f64::from(self.params.scale);
+                        let dot: f64 =
+                            query.iter().zip(&k[head_at(t) * dim..]).map(|(q, k)| f64::from(*q) * f64::from(*k)).sum();
+                        let slope = self.params.alibi.map_or(0.0, |slopes| f64::from(slopes[head]));
+                        let score = dot * f64::from(self.params.scale) - slope * t.abs_diff(position) as f64;
                         self.params.softcap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh())
                     };
                     let scores: Vec<(usize, f64)> =
                         (0..sequence.context_len).filter(|&t| sees(t)).map(|t| (t, score(t))).collect();
                     let max = scores.iter().fold(f64::MIN, |max, (_, s)| max.max(*s));
-                    let sum: f64 = scores.iter().map(|(_, s)| (s - max).exp()).sum();
-                    out.extend((0..dim).map(|d| {
-                        let weighted = |(t, s): &(usize, f64)| (s - max).exp() * f64::from(v[at(*t) + d]);
+                    let sink = self.params.sinks.map_or(0.0, |sinks| (f64::from(sinks[head]) - max).exp());
+                    let sum = scores.iter().map(|(_, s)| (s - max).exp()).sum::<f64>() + sink;
+                    out.extend((0..value_dim).map(|d| {
+                        let weighted =
+                            |(t, s): &(usize, f64)| (s - max).exp() * f64::from(v[head_at(*t) * value_dim + d]);
                         (scores.iter().map(weighted).sum::<f64>() / sum) as f32
                     }));
                 }
@@ -259,9 +276,98 @@ fn agrees_with_windows_caps_and_without_a_mask() {
     case.check();
 }
 
+const FORMATS: [KvFormat; 5] = [KvFormat::F32, KvFormat::F16, KvFormat::BF16, KvFormat::Int8, KvFormat::Int4];
+
+#[test]
+fn agrees_for_values_of_another_width() {
+    for format in FORMATS {
+        for (head_dim, value_dim) in [(48, 32), (32, 48), (24, 1), (20, 33), (8, 160)] {
+            let mut case = case(6, 2, head_dim, &[(1, 300), (1, 32), (29, 200), (0, 4), (2, 2)]);
+            case.layout = KvLayout { value_dim, format, ..case.layout };
+            case.check();
+        }
+    }
+}
+
+#[test]
+fn agrees_for_values_that_are_the_beginning_of_keys() {
+    for format in FORMATS {
+        for (heads, head_dim, value_dim) in [(5, 36, 32), (16, 72, 64), (130, 20, 4), (3, 32, 32), (4, 80, 16)] {
+            let mut case = case(heads, 1, head_dim, &[(1, 300), (1, 64), (9, 100), (1, 1)]);
+            case.layout = KvLayout::latent(head_dim, value_dim, if heads == 5 { 16 } else { 32 }, format);
+            case.params.window = (heads == 3).then_some(40);
+            case.check();
+        }
+    }
+    // Of floats any beginning will do, and there may be more than one head.
+    for (format, value_dim) in [(KvFormat::F32, 7), (KvFormat::F16, 19), (KvFormat::BF16, 13)] {
+        let mut case = case(6, 3, 20, &[(1, 300), (1, 64), (9, 100)]);
+        case.layout = KvLayout { value_dim, shares_values: true, format, ..case.layout };
+        case.check();
+    }
+}
+
+/// The latent vectors of DeepSeek-V2 and V3: 512 components, 64 more of keys.
+#[test]
+fn latent_vectors_are_the_same_bits_alone_or_in_a_chunk() {
+    for (format, heads) in [(KvFormat::F32, 3), (KvFormat::F16, 5), (KvFormat::BF16, 16), (KvFormat::Int8, 5)] {
+        let mut whole = case(heads, 1, 576, &[(9, 270)]);
+        whole.layout = KvLayout::latent(576, 512, 32, format);
+        whole.check();
+        for cx in computes() {
+            let built = whole.build(&cx);
+            let chunk = whole.run(&cx, &built);
+            for index in [0, 3, 8] {
+                let pages = &built.tables[0];
+                let alone = AttentionSequence { query_start: 0, query_len: 1, context_len: 262 + index, pages };
+                let mut out = vec![0.0; heads * 512];
+                let query = &built.q[index * heads * 576..][..heads * 576];
+                attention(&cx, &whole.params, query, built.kv.layer(0), &[alone], &mut out);
+                assert!(out == chunk[index * heads * 512..][..heads * 512], "{format:?} {index} {}", cx.level());
+            }
+        }
+    }
+}
+
+#[test]
+fn agrees_with_linear_biases() {
+    const SLOPES: [f32; 6] = [0.5, 0.25, 0.01, 0.0, 0.003, -0.02];
+    for format in FORMATS {
+        for (causal, window, softcap) in
+            [(true, None, None), (false, None, None), (true, Some(40), None), (true, None, Some(2.0))]
+        {
+            let mut case = case(6, 2, 20, &[(1, 600), (1, 20), (29, 300), (50, 50)]);
+            case.layout.format = format;
+            case.params = AttentionParams { causal, window, softcap, alibi: Some(&SLOPES), ..case.params };
+            case.check();
+        }
+    }
+}
+
+#[test]
+fn agrees_with_sinks() {
+    // Some above all scores, some far below, and one that changes no bit.
+    const SINKS: [f32; 6] = [0.0, 3.0, -2.5, 60.0, -60.0, f32::NEG_INFINITY];
+    for format in [KvFormat::F32, KvFormat::F16, KvFormat::BF16, KvFormat::Int8] {
+        for (window, softcap) in [(None, None), (Some(40), None), (None, Some(2.0))] {
+            let mut case = case(6, 2, 32, &[(1, 600), (1, 20), (29, 300), (50, 50)]);
+            case.layout.format = format;
+            case.params = AttentionParams { window, softcap, sinks: Some(&SINKS), ..case.params };
+            case.check();
+            let cx = Compute::new(2);
+            let built = case.build(&cx);
+            let with = case.run(&cx, &built);
+            case.params.sinks = None;
+            let last_head =
+                |out: &[f32]| out.chunks_exact(32).skip(5).step_by(6).flatten().copied().collect::<Vec<_>>();
+            assert_eq!(last_head(&with), last_head(&case.run(&cx, &built)));
+        }
+    }
+}
+
 #[test]
 fn agrees_for_every_storage_format_and_page_size() {
-    for format in [KvFormat::F32, KvFormat::F16, KvFormat::BF16, KvFormat::Int8, KvFormat::Int4] {
+    for format in FORMATS {
         for page_tokens in [16, 32, 48, 128] {
             for head_dim in [8, 20, 64] {
                 let mut case = case(6, 2, head_dim, &[(1, 300), (1, 17), (29, 200), (2, 2)]);
@@ -283,7 +389,7 @@ fn sixteen_lanes_agree_with_the_definition() {
         let cx = Compute::new(1);
         let built = case.build(&cx);
         let sequences = case.sequences(&built);
-        let shape = RowShape { head_dim, page_tokens: 32 };
+        let shape = RowShape::new(case.layout);
         let (mut plan, mut rows, mut out) = (Plan::default(), Rows::default(), vec![0.0; built.q.len()]);
         let heads_per_group = heads / kv_heads;
         plan.fill(2, &case.params, shape, kv_heads, heads_per_group, &sequences);
@@ -317,6 +423,10 @@ fn a_query_is_the_same_bits_alone_or_in_a_chunk_on_any_number_of_threads() {
     ] {
         let context = 600;
         let mut whole = case(6, 2, head_dim, &[(context, context)]);
+        if head_dim == 80 {
+            whole.params.alibi = Some(&[0.5, 0.1, 0.0, 0.01, 0.02, 1.0]);
+            whole.params.sinks = Some(&[0.5, 0.1, 0.0, -3.0, 2.0, 9.0]);
+        }
         whole.params.window = window;
         whole.layout.format = format;
         let mut results = Vec::new();
@@ -348,7 +458,7 @@ fn a_query_is_the_same_bits_alone_or_in_a_chunk_on_any_number_of_threads() {
 fn integers_are_within_half_a_step_at_every_level() {
     let head_dims = [2, 8, 20, 64, 96, 256];
     for (format, head_dim) in [KvFormat::Int8, KvFormat::Int4].into_iter().flat_map(|f| head_dims.map(|d| (f, d))) {
-        let layout = KvLayout { num_kv_heads: 2, head_dim, page_tokens: 32, format };
+        let layout = KvLayout::new(2, head_dim, 32, format);
         let mut bytes: Vec<Vec<u8>> = Vec::new();
         for cx in computes() {
             let mut kv = KvPages::new(&[layout], 2).unwrap();
@@ -390,16 +500,16 @@ fn integers_are_within_half_a_step_at_every_level() {
 fn a_head_turned_twice_is_itself() {
     use crate::simd::Portable;
     for len in [1, 2, 8, 16, 20, 48, 64, 80, 128, 256, 1024] {
-        let x = random(5, len);
+        let (x, block) = (random(5, len), rotation::rotation_block(len));
         let mut turned = x.clone();
-        rotation::rotate(Portable::<1>, &mut turned);
+        rotation::rotate(Portable::<1>, &mut turned, block);
         let expected: Vec<f32> =
             turn(&x.iter().map(|x| f64::from(*x)).collect::<Vec<_>>()).iter().map(|x| *x as f32).collect();
         assert_close(&turned, &expected, 2e-6);
         let mut wide = x.clone();
-        rotation::rotate(Portable::<16>, &mut wide);
+        rotation::rotate(Portable::<16>, &mut wide, block);
         assert_eq!(turned, wide, "{len}: the same bits");
-        rotation::rotate(Portable::<1>, &mut turned);
+        rotation::rotate(Portable::<1>, &mut turned, block);
         assert_close(&turned, &x, 2e-6);
     }
 }
@@ -427,7 +537,7 @@ fn check_copies(format: KvFormat) {
 
 #[test]
 fn refuses_layouts_it_cannot_store() {
-    let layout = KvLayout { num_kv_heads: 1, head_dim: 64, page_tokens: 32, format: KvFormat::F16 };
+    let layout = KvLayout::new(1, 64, 32, KvFormat::F16);
     assert_eq!(KvPages::bytes_per_page(&[layout]), 2 * 64 * 32 * 2);
     assert_eq!(KvPages::bytes_per_page(&[KvLayout { format: KvFormat::Int8, ..layout }]), 2 * (64 + 2) * 32);
     assert_eq!(KvPages::bytes_per_page(&[KvLayout { format: KvFormat::Int4, ..layout }]), (64 + 2 + 32 + 2) * 32);
@@ -436,6 +546,14 @@ fn refuses_layouts_it_cannot_store() {
     assert!(KvPages::new(&[KvLayout { head_dim: 0, ..layout }], 1).is_err());
     assert!(KvPages::new(&[KvLayout { head_dim: 3, format: KvFormat::BF16, ..layout }], 1).is_err());
     assert!(KvPages::new(&[KvLayout { num_kv_heads: 0, ..layout }], 1).is_err());
+    let latent = KvLayout::latent(576, 512, 32, KvFormat::BF16);
+    assert_eq!(KvPages::bytes_per_page(&[latent]), 2 * 576 * 32);
+    assert_eq!(KvPages::bytes_per_page(&[KvLayout { format: KvFormat::Int4, ..latent }]), (576 + 2) * 32);
+    assert!(KvPages::new(&[KvLayout { value_dim: 577, ..latent }], 1).is_err());
+    assert!(KvPages::new(&[KvLayout { value_dim: 0, ..latent }], 1).is_err());
+    // 576 components are turned 64 at a time.
+    assert!(KvPages::new(&[KvLayout { value_dim: 500, format: KvFormat::Int8, ..latent }], 1).is_err());
+    assert!(KvPages::new(&[KvLayout { value_dim: 500, ..latent }], 1).is_ok());
     let too_many = KvPages::new(&[layout], usize::MAX / 16384);
     assert!(matches!(too_many, Err(crate::KernelError::OutOfMemory { .. })));
     assert!(KvPages::new(&[layout], 0).is_ok());
@@ -445,12 +563,7 @@ fn refuses_layouts_it_cannot_store() {
 fn a_pages_bytes_are_all_there_is_to_it() {
     for format in [KvFormat::F32, KvFormat::F16, KvFormat::BF16] {
         // Layers need not be alike.
-        let layouts = [(3, 10), (1, 64)].map(|(num_kv_heads, head_dim)| KvLayout {
-            num_kv_heads,
-            head_dim,
-            page_tokens: 32,
-            format,
-        });
+        let layouts = [(3, 10), (1, 64)].map(|(kv_heads, head_dim)| KvLayout::new(kv_heads, head_dim, 32, format));
         let mut pages = KvPages::new(&layouts, 4).unwrap();
         pages.fill_with_nan();
         let slots: Vec<u32> = (64..96).collect();
@@ -477,14 +590,14 @@ fn a_shared_prefix_is_read_for_all_and_changes_no_bit() {
     // Pages of the common start, then of each sequence's own; the last sequence shares nothing.
     let starts = [(20, 70, 1), (20, 1, 1), (17, 300, 4), (20, 45, 1), (0, 600, 1)];
     for format in [KvFormat::F32, KvFormat::F16, KvFormat::BF16, KvFormat::Int8] {
-        let params = AttentionParams { num_heads: heads, scale: 0.125, window: None, softcap: None, causal: true };
+        let params = AttentionParams::new(heads, 0.125);
         let (mut own, mut lists) = (20_u32, Vec::new());
         for (shared, tokens, _) in starts {
             let pages = (tokens as u32).div_ceil(32);
             lists.push((0..shared).chain(own..own + pages).collect::<Vec<u32>>());
             own += pages;
         }
-        let layout = KvLayout { num_kv_heads: kv_heads, head_dim, page_tokens: 32, format };
+        let layout = KvLayout::new(kv_heads, head_dim, 32, format);
         let mut kv = KvPages::new(&[layout], own as usize).unwrap();
         let len = own as usize * 32 * kv_heads * head_dim;
         let slots: Vec<u32> = (0..own * 32).collect();
@@ -505,7 +618,7 @@ fn a_shared_prefix_is_read_for_all_and_changes_no_bit() {
                 out
             };
             let mut plan = Plan::default();
-            plan.fill(2, &params, RowShape { head_dim, page_tokens: 32 }, kv_heads, heads / kv_heads, &sequences);
+            plan.fill(2, &params, RowShape::new(layout), kv_heads, heads / kv_heads, &sequences);
             assert!(plan.tasks.iter().any(|task| task.members.len() == 4), "four sequences share their start");
             for threads in [1, 3] {
                 let together = run(threads, &sequences);
