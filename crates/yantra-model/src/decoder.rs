@@ -7,7 +7,7 @@ mod plan;
 mod scratch;
 
 use crate::{
-    AttentionSpec, Batch, BlockSpec, EmbeddingSpec, KvCache, LoadOptions, MlpSpec, ModelError, ModelSpec, family,
+    AlibiSpec, AttentionSpec, Batch, BlockSpec, EmbeddingSpec, KvCache, LoadOptions, MlpSpec, ModelError, ModelSpec, family,
     rotary,
     weights::{Linear, WeightSource},
 };
@@ -17,7 +17,7 @@ pub use scratch::Scratch;
 use yantra_formats::Checkpoint;
 use yantra_kernels::{
     Activations, AttentionParams, Compute, GatedJob, KvPages, LinearJob, PackedLinear, RopeTable, WeightFormat,
-    add_assign, attention, clamp, embed_rows, linear, linear_gated, rope, scale, softcap,
+    add_assign, alibi_slopes, attention, clamp, embed_rows, linear, linear_gated, rope, scale, softcap,
 };
 
 /// A decoder-only transformer ready to run.
@@ -27,6 +27,8 @@ pub struct Decoder {
     positions: Option<Table>,
     embedding_norm: Option<Norm>,
     ropes: Vec<RopeTable>,
+    /// How fast the scores of each query head fall with distance, if they do.
+    slopes: Option<Vec<f32>>,
     layers: Vec<Layer>,
     output_norm: Norm,
     head: PackedLinear,
@@ -66,6 +68,7 @@ impl Decoder {
             positions: learned_positions.then(positions).transpose()?,
             embedding_norm: embedding_norm.then(|| norm(names.embedding_norm())).transpose()?,
             ropes,
+            slopes: spec.attention.alibi.map(|alibi| slopes(alibi, spec.attention.num_heads)),
             layers: layers.collect::<Result<_, _>>()?,
             output_norm: norm(names.output_norm())?,
             head: source.matrix(cx, &names.head(&spec), hidden)?,
@@ -182,7 +185,13 @@ impl Decoder {
             rope(cx, table, rope_style, key, num_kv_heads, head_dim, batch.positions);
         }
         kv.store(cx, index, key, value, batch.slots);
-        let params = AttentionParams { window: layer.spec.window, softcap, ..AttentionParams::new(num_heads, scale) };
+        let params = AttentionParams {
+            window: layer.spec.window,
+            softcap,
+            alibi: self.slopes.as_deref(),
+            sinks: layer.sinks.as_deref(),
+            ..AttentionParams::new(num_heads, scale)
+        };
         attention(cx, &params, query, kv.layer(index), batch.sequences, attended);
     }
 
@@ -244,4 +253,10 @@ impl Decoder {
         }
         add_assign(cx, hidden, block);
     }
+}
+
+fn slopes(alibi: AlibiSpec, num_heads: usize) -> Vec<f32> {
+    let mut slopes = alibi_slopes(num_heads, alibi.max_bias);
+    slopes.iter_mut().for_each(|slope| *slope *= alibi.scale);
+    slopes
 }

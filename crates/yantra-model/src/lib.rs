@@ -23,7 +23,7 @@ pub use error::ModelError;
 pub use footprint::Footprint;
 pub use kv::{KvCache, PAGE_TOKENS};
 pub use spec::{
-    AttentionSpec, BlockSpec, EmbeddingSpec, LayerSpec, MlpSpec, ModelSpec, NormKind, NormSpec, QkNorm, RopeScaling,
+    AlibiSpec, AttentionSpec, BlockSpec, EmbeddingSpec, LayerSpec, MlpSpec, ModelSpec, NormKind, NormSpec, QkNorm, RopeScaling,
     RopeSpec,
 };
 pub use weights::LoadOptions;

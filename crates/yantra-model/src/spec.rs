@@ -92,10 +92,19 @@ pub struct AttentionSpec {
     pub softcap: Option<f32>,
     /// How query and key components pair up in the rotation.
     pub rope_style: RopeStyle,
-    /// Scores that fall with distance, by a slope of each head, up to `2^-max_bias` (Press et al., 2022).
-    pub alibi_max_bias: Option<f32>,
+    /// Scores that fall with distance, by a slope of each head.
+    pub alibi: Option<AlibiSpec>,
     /// Whether each head has a logit of its own in the softmax that stands for no token (gpt-oss).
     pub sinks: bool,
+}
+
+/// Attention with linear biases (Press et al., 2022).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AlibiSpec {
+    /// The gentlest head's slope is `2^-max_bias`.
+    pub max_bias: f32,
+    /// Factor on all slopes (Falcon scales them with the scores).
+    pub scale: f32,
 }
 
 /// How queries and keys are normalised before they are rotated.

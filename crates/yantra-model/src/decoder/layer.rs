@@ -2,7 +2,7 @@
 
 use super::names::{Names, Role};
 use crate::{
-    LayerSpec, MlpSpec, ModelError, ModelSpec, NormKind, NormSpec, QkNorm,
+    AttentionSpec, LayerSpec, MlpSpec, ModelError, ModelSpec, NormKind, NormSpec, QkNorm,
     weights::{Linear, WeightSource},
 };
 use yantra_kernels::{Activations, Compute, PackedLinear, layer_norm_in_place, rms_norm_in_place};
@@ -18,6 +18,8 @@ pub(super) struct Layer {
     pub(super) value: Linear,
     pub(super) query_norm: Option<Norm>,
     pub(super) key_norm: Option<Norm>,
+    /// A logit of each query head that stands for no token.
+    pub(super) sinks: Option<Vec<f32>>,
     pub(super) output: Linear,
     pub(super) post_attention_norm: Option<Norm>,
     pub(super) mlp_norm: Option<Norm>,
@@ -47,6 +49,7 @@ impl Layer {
         };
         let (pre_norms, post_norms, hidden) = (spec.block.pre_norms, spec.block.post_norms, spec.hidden_size);
         let (query_norm, key_norm) = qk_norm_sizes(spec);
+        let AttentionSpec { num_heads, sinks, .. } = spec.attention;
         Ok(Self {
             spec: layer.clone(),
             rope,
@@ -56,6 +59,7 @@ impl Layer {
             value: matrix(Role::Value)?,
             query_norm: norm(query_norm > 0, Role::QueryNorm, query_norm)?,
             key_norm: norm(key_norm > 0, Role::KeyNorm, key_norm)?,
+            sinks: sinks.then(|| source.vector(&names.sinks(index), num_heads)).transpose()?,
             output: matrix(Role::Output)?,
             post_attention_norm: norm(post_norms, Role::PostAttentionNorm, hidden)?,
             mlp_norm: norm(pre_norms, Role::MlpNorm, hidden)?,

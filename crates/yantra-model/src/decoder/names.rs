@@ -136,6 +136,14 @@ impl<'a> Names<'a> {
         found.unwrap_or_else(|| format!("{start}{default}"))
     }
 
+    /// The logits of a layer's heads that stand for no token.
+    pub(crate) fn sinks(&self, index: usize) -> String {
+        match &self.hugging_face {
+            None => format!("blk.{index}.attn_sinks.weight"),
+            Some((names, prefix)) => format!("{prefix}{}.{index}.self_attn.sinks", names.layers),
+        }
+    }
+
     /// Whether there is a tensor of that name, which comes without `.weight`.
     fn has(&self, name: &str) -> bool {
         self.checkpoint.tensor(&format!("{name}.weight")).is_some()

@@ -2,7 +2,7 @@
 
 use super::{Family, FusedRows, check, without_rope};
 use crate::{
-    ModelError, ModelSpec, NormKind,
+    AlibiSpec, ModelError, ModelSpec, NormKind,
     decoder::names::{LLAMA_NAMES, Role, TensorNames},
     parameters::{Parameters, key},
 };
@@ -44,7 +44,7 @@ pub(super) const FAMILY: Family = Family {
 
 fn adapt(p: &Parameters<'_>, spec: &mut ModelSpec) -> Result<(), ModelError> {
     spec.embedding.norm = true;
-    spec.attention.alibi_max_bias = Some(8.0);
+    spec.attention.alibi = Some(AlibiSpec { max_bias: 8.0, scale: 1.0 });
     without_rope(spec);
     let unusual = "apply_residual_connection_post_layernorm";
     check(p.flag(key(unusual, unusual))? != Some(true), unusual, || "is not supported".to_owned())

@@ -3,7 +3,7 @@
 
 use super::{Family, FusedRows, without_rope};
 use crate::{
-    ModelError, ModelSpec, NormKind,
+    AlibiSpec, ModelError, ModelSpec, NormKind,
     decoder::names::{LLAMA_NAMES, Role, TensorNames},
     parameters::{Parameters, key},
 };
@@ -68,7 +68,7 @@ fn adapt(p: &Parameters<'_>, spec: &mut ModelSpec) -> Result<(), ModelError> {
     };
     spec.block.parallel = is_new || flag("parallel_attn", true)?;
     if flag("alibi", false)? {
-        spec.attention.alibi_max_bias = Some(8.0);
+        spec.attention.alibi = Some(AlibiSpec { max_bias: 8.0, scale: spec.attention.scale });
         without_rope(spec);
     }
     Ok(())

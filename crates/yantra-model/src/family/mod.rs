@@ -184,7 +184,7 @@ fn common(family: &Family, p: &Parameters<'_>) -> Result<ModelSpec, ModelError> 
             clip: None,
             softcap: None,
             rope_style: RopeStyle::HalfSplit,
-            alibi_max_bias: None,
+            alibi: None,
             sinks: false,
         },
         logit_scale: 1.0,

@@ -2,7 +2,7 @@
 
 use super::{Family, FusedRows, LLAMA_LIKE, check, without_rope};
 use crate::{
-    ModelError, ModelSpec, NormKind,
+    AlibiSpec, ModelError, ModelSpec, NormKind,
     decoder::names::{LLAMA_NAMES, Role, TensorNames},
     parameters::{Parameters, key},
 };
@@ -48,7 +48,7 @@ fn adapt(p: &Parameters<'_>, spec: &mut ModelSpec) -> Result<(), ModelError> {
     let max_bias = p.real(key("attention.max_alibi_bias", "attn_config.alibi_bias_max"))?;
     let has_alibi = p.is_gguf() || p.flag(key("", "attn_config.alibi"))? == Some(true);
     check(has_alibi && max_bias != Some(0.0), "alibi", || "MPT without ALiBi is not supported".to_owned())?;
-    spec.attention.alibi_max_bias = max_bias.or(Some(8.0));
+    spec.attention.alibi = Some(AlibiSpec { max_bias: max_bias.unwrap_or(8.0), scale: 1.0 });
     spec.attention.clip = p.real(key("attention.clamp_kqv", "attn_config.clip_qkv"))?.filter(|clip| *clip != 0.0);
     if let Some(scale) = p.real(key("", "attn_config.softmax_scale"))? {
         spec.attention.scale = scale;

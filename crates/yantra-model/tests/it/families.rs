@@ -93,7 +93,7 @@ equal_to_transformers! {
     llama llama_transformers4 llama_biases mistral qwen2 qwen3 qwen3_sharded_bf16
     gemma3 gemma3_transformers4 gemma3_conditional smollm3
     llama_yarn llama_dynamic gemma gemma2 phi3 phi3_partial gpt2 gpt_neox gpt_neox_sequential
-    falcon_multi_query falcon_grouped starcoder2 olmo2 granite
+    falcon_multi_query falcon_grouped falcon_alibi bloom mpt starcoder2 olmo2 granite
 }
 
 #[test]
