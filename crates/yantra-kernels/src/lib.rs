@@ -33,8 +33,8 @@ pub use elementwise::{ActivationFn, activate, activate_gated, add, add_assign, e
 pub use error::KernelError;
 pub use format::WeightFormat;
 pub use linear::{
-    ActivationKind, DenseLinear, DenseRows, DenseThen, DenseType, GatedJob, LinearJob, PackedLinear, dense, linear,
-    linear_gated,
+    ActivationKind, DenseLinear, DenseRows, DenseThen, DenseType, GatedJob, GroupedGatedJob, GroupedJob, LinearJob,
+    PackedLinear, dense, linear, linear_gated, linear_gated_grouped, linear_grouped,
 };
 pub use norm::{l2_normalize, layer_norm, rms_norm, rms_norm_in_place};
 pub use roof::{Arithmetic, ReadBuffer, multiply_adds};

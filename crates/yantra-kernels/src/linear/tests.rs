@@ -299,3 +299,103 @@ fn a_gated_fork_is_two_products_and_the_function() {
         }
     }
 }
+
+/// Token counts of experts: of a decoded token, of a prompt, of nobody.
+const EXPERTS: [&[usize]; 4] = [&[1, 1, 1, 0, 1, 1], &[0, 70, 3, 0, 0, 301, 1], &[], &[0, 0]];
+
+fn ranges(counts: &[usize]) -> Vec<Range<usize>> {
+    // One token before, between and after is no expert's.
+    let mut end = 0;
+    let range = |count: &usize| {
+        let start = end + 1;
+        end = start + count;
+        start..end
+    };
+    counts.iter().map(range).collect()
+}
+
+#[test]
+fn grouped_products_are_each_the_product_alone() {
+    for (format, rows, cols) in
+        [(WeightFormat::Q4_K, 72, 512), (WeightFormat::F16, 33, 40), (WeightFormat::Q8_0, 200, 96)]
+    {
+        for counts in EXPERTS {
+            let tokens = ranges(counts);
+            let num_tokens = counts.iter().sum::<usize>() + counts.len() + 1;
+            let cases: Vec<Case> = (0..counts.len()).map(|expert| Case::new(format, rows + expert, cols, 1)).collect();
+            for level in CpuLevel::supported() {
+                for threads in [1, 3] {
+                    let cx = Compute::with_level(threads, level).unwrap();
+                    let pack = |case: &Case| PackedLinear::pack(&cx, format, case.rows, cols, &case.data).unwrap();
+                    let weights: Vec<PackedLinear> = cases.iter().map(pack).collect();
+                    let x = Case::new(format, 1, cols, num_tokens).activations(&cx);
+                    let mut outs: Vec<Vec<f32>> =
+                        counts.iter().zip(&cases).map(|(count, case)| vec![f32::NAN; count * case.rows]).collect();
+                    let mut jobs: Vec<GroupedJob<'_>> = outs
+                        .iter_mut()
+                        .enumerate()
+                        .map(|(index, out)| GroupedJob {
+                            weight: &weights[index],
+                            tokens: tokens[index].clone(),
+                            bias: (index % 2 == 0).then_some(&cases[index].bias),
+                            out,
+                        })
+                        .collect();
+                    linear_grouped(&cx, &x, &mut jobs);
+                    for (index, (weight, out)) in weights.iter().zip(&outs).enumerate() {
+                        let bias = (index % 2 == 0).then_some(&*cases[index].bias);
+                        let mut all = vec![0.0; num_tokens * weight.rows()];
+                        linear(&cx, &x, &mut [LinearJob { weight, bias, out: &mut all, accumulate: false }]);
+                        let own = tokens[index].start * weight.rows()..tokens[index].end * weight.rows();
+                        assert!(*out == all[own], "{format} {level} {threads} threads, expert {index} of {counts:?}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn grouped_gates_are_each_the_gate_alone() {
+    let both = ActivationKinds { float: true, int8: true };
+    for (format, rows, cols) in
+        [(WeightFormat::Q4_K, 72, 512), (WeightFormat::BF16, 33, 40), (WeightFormat::Q8_0, 200, 96)]
+    {
+        for counts in EXPERTS {
+            let tokens = ranges(counts);
+            let num_tokens = counts.iter().sum::<usize>() + counts.len() + 1;
+            for (level, threads) in CpuLevel::supported().into_iter().flat_map(|level| [(level, 1), (level, 3)]) {
+                let cx = Compute::with_level(threads, level).unwrap();
+                let pack = |seed| {
+                    let data = random_weights(&mut Random(seed), format, rows, cols);
+                    PackedLinear::pack(&cx, format, rows, cols, &data).unwrap()
+                };
+                let weights: Vec<[PackedLinear; 2]> =
+                    (0..counts.len() as u64).map(|expert| [pack(2 * expert), pack(2 * expert + 1)]).collect();
+                let case = Case::new(format, rows, cols, num_tokens);
+                let x = case.activations(&cx);
+                let job = |expert: usize| GatedJob {
+                    gate: &weights[expert][0],
+                    gate_bias: (expert % 2 == 0).then_some(&case.bias),
+                    up: &weights[expert][1],
+                    up_bias: (expert % 2 == 1).then_some(&case.bias),
+                    function: ActivationFn::Silu,
+                };
+                let jobs: Vec<GroupedGatedJob<'_>> = tokens
+                    .iter()
+                    .enumerate()
+                    .map(|(expert, tokens)| GroupedGatedJob { gated: job(expert), tokens: tokens.clone() })
+                    .collect();
+                let (mut together, mut alone) = (Activations::new(both), Activations::new(both));
+                linear_gated_grouped(&cx, &x, &jobs, &mut together);
+                for (expert, tokens) in tokens.iter().enumerate() {
+                    linear_gated(&cx, &x, job(expert), &mut alone);
+                    let own = tokens.start * rows..tokens.end * rows;
+                    let what = format!("{format} {level} {threads} threads, expert {expert} of {counts:?}");
+                    assert!(together.float()[own.clone()] == alone.float()[own.clone()], "{what}");
+                    assert!(together.dequantized()[own.clone()] == alone.dequantized()[own], "{what}");
+                }
+            }
+        }
+    }
+}
