@@ -17,6 +17,7 @@ mod norm;
 mod parallel;
 mod roof;
 mod rope;
+mod routing;
 mod sample;
 mod simd;
 #[cfg(test)]
@@ -39,4 +40,5 @@ pub use linear::{
 pub use norm::{l2_normalize, layer_norm, rms_norm, rms_norm_in_place};
 pub use roof::{Arithmetic, ReadBuffer, multiply_adds};
 pub use rope::{RopeStyle, RopeTable, rope};
+pub use routing::{ExpertGroups, ExpertScoring, GroupScoring, Router, SortedAssignments, route, scatter_add_weighted};
 pub use sample::{argmax, log_softmax, log_softmax_in_place, log_sum_exp, softmax_in_place, top_k};
