@@ -31,7 +31,7 @@ impl Random {
 fn half_fields(format: WeightFormat) -> &'static [usize] {
     use WeightFormat as W;
     match format {
-        W::F32 | W::F16 | W::BF16 => &[],
+        W::F32 | W::F16 | W::BF16 | W::MXFP4 => &[],
         W::Q4_0 | W::Q5_0 | W::Q8_0 | W::IQ4_NL | W::IQ4_XS => &[0],
         W::Q4_1 | W::Q5_1 | W::Q4_K | W::Q5_K => &[0, 2],
         W::Q2_K => &[80, 82],
@@ -52,6 +52,10 @@ fn random_weights(random: &mut Random, format: WeightFormat, rows: usize, cols: 
             for block in bytes.chunks_exact_mut(format.block_bytes()) {
                 for at in half_fields(format) {
                     block[*at..at + 2].copy_from_slice(&f16::from_f32(random.float() * 0.02).to_le_bytes());
+                }
+                if format == WeightFormat::MXFP4 {
+                    // A power of two from 2^-10 to 2^-3.
+                    block[0] = 118 + block[0] % 8;
                 }
             }
             bytes
@@ -185,6 +189,9 @@ fn extreme_integers_do_not_overflow() {
                 block.fill(fill);
                 for (at, half) in half_fields(format).iter().zip(halves) {
                     block[*at..at + 2].copy_from_slice(&half);
+                }
+                if format == WeightFormat::MXFP4 {
+                    block[0] = 118 + fill % 8;
                 }
             }
             for (index, x) in case.x.iter_mut().enumerate() {
