@@ -8,14 +8,15 @@
 
 use std::hint::black_box;
 use yantra_kernels::{
-    ActivationFn, ActivationKinds, Activations, AttentionParams, AttentionSequence, Compute, CpuLevel, KvFormat,
-    KvLayout, KvPages, LinearJob, PackedLinear, RopeStyle, RopeTable, WeightFormat, argmax, attention, linear,
-    log_softmax_in_place, rope, softmax_in_place, top_k,
+    ActivationFn, ActivationKinds, Activations, AttentionParams, AttentionSequence, Compute, CpuLevel, ExpertScoring,
+    GroupedJob, KvFormat, KvLayout, KvPages, LinearJob, PackedLinear, RopeStyle, RopeTable, Router, SortedAssignments,
+    WeightFormat, argmax, attention, linear, linear_grouped, log_softmax_in_place, rope, route, scatter_add_weighted,
+    softmax_in_place, top_k,
 };
 
 /// One format of each layout, and of each way of unpacking it.
-const FORMATS: [&str; 13] =
-    ["f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl"];
+const FORMATS: [&str; 14] =
+    ["f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl", "mxfp4"];
 
 /// A decoded token, and more than a block of a prompt.
 const TOKENS: [usize; 2] = [1, 48];
@@ -106,6 +107,50 @@ fn attention_cases(counts: &Counts, cx: &Compute) {
     }
 }
 
+/// Latent vectors as DeepSeek's, read by several heads.
+fn latent_case(counts: &Counts, cx: &Compute) {
+    let (heads, head_dim, value_dim, context): (usize, usize, usize, usize) = (16, 576, 512, 256);
+    let mut kv = KvPages::new(&[KvLayout::latent(head_dim, value_dim, 32, KvFormat::F16)], context / 32).unwrap();
+    let slots: Vec<u32> = (0..context as u32).collect();
+    kv.store(cx, 0, &values(context * head_dim), &[], &slots);
+    let pages: Vec<u32> = (0..context as u32 / 32).collect();
+    let (params, q) = (AttentionParams::new(heads, 0.05), values(heads * head_dim));
+    let sequence = AttentionSequence { query_start: 0, query_len: 1, context_len: context, pages: &pages };
+    let mut out = vec![0.0; heads * value_dim];
+    counts.run("attention latent f16 1@256", || attention(cx, &params, &q, kv.layer(0), &[sequence], &mut out));
+}
+
+/// A token's experts, from the choice to their sum.
+fn expert_cases(counts: &Counts, cx: &Compute) {
+    let (num_experts, top_k, rows, cols) = (64, 8, 128, 256);
+    let router = Router {
+        num_experts,
+        top_k,
+        scoring: ExpertScoring::Softmax,
+        choice_bias: None,
+        groups: None,
+        normalize: true,
+        scale: 1.0,
+    };
+    let (logits, mut experts, mut factors) = (values(num_experts), [0; 8], [0.0; 8]);
+    counts.run("route 8 of 64", || route(cx, &router, &logits, &mut experts, &mut factors));
+    let mut sorted = SortedAssignments::default();
+    sorted.sort(&experts, top_k, num_experts);
+    let format = WeightFormat::Q4_0;
+    let data = weights(rows * format.row_bytes(cols).unwrap());
+    let packed: Vec<PackedLinear> =
+        (0..top_k).map(|_| PackedLinear::pack(cx, format, rows, cols, &data).unwrap()).collect();
+    let mut x = Activations::new(ActivationKinds { float: false, int8: true });
+    x.set(cx, &values(top_k * cols), top_k, cols);
+    let (mut out, mut sum) = (vec![0.0; top_k * rows], vec![0.0; rows]);
+    counts.run("linear grouped q4_0 8 x1", || {
+        let jobs = packed.iter().zip(out.chunks_exact_mut(rows)).enumerate();
+        let job = |(index, (weight, out))| GroupedJob { weight, tokens: index..index + 1, bias: None, out };
+        linear_grouped(cx, &x, &mut jobs.map(job).collect::<Vec<_>>());
+    });
+    counts.run("scatter 8", || scatter_add_weighted(cx, &sorted, &out, &factors, rows, &mut sum));
+}
+
 fn row_cases(counts: &Counts, cx: &Compute) {
     let (tokens, cols) = (8, 576);
     let (x, weight) = (values(tokens * cols), values(cols));
@@ -145,6 +190,8 @@ fn main() {
     let cx = Compute::with_level(1, level).unwrap();
     linear_cases(&counts, &cx);
     attention_cases(&counts, &cx);
+    latent_case(&counts, &cx);
+    expert_cases(&counts, &cx);
     row_cases(&counts, &cx);
     // Sampling takes the level of the processor, not of `cx`: counted once.
     if level != CpuLevel::Scalar {

@@ -118,6 +118,24 @@ fn bench_batch(cx: &Compute, shape: &Shape, num_sequences: usize, shared: usize,
     });
 }
 
+/// Latent vectors as DeepSeek's: one key for all heads, the value in its beginning.
+fn bench_latent(cx: &Compute, format: KvFormat, heads: usize, queries: usize, context: usize) {
+    let (head_dim, value_dim) = (576, 512);
+    let layout = KvLayout::latent(head_dim, value_dim, 32, format);
+    let mut kv = KvPages::new(&[layout], context.div_ceil(32)).unwrap();
+    let slots: Vec<u32> = (0..context as u32).collect();
+    kv.store(cx, 0, &values(context * head_dim), &[], &slots);
+    let pages: Vec<u32> = (0..context.div_ceil(32) as u32).collect();
+    let (q, mut out) = (values(queries * heads * head_dim), vec![0.0; queries * heads * value_dim]);
+    let params = AttentionParams::new(heads, 0.05);
+    let sequences = [AttentionSequence { query_start: 0, query_len: queries, context_len: context, pages: &pages }];
+    let seen: usize = (context - queries + 1..=context).sum();
+    let work = (seen * heads * (head_dim + value_dim) * 2) as f64;
+    measure(&format!("attention latent {format:?} {heads} x {queries} @ {context}"), 20, work, "FLOP", || {
+        attention(cx, &params, &q, kv.layer(0), &sequences, &mut out);
+    });
+}
+
 fn bench_rows(cx: &Compute) {
     let (rows, cols) = (512, 576);
     let (x, weight) = (values(rows * cols), values(cols));
@@ -181,6 +199,11 @@ fn main() {
     bench_attention(&cx, &smollm, KvFormat::F32, 1, 2048);
     for (num_sequences, shared, own) in [(16, 0, 128), (16, 0, 512), (16, 384, 96), (16, 256, 224)] {
         bench_batch(&cx, &smollm, num_sequences, shared, own);
+    }
+    for format in [KvFormat::F16, KvFormat::BF16, KvFormat::Int8] {
+        bench_latent(&cx, format, 16, 1, 2048);
+        bench_latent(&cx, format, 128, 1, 2048);
+        bench_latent(&cx, format, 16, 64, 2048);
     }
     measure("fork and join of 2 empty tasks", 5000, 0.0, "", || cx.run(2, &|_| {}));
     bench_rows(&cx);

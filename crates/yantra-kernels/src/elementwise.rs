@@ -22,7 +22,16 @@ pub enum ActivationFn {
     Gelu,
     /// `max(x, 0)`.
     Relu,
+    /// `max(x, 0)^2` (So et al. 2021, arXiv:2109.08668).
+    ReluSquared,
+    /// GELU by a sigmoid: `x / (1 + e^-1.702x)` (Hendrycks & Gimpel 2016, arXiv:1606.08415).
+    QuickGelu,
+    /// [`Self::QuickGelu`] of what is at most 7; what it gates is clamped to `-7..=7`, and one added to it (gpt-oss).
+    ClampedQuickGelu,
 }
+
+/// The bound of [`ActivationFn::ClampedQuickGelu`].
+const CLAMP: f32 = 7.0;
 
 /// `out = a + b`.
 ///
@@ -55,7 +64,8 @@ pub fn activate(cx: &Compute, activation: ActivationFn, x: &mut [f32]) {
     chunked(cx, x, &|_, x| activate_chunk(cx.level(), activation, x));
 }
 
-/// `gate = activation(gate) * up`: the gated feed-forward network (Shazeer 2020, arXiv:2002.05202).
+/// `gate = activation(gate) * up`: the gated feed-forward network (Shazeer 2020, arXiv:2002.05202); of
+/// [`ActivationFn::ClampedQuickGelu`] as it says.
 ///
 /// # Panics
 /// If the lengths differ.
@@ -144,7 +154,24 @@ pub(crate) fn activation_vector<S: Simd>(simd: S, activation: ActivationFn, x: S
         ActivationFn::GeluTanh => simd::gelu_tanh(simd, x),
         ActivationFn::Gelu => simd::gelu_erf(simd, x),
         ActivationFn::Relu => simd.max(x, simd.splat(0.0)),
+        ActivationFn::ReluSquared => {
+            let positive = simd.max(x, simd.splat(0.0));
+            simd.mul(positive, positive)
+        }
+        ActivationFn::QuickGelu => simd::gelu_sigmoid(simd, x),
+        ActivationFn::ClampedQuickGelu => simd::gelu_sigmoid(simd, simd.min(x, simd.splat(CLAMP))),
     }
+}
+
+/// The activation of a gate times what is gated.
+#[inline(always)]
+pub(crate) fn gated_vector<S: Simd>(simd: S, activation: ActivationFn, gate: S::Vector, up: S::Vector) -> S::Vector {
+    let active = activation_vector(simd, activation, gate);
+    if activation == ActivationFn::ClampedQuickGelu {
+        let clamped = simd.max(simd.min(up, simd.splat(CLAMP)), simd.splat(-CLAMP));
+        return simd.mul(active, simd.add(clamped, simd.splat(1.0)));
+    }
+    simd.mul(active, up)
 }
 
 #[inline(always)]
@@ -187,12 +214,11 @@ fn activate_gated_body<S: Simd>(simd: S, activation: ActivationFn, gate: &mut [f
     let mut gates = gate.chunks_exact_mut(S::LANES);
     let mut ups = up.chunks_exact(S::LANES);
     for (gate, up) in (&mut gates).zip(&mut ups) {
-        let active = activation_vector(simd, activation, simd.load_slice(gate));
-        simd.store_slice(gate, simd.mul(active, simd.load_slice(up)));
+        let value = gated_vector(simd, activation, simd.load_slice(gate), simd.load_slice(up));
+        simd.store_slice(gate, value);
     }
     let rest = gates.into_remainder();
-    let active = activation_vector(simd, activation, simd.load_partial(rest, 0.0));
-    let last = simd.mul(active, simd.load_partial(ups.remainder(), 0.0));
+    let last = gated_vector(simd, activation, simd.load_partial(rest, 0.0), simd.load_partial(ups.remainder(), 0.0));
     simd.store_partial(rest, last);
 }
 
@@ -206,7 +232,15 @@ mod tests {
         test_support::{assert_close, computes, random},
     };
 
-    const ALL: [ActivationFn; 4] = [ActivationFn::Silu, ActivationFn::GeluTanh, ActivationFn::Gelu, ActivationFn::Relu];
+    const ALL: [ActivationFn; 7] = [
+        ActivationFn::Silu,
+        ActivationFn::GeluTanh,
+        ActivationFn::Gelu,
+        ActivationFn::Relu,
+        ActivationFn::ReluSquared,
+        ActivationFn::QuickGelu,
+        ActivationFn::ClampedQuickGelu,
+    ];
 
     /// The definitions in f64; erf by its Maclaurin series, or by its continued fraction where that converges slowly.
     fn reference(activation: ActivationFn, x: f32) -> f32 {
@@ -218,6 +252,9 @@ mod tests {
             }
             ActivationFn::Gelu => 0.5 * x * (1.0 + erf(x / 2_f64.sqrt())),
             ActivationFn::Relu => x.max(0.0),
+            ActivationFn::ReluSquared => x.max(0.0).powi(2),
+            ActivationFn::QuickGelu => x / (1.0 + (-1.702 * x).exp()),
+            ActivationFn::ClampedQuickGelu => x.min(7.0) / (1.0 + (-1.702 * x.min(7.0)).exp()),
         };
         value as f32
     }
@@ -243,14 +280,21 @@ mod tests {
     fn activations_agree_with_f64() {
         for cx in computes() {
             for activation in ALL {
-                let (mut x, up) = (arguments(), random(1, arguments().len()));
+                // Squares are to be finite.
+                let most = if activation == ActivationFn::ReluSquared { 1e15 } else { f32::MAX };
+                let arguments = || arguments().iter().map(|x: &f32| x.min(most)).collect::<Vec<f32>>();
+                let (mut x, mut up) = (arguments(), random(1, arguments().len()));
+                up.iter_mut().for_each(|up| *up *= 10.0);
                 let expected: Vec<f32> = x.iter().map(|&x| reference(activation, x)).collect();
                 activate(&cx, activation, &mut x);
                 assert_close(&x, &expected, 2e-6);
                 let mut gate = arguments();
                 activate_gated(&cx, activation, &mut gate, &up);
-                let gated: Vec<f32> = x.iter().zip(&up).map(|(x, up)| x * up).collect();
-                assert_close(&gate, &gated, 2e-6);
+                let gated = |(x, up): (&f32, &f32)| match activation {
+                    ActivationFn::ClampedQuickGelu => x * (up.clamp(-7.0, 7.0) + 1.0),
+                    _ => x * up,
+                };
+                assert_close(&gate, &x.iter().zip(&up).map(gated).collect::<Vec<f32>>(), 2e-6);
             }
         }
     }

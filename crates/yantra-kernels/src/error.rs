@@ -19,7 +19,7 @@ pub enum KernelError {
     },
     /// A name that is no weight format.
     #[error(
-        "unknown weight format '{given}': expected one of f32, f16, bf16, q4_0, q4_1, q5_0, q5_1, q8_0, q2_k, q3_k, q4_k, q5_k, q6_k, iq4_nl, iq4_xs"
+        "unknown weight format '{given}': expected one of f32, f16, bf16, q4_0, q4_1, q5_0, q5_1, q8_0, q2_k, q3_k, q4_k, q5_k, q6_k, iq4_nl, iq4_xs, mxfp4"
     )]
     UnknownFormat {
         /// The text given.

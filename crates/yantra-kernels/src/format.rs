@@ -25,11 +25,12 @@ pub enum WeightFormat {
     Q6_K,
     IQ4_NL,
     IQ4_XS,
+    MXFP4,
 }
 
 impl WeightFormat {
     /// Every format, its name, the values in a block and the bytes of a block.
-    const TABLE: [(Self, &'static str, usize, usize); 15] = [
+    const TABLE: [(Self, &'static str, usize, usize); 16] = [
         (Self::F32, "f32", 1, 4),
         (Self::F16, "f16", 1, 2),
         (Self::BF16, "bf16", 1, 2),
@@ -45,6 +46,7 @@ impl WeightFormat {
         (Self::Q6_K, "q6_k", 256, 210),
         (Self::IQ4_NL, "iq4_nl", 32, 18),
         (Self::IQ4_XS, "iq4_xs", 256, 136),
+        (Self::MXFP4, "mxfp4", 32, 17),
     ];
 
     /// Every format.

@@ -17,6 +17,7 @@ mod norm;
 mod parallel;
 mod roof;
 mod rope;
+mod routing;
 mod sample;
 mod simd;
 #[cfg(test)]
@@ -33,10 +34,11 @@ pub use elementwise::{ActivationFn, activate, activate_gated, add, add_assign, c
 pub use error::KernelError;
 pub use format::WeightFormat;
 pub use linear::{
-    ActivationKind, DenseLinear, DenseRows, DenseThen, DenseType, GatedJob, LinearJob, PackedLinear, dense, linear,
-    linear_gated,
+    ActivationKind, DenseLinear, DenseRows, DenseThen, DenseType, GatedJob, GroupedGatedJob, GroupedJob, LinearJob,
+    PackedLinear, dense, linear, linear_gated, linear_gated_grouped, linear_grouped,
 };
 pub use norm::{l2_normalize, layer_norm, layer_norm_in_place, rms_norm, rms_norm_in_place};
 pub use roof::{Arithmetic, ReadBuffer, multiply_adds};
 pub use rope::{RopeStyle, RopeTable, rope};
+pub use routing::{ExpertGroups, ExpertScoring, GroupScoring, Router, SortedAssignments, route, scatter_add_weighted};
 pub use sample::{argmax, log_softmax, log_softmax_in_place, log_sum_exp, softmax_in_place, top_k};

@@ -3,7 +3,7 @@
 use yantra_kernels::WeightFormat;
 
 /// The formats that can be read, with their numbers.
-const SUPPORTED: [(u32, WeightFormat); 15] = [
+const SUPPORTED: [(u32, WeightFormat); 16] = [
     (0, WeightFormat::F32),
     (1, WeightFormat::F16),
     (2, WeightFormat::Q4_0),
@@ -19,10 +19,11 @@ const SUPPORTED: [(u32, WeightFormat); 15] = [
     (20, WeightFormat::IQ4_NL),
     (23, WeightFormat::IQ4_XS),
     (30, WeightFormat::BF16),
+    (39, WeightFormat::MXFP4),
 ];
 
 /// Types of ggml that are known by name only, so that an error can name them.
-const UNSUPPORTED: [(u32, &str); 28] = [
+const UNSUPPORTED: [(u32, &str); 27] = [
     (4, "Q4_2"),
     (5, "Q4_3"),
     (9, "Q8_1"),
@@ -47,7 +48,6 @@ const UNSUPPORTED: [(u32, &str); 28] = [
     (36, "IQ4_NL_4_4"),
     (37, "IQ4_NL_4_8"),
     (38, "IQ4_NL_8_8"),
-    (39, "MXFP4"),
     (40, "NVFP4"),
     (41, "Q1_0"),
     (42, "Q2_0"),
@@ -80,6 +80,7 @@ pub(super) fn number_of(format: WeightFormat) -> u32 {
         WeightFormat::IQ4_NL => 20,
         WeightFormat::IQ4_XS => 23,
         WeightFormat::BF16 => 30,
+        WeightFormat::MXFP4 => 39,
     }
 }
 

@@ -186,7 +186,7 @@ fn wrong_tensors_are_refused() {
         |dimensions: &[u64], number, offset| Raw::head(3, 1, 0).tensor("t", dimensions, number, offset).data(4096);
     assert_says(one(&[4], 19, 0).error(), &["'t'", "type IQ1_S (19) is not supported"]);
     assert_says(one(&[4], 26, 0).error(), &["type I32 (26) is not supported"]);
-    assert_says(one(&[4], 39, 0).error(), &["type MXFP4 (39) is not supported"]);
+    assert_says(one(&[4], 40, 0).error(), &["type NVFP4 (40) is not supported"]);
     assert_says(one(&[4], 777, 0).error(), &["'t'", "type 777 is unknown"]);
     assert_says(one(&[1; 5], 0, 0).error(), &["'t'", "5 dimensions"]);
     assert_says(one(&[33], 2, 0).error(), &["'t'", "33", "q4_0", "32"]);

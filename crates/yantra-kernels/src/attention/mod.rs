@@ -51,6 +51,9 @@ pub struct AttentionParams<'a> {
     pub scale: f32,
     /// Sliding window: a query sees keys less than this many positions away (itself included).
     pub window: Option<usize>,
+    /// With a window, the first so many positions of the context are seen beside it (StreamingLLM, Xiao et al. 2024,
+    /// arXiv:2309.17453). Without one all are.
+    pub sink_tokens: usize,
     /// Bound of the scores: `cap * tanh(score / cap)`.
     pub softcap: Option<f32>,
     /// Whether a query sees no later position than its own.
@@ -66,7 +69,7 @@ pub struct AttentionParams<'a> {
 impl AttentionParams<'_> {
     /// Causal attention to the whole context, without bound, bias or sinks.
     pub fn new(num_heads: usize, scale: f32) -> Self {
-        Self { num_heads, scale, window: None, softcap: None, causal: true, alibi: None, sinks: None }
+        Self { num_heads, scale, window: None, sink_tokens: 0, softcap: None, causal: true, alibi: None, sinks: None }
     }
 }
 
@@ -79,7 +82,8 @@ pub struct AttentionSequence<'a> {
     pub query_len: usize,
     /// Its tokens in the pages, those of this step included.
     pub context_len: usize,
-    /// Page of each group of `page_tokens` positions. Pages that no query sees (before the window) are not read.
+    /// Page of each group of `page_tokens` positions. Pages that no query sees (before the window, but for its sink tokens)
+    /// are not read.
     pub pages: &'a [u32],
 }
 
@@ -149,7 +153,22 @@ struct Task {
     /// In [`Plan::members`].
     members: Range<usize>,
     kv_head: usize,
+    /// Counted without what no member sees between sink tokens and window, as in [`Group`].
     splits: Range<usize>,
+}
+
+/// Splits that no query of a member sees, between its sink tokens and its window.
+#[derive(Clone, Copy, Default)]
+struct Gap {
+    start: usize,
+    len: usize,
+}
+
+impl Gap {
+    /// The split of the context that is number `split` of those that are seen.
+    fn skip(self, split: usize) -> usize {
+        if split < self.start { split } else { split + self.len }
+    }
 }
 
 /// Some queries of a sequence.
@@ -157,6 +176,7 @@ struct Task {
 struct Member {
     sequence: usize,
     queries: Range<usize>,
+    gap: Gap,
     /// The group whose sums the task is part of, when the context was divided.
     group: Option<usize>,
 }
@@ -219,9 +239,9 @@ impl Plan {
             for block in (0..sequence.query_len.div_ceil(queries_per_block)).rev() {
                 let first = block * queries_per_block;
                 let queries = first..sequence.query_len.min(first + queries_per_block);
-                let splits = visible_splits(params, sequence, &queries, shape.page_tokens);
+                let (splits, gap) = visible_splits(params, sequence, &queries, shape.page_tokens);
                 for kv_head in 0..num_kv_heads {
-                    let mut member = Member { sequence: index, queries: queries.clone(), group: None };
+                    let mut member = Member { sequence: index, queries: queries.clone(), gap, group: None };
                     if divide && splits.len() > 1 {
                         let rows = queries.len() * heads_per_group;
                         member.group =
@@ -292,11 +312,11 @@ impl Plan {
         for (index, sequence) in sequences.iter().enumerate() {
             if self.cohort_of[index] == Some(cohort) {
                 let queries = 0..sequence.query_len;
-                let splits = visible_splits(params, sequence, &queries, shape.page_tokens);
+                let (splits, gap) = visible_splits(params, sequence, &queries, shape.page_tokens);
                 let tasks = shared + usize::from(splits.end > shared);
                 let rows = queries.len() * heads_per_group;
                 let group = Some(self.push_group(splits, tasks, rows, shape, partials_len));
-                self.members.push(Member { sequence: index, queries, group });
+                self.members.push(Member { sequence: index, queries, gap, group });
             }
         }
         let members = first..self.members.len();
@@ -349,26 +369,44 @@ fn split_tokens(page_tokens: usize) -> usize {
     SPLIT_TOKENS.next_multiple_of(page_tokens)
 }
 
-/// Context positions that query `index` of a sequence sees.
+/// Context positions that query `index` of a sequence sees; where they do not begin with the first, sink tokens as well.
 fn visible(params: &AttentionParams<'_>, sequence: &AttentionSequence<'_>, index: usize) -> Range<usize> {
     let position = sequence.context_len - sequence.query_len + index;
     let end = if params.causal { position + 1 } else { sequence.context_len };
-    match params.window {
-        Some(window) => (position + 1).saturating_sub(window)..end.min(position.saturating_add(window)),
-        None => 0..end,
-    }
+    let Some(window) = params.window else { return 0..end };
+    let seen = (position + 1).saturating_sub(window)..end.min(position.saturating_add(window));
+    if seen.start <= params.sink_tokens { 0..seen.end.max(end.min(params.sink_tokens)) } else { seen }
 }
 
-/// The splits of which some query sees a token.
+/// Sink tokens there are.
+fn sink_tokens(params: &AttentionParams<'_>) -> usize {
+    if params.window.is_some() { params.sink_tokens } else { 0 }
+}
+
+/// The splits of which some query sees a token, and those between that are not counted.
 fn visible_splits(
     params: &AttentionParams<'_>,
     sequence: &AttentionSequence<'_>,
     queries: &Range<usize>,
     page_tokens: usize,
-) -> Range<usize> {
+) -> (Range<usize>, Gap) {
     let split = split_tokens(page_tokens);
     let (first, last) = (visible(params, sequence, queries.start), visible(params, sequence, queries.end - 1));
-    first.start / split..last.end.div_ceil(split)
+    let splits = first.start / split..last.end.div_ceil(split);
+    let sinks = sink_tokens(params).div_ceil(split);
+    if sinks == 0 {
+        return (splits, Gap::default());
+    }
+    let gap = Gap { start: sinks, len: splits.start.saturating_sub(sinks) };
+    (0..splits.end - gap.len, gap)
+}
+
+/// The context positions of a split that are computed with, where rows see `seen` and sink tokens.
+fn context_of_split(split: Range<usize>, seen: &Range<usize>, sinks: usize) -> Range<usize> {
+    if split.start >= sinks || seen.start <= split.start {
+        return seen.start.max(split.start)..seen.end.min(split.end);
+    }
+    split.start..if seen.start < split.end { seen.end.min(split.end) } else { sinks.min(split.end) }
 }
 
 /// A call's arguments and shared buffers.
@@ -413,19 +451,27 @@ impl Call<'_> {
         let split_tokens = split_tokens(self.shape.page_tokens);
         let pages = self.sequences[members[0].sequence].pages;
         let split_pages = split_tokens / self.shape.page_tokens;
-        for split in task.splits.clone() {
-            let context = seen.start.max(split * split_tokens)..seen.end.min((split + 1) * split_tokens);
+        let sinks = sink_tokens(self.params);
+        for number in task.splits.clone() {
+            let split = members[0].gap.skip(number);
+            let context = context_of_split(split * split_tokens..(split + 1) * split_tokens, &seen, sinks);
             // Tasks are taken one after another, mostly.
-            let next = if split + 1 < task.splits.end {
-                Some((task, split + 1))
+            let next = if number + 1 < task.splits.end {
+                Some((task, number + 1))
             } else {
                 self.tasks.get(index + 1).map(|task| (task, task.splits.start))
+            };
+            let next = next.map(|(task, number)| (task, self.members[task.members.start].gap.skip(number)));
+            // Nobody sees the pages between sink tokens and window: any that holds numbers will do.
+            let is_unseen = |index: usize| {
+                let Range { start, end } = index * self.shape.page_tokens..(index + 1) * self.shape.page_tokens;
+                sinks > 0 && start >= sinks && end <= seen.start
             };
             rows.attend_split::<S, K>(
                 simd,
                 self.params,
                 context,
-                |index| self.kv.head(pages[index], task.kv_head),
+                |index| self.kv.head(pages[if is_unseen(index) { 0 } else { index }], task.kv_head),
                 |index| {
                     next.and_then(|(task, next)| self.page_of(task, index + next * split_pages - split * split_pages))
                 },
@@ -434,7 +480,7 @@ impl Call<'_> {
             for member in members {
                 match member.group {
                     None => rows.merge_split(simd),
-                    Some(group) => self.save(&self.groups[group], split, rows, first, self.num_rows(member)),
+                    Some(group) => self.save(&self.groups[group], number, rows, first, self.num_rows(member)),
                 }
                 first += self.num_rows(member);
             }
@@ -463,6 +509,10 @@ impl Call<'_> {
     fn page_of(&self, task: &Task, index: usize) -> Option<(*const u8, *const u8)> {
         let sequence = &self.sequences[self.members[task.members.start].sequence];
         let page = *sequence.pages.get(index).filter(|_| index * self.shape.page_tokens < sequence.context_len)?;
+        // Before the window there may be none any more.
+        if page as usize >= self.kv.num_pages() {
+            return None;
+        }
         let (keys, values) = self.kv.head(page, task.kv_head);
         Some((keys.as_ptr(), values.as_ptr()))
     }

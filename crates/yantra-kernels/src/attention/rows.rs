@@ -7,7 +7,7 @@
 use super::{
     AttentionParams, KvLayout,
     rotation::{rotate, rotation_block},
-    split_tokens,
+    sink_tokens, split_tokens,
     stored::{Lane, Operand, Stored, Working},
     tile::{PagePointers, Scores, WeightedValues, fetch, tile_rows},
 };
@@ -52,7 +52,7 @@ pub(super) struct Rows {
     /// `[rows, head_dim]`, scaled; then the same as factors.
     scaled: Vec<f32>,
     queries: Vec<u32>,
-    /// Context positions each row sees.
+    /// Context positions each row sees, beside sink tokens.
     visible: Vec<Range<usize>>,
     /// Linear biases of the rows, if they have any.
     biases: Vec<Bias>,
@@ -271,12 +271,14 @@ impl Rows {
     ) {
         let RowShape { head_dim, page_tokens, .. } = self.shape;
         let (stride, head_lanes) = (self.shape.stride(), head_dim / K::PER_LANE);
+        let sinks = sink_tokens(params);
         let mut first = 0;
         while first < self.num_rows {
             let rows = tile_rows::<S>(self.num_rows - first);
             let visible = &self.visible[first..first + rows];
             let seen = hull(visible);
-            let seen = seen.start.max(context.start)..seen.end.min(context.end);
+            let from = if context.start < sinks { context.start } else { seen.start.max(context.start) };
+            let seen = from..seen.end.min(context.end);
             if seen.start < seen.end {
                 let pages = (seen.start - start) / page_tokens..(seen.end - start).div_ceil(page_tokens);
                 let start = start + pages.start * page_tokens;
@@ -295,6 +297,7 @@ impl Rows {
                     start,
                     len,
                     visible,
+                    sinks,
                     biases: self.biases.get(first..first + rows),
                     key_scales: self.scales.keys.get(tokens.clone()),
                     value_scales: self.scales.values.get(tokens),
@@ -411,6 +414,7 @@ struct Soften<'a, K> {
     len: usize,
     /// `[rows]`, as `max` and `sum`.
     visible: &'a [Range<usize>],
+    sinks: usize,
     biases: Option<&'a [Bias]>,
     /// Factors of the tokens, `[len]`, if they have any.
     key_scales: Option<&'a [f32]>,
@@ -441,7 +445,7 @@ impl<S: Simd, K: Operand> Kernel<S> for Soften<'_, K> {
             if let Some(cap) = self.softcap {
                 softcap(simd, scores, cap);
             }
-            hide(scores, self.start, visible);
+            hide(scores, self.start, visible, self.sinks);
             let max = largest(simd, scores, NOTHING_SEEN);
             let maxes = simd.splat(max);
             let mut sum = simd.splat(0.0);
@@ -493,10 +497,10 @@ fn hull(ranges: &[Range<usize>]) -> Range<usize> {
 
 /// Minus infinity for scores (of context positions from `start` on) of tokens that the row does not see.
 #[inline(always)]
-fn hide(scores: &mut [f32], start: usize, visible: &Range<usize>) {
+fn hide(scores: &mut [f32], start: usize, visible: &Range<usize>, sinks: usize) {
     let before = visible.start.saturating_sub(start).min(scores.len());
     let after = visible.end.saturating_sub(start).clamp(before, scores.len());
-    scores[..before].fill(f32::NEG_INFINITY);
+    scores[sinks.saturating_sub(start).min(before)..before].fill(f32::NEG_INFINITY);
     scores[after..].fill(f32::NEG_INFINITY);
 }
 

@@ -191,7 +191,8 @@ impl Case {
                 let position = sequence.context_len - sequence.query_len + index;
                 let sees = |t: usize| {
                     (!self.params.causal || t <= position)
-                        && self.params.window.is_none_or(|window| t.abs_diff(position) < window)
+                        && (self.params.window.is_none_or(|window| t.abs_diff(position) < window)
+                            || t < self.params.sink_tokens)
                 };
                 for head in 0..heads {
                     let query = &built.q[((sequence.query_start + index) * heads + head) * dim..][..dim];
@@ -361,6 +362,59 @@ fn agrees_with_sinks() {
             let last_head =
                 |out: &[f32]| out.chunks_exact(32).skip(5).step_by(6).flatten().copied().collect::<Vec<_>>();
             assert_eq!(last_head(&with), last_head(&case.run(&cx, &built)));
+        }
+    }
+}
+
+#[test]
+fn agrees_with_sink_tokens_beside_a_window() {
+    for format in FORMATS {
+        for (sink_tokens, window, causal) in [
+            (4, 40, true),
+            (1, 300, true),
+            (33, 1, true),
+            (64, 250, true),
+            (300, 90, true),
+            (700, 5, true),
+            (4, 9, false),
+        ] {
+            let mut case = case(4, 2, 16, &[(1, 900), (1, 270), (60, 630), (20, 20), (3, 41)]);
+            case.layout.format = format;
+            case.params = AttentionParams { sink_tokens, window: Some(window), causal, ..case.params };
+            case.check();
+        }
+    }
+}
+
+#[test]
+fn sink_tokens_change_no_bit_of_a_chunk_and_pages_between_are_not_read() {
+    for (format, sink_tokens, window) in [(KvFormat::F16, 4, 400), (KvFormat::BF16, 70, 33), (KvFormat::Int8, 300, 20)]
+    {
+        let mut whole = case(4, 2, 32, &[(800, 800)]);
+        whole.layout.format = format;
+        whole.params = AttentionParams { sink_tokens, window: Some(window), ..whole.params };
+        for cx in computes() {
+            let built = whole.build(&cx);
+            let chunk = whole.run(&cx, &built);
+            for position in [0, 40, 90, 255, 300, 430, 700, 799] {
+                let mut pages = built.tables[0].clone();
+                for (index, page) in pages.iter_mut().enumerate() {
+                    if index * 32 >= sink_tokens && (index + 1) * 32 <= (position + 1_usize).saturating_sub(window) {
+                        *page = u32::MAX;
+                    }
+                }
+                let query = &built.q[position * 128..][..128];
+                // Twice, so that one task comes after another.
+                let q = [query, query].concat();
+                let first =
+                    AttentionSequence { query_start: 0, query_len: 1, context_len: position + 1, pages: &pages };
+                let mut out = vec![0.0; 256];
+                let sequences = [first, AttentionSequence { query_start: 1, ..first }];
+                attention(&cx, &whole.params, &q, built.kv.layer(0), &sequences, &mut out);
+                for out in out.chunks(128) {
+                    assert_eq!(out, &chunk[position * 128..][..128], "{format:?} {position} {}", cx.level());
+                }
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ mod iq4;
 mod k_quants;
 mod k_search;
 mod k_write;
+pub(crate) mod mxfp4;
 mod simple;
 #[cfg(test)]
 mod tests;
@@ -41,6 +42,7 @@ pub fn dequantize_row(format: WeightFormat, bytes: &[u8], out: &mut [f32]) -> Re
         WeightFormat::Q6_K => each(bytes, out, k_quants::read_q6_k),
         WeightFormat::IQ4_NL => each(bytes, out, iq4::read_iq4_nl),
         WeightFormat::IQ4_XS => each(bytes, out, iq4::read_iq4_xs),
+        WeightFormat::MXFP4 => each(bytes, out, mxfp4::read_mxfp4),
     }
     Ok(())
 }
@@ -69,6 +71,7 @@ pub fn quantize_row(format: WeightFormat, src: &[f32], out: &mut [u8]) -> Result
         WeightFormat::Q6_K => each_mut(src, out, k_write::write_q6_k),
         WeightFormat::IQ4_NL => each_mut(src, out, iq4::write_iq4_nl),
         WeightFormat::IQ4_XS => each_mut(src, out, iq4::write_iq4_xs),
+        WeightFormat::MXFP4 => each_mut(src, out, mxfp4::write_mxfp4),
     }
     Ok(())
 }

@@ -25,7 +25,7 @@ fn vectors() -> Vec<Vector> {
     let mut vectors = Vec::new();
     let floats = |bytes: &[u8]| bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect::<Vec<f32>>();
     let number = |bytes: &[u8]| u32::from_le_bytes(bytes.try_into().unwrap()) as usize;
-    for _ in 0..14 {
+    for _ in 0..15 {
         let name_len = number(take(4));
         let format = std::str::from_utf8(take(name_len)).unwrap().parse().unwrap();
         let (num_values, num_bytes) = (number(take(4)), number(take(4)));
@@ -93,6 +93,7 @@ fn error_on_normal_values_is_what_the_format_allows() {
         (WeightFormat::IQ4_XS, 0.08),
         (WeightFormat::Q4_1, 0.085),
         (WeightFormat::Q4_0, 0.095),
+        (WeightFormat::MXFP4, 0.115),
         (WeightFormat::Q3_K, 0.16),
         (WeightFormat::Q2_K, 0.3),
     ] {

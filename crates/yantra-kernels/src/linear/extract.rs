@@ -3,13 +3,13 @@
 //! A weight is `d * scale * (quant - offset) - dmin * min`, where `offset` belongs to the packed layout. Layouts follow
 //! ggml's `ggml-common.h`; floats stay the half-precision bits they are in the file.
 
-use crate::WeightFormat;
+use crate::{WeightFormat, block::mxfp4};
 
 /// One block: 32 values, or 256 of a K format.
 pub(super) struct Block {
     /// Unsigned codes (bits of a signed byte for Q8_0), in order along k.
     pub(super) quants: [u8; 256],
-    /// Half-precision scale of the block.
+    /// Half-precision scale of the block; bfloat16 of MXFP4.
     pub(super) d: u16,
     /// Half-precision minimum: added (Q4_1, Q5_1) or scaled by `mins` and subtracted (K formats).
     pub(super) dmin: u16,
@@ -46,6 +46,10 @@ impl Block {
             W::Q5_K => self.read_q5_k(bytes),
             W::Q6_K => self.read_q6_k(bytes),
             W::IQ4_XS => self.read_iq4_xs(bytes),
+            W::MXFP4 => {
+                self.d = mxfp4::scale_bits(bytes[0]);
+                nibbles_32(&bytes[1..17], &mut self.quants[..32]);
+            }
             W::F32 | W::F16 | W::BF16 => {}
         }
     }

@@ -2,7 +2,7 @@
 //! reads. The two products never leave the cache, and their floats are never memory of their own.
 
 use super::{PackedLinear, Split, epilogue::Epilogue, layout::GROUP, scratch};
-use crate::{ActivationFn, Activations, Compute};
+use crate::{ActivationFn, Activations, Compute, activations::GatedParts};
 use std::ops::Range;
 
 /// The operands of [`linear_gated`].
@@ -25,17 +25,9 @@ pub struct GatedJob<'a> {
 /// # Panics
 /// If shapes disagree or `x` does not hold the form of activations a weight reads.
 pub fn linear_gated(cx: &Compute, x: &Activations, job: GatedJob<'_>, out: &mut Activations) {
-    /// Floats of a product that a task computes before it goes on to the activation function: an eighth of a second-level
-    /// cache for both.
-    const PASS_VALUES: usize = 16 << 10;
     let rows = job.up.rows;
-    assert_eq!(job.gate.rows, rows, "rows of a gate and of what it gates");
-    for (weight, bias) in [(job.gate, job.gate_bias), (job.up, job.up_bias)] {
-        assert_eq!(weight.cols, x.cols(), "columns of a weight and of its activations");
-        assert!(x.has(weight.activation_kind()), "activations were not made for {} weights", weight.format);
-        assert!(bias.is_none_or(|bias| bias.len() == rows), "values of a linear bias");
-    }
-    let part = out.start_gated(cx.level(), x.num_tokens(), rows, job.function);
+    check_gated(x, &job, rows);
+    let parts = out.start_gated(cx.level(), x.num_tokens(), rows, job.function);
     let num_groups = rows.div_ceil(GROUP);
     let mut split = Split::new(cx.num_threads(), x, num_groups, 2 * num_groups * GROUP * x.cols());
     if split.num_chunks == 1 {
@@ -43,25 +35,55 @@ pub fn linear_gated(cx: &Compute, x: &Activations, job: GatedJob<'_>, out: &mut 
         split.num_ranges = split.num_ranges.min(2 * cx.num_threads());
     }
     split.run(cx, &|tokens, groups| {
-        let pass = (PASS_VALUES / GROUP / tokens.len()).max(1);
-        for first in groups.clone().step_by(pass) {
-            let groups = first..groups.end.min(first + pass);
-            let stride = groups.len() * GROUP;
-            scratch::with_values(2 * tokens.len() * stride, |values| {
-                let (gate, up) = values.split_at_mut(tokens.len() * stride);
-                // What follows elsewhere in memory is on its way while this is computed.
-                job.up.fetch(groups.start * units_per_group(job.up));
-                multiply(job.gate, job.gate_bias, x, tokens.clone(), groups.clone(), gate);
-                job.gate.fetch(groups.end * units_per_group(job.gate));
-                multiply(job.up, job.up_bias, x, tokens.clone(), groups.clone(), up);
-                // SAFETY: this task alone has these groups of these tokens.
-                #[expect(unsafe_code, reason = "tasks are disjoint")]
-                unsafe {
-                    part.fill(tokens.clone(), groups.clone(), gate, up);
-                }
-            });
+        // SAFETY: this task alone has these groups of these tokens.
+        #[expect(unsafe_code, reason = "tasks are disjoint")]
+        unsafe {
+            fill_gated(x, &job, tokens, groups, &parts);
         }
     });
+}
+
+pub(super) fn check_gated(x: &Activations, job: &GatedJob<'_>, rows: usize) {
+    assert!(job.gate.rows == rows && job.up.rows == rows, "rows of a gate and of what it gates");
+    for (weight, bias) in [(job.gate, job.gate_bias), (job.up, job.up_bias)] {
+        assert_eq!(weight.cols, x.cols(), "columns of a weight and of its activations");
+        assert!(x.has(weight.activation_kind()), "activations were not made for {} weights", weight.format);
+        assert!(bias.is_none_or(|bias| bias.len() == rows), "values of a linear bias");
+    }
+}
+
+/// Makes groups `groups` of tokens `tokens`.
+///
+/// # Safety
+/// Both are of the activations being made; no other thread makes any of them.
+#[expect(unsafe_code, reason = "threads write disjoint parts of the activations")]
+pub(super) unsafe fn fill_gated(
+    x: &Activations,
+    job: &GatedJob<'_>,
+    tokens: Range<usize>,
+    groups: Range<usize>,
+    parts: &GatedParts<'_>,
+) {
+    /// Floats of a product that a task computes before it goes on to the activation function: an eighth of a second-level
+    /// cache for both.
+    const PASS_VALUES: usize = 16 << 10;
+    let pass = (PASS_VALUES / GROUP / tokens.len()).max(1);
+    for first in groups.clone().step_by(pass) {
+        let groups = first..groups.end.min(first + pass);
+        let stride = groups.len() * GROUP;
+        scratch::with_values(2 * tokens.len() * stride, |values| {
+            let (gate, up) = values.split_at_mut(tokens.len() * stride);
+            // What follows elsewhere in memory is on its way while this is computed.
+            job.up.fetch(groups.start * units_per_group(job.up));
+            multiply(job.gate, job.gate_bias, x, tokens.clone(), groups.clone(), gate);
+            job.gate.fetch(groups.end * units_per_group(job.gate));
+            multiply(job.up, job.up_bias, x, tokens.clone(), groups.clone(), up);
+            // SAFETY: the caller's promise.
+            unsafe {
+                parts.fill(tokens.clone(), groups, gate, up);
+            }
+        });
+    }
 }
 
 fn units_per_group(weight: &PackedLinear) -> usize {

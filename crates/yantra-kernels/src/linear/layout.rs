@@ -18,6 +18,9 @@ pub(crate) const GROUP: usize = 32;
 /// Values of IQ4_NL and IQ4_XS codes (ggml's `kvalues_iq4nl`).
 const CODEBOOK: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
+/// Values of MXFP4 codes, doubled (ggml's `kvalues_mxfp4`).
+const FLOATS: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+
 /// How quants are packed.
 pub(super) trait Quants: 'static {
     /// Bytes of a row's group.
@@ -42,6 +45,8 @@ pub(super) struct SixBits;
 pub(super) struct Bytes;
 /// Four-bit codes of [`CODEBOOK`].
 pub(super) struct Codes;
+/// Four-bit codes of [`FLOATS`].
+pub(super) struct FloatCodes;
 
 /// Four consecutive quants per word.
 #[inline]
@@ -176,6 +181,21 @@ impl Quants for Bytes {
     }
 }
 
+/// # Safety
+/// As [`Codes::unpack`].
+#[inline(always)]
+unsafe fn unpack_codes<S: Simd>(s: S, from: *const u8, values: &[i8; 16]) -> [S::Int; 8] {
+    // SAFETY: passed on.
+    let mut out = unsafe { unpack_nibbles(s, from) };
+    for out in &mut out {
+        *out = s.lookup(values, *out);
+        if S::WIDE_DOT {
+            *out = s.xor(*out, s.splat_byte(128));
+        }
+    }
+    out
+}
+
 impl Quants for Codes {
     const LANE_BYTES: usize = 16;
     const OFFSET: u8 = 128;
@@ -186,14 +206,21 @@ impl Quants for Codes {
     #[inline(always)]
     unsafe fn unpack<S: Simd>(s: S, from: *const u8) -> [S::Int; 8] {
         // SAFETY: passed on.
-        let mut out = unsafe { unpack_nibbles(s, from) };
-        for out in &mut out {
-            *out = s.lookup(&CODEBOOK, *out);
-            if S::WIDE_DOT {
-                *out = s.xor(*out, s.splat_byte(128));
-            }
-        }
-        out
+        unsafe { unpack_codes(s, from, &CODEBOOK) }
+    }
+}
+
+impl Quants for FloatCodes {
+    const LANE_BYTES: usize = 16;
+    const OFFSET: u8 = 128;
+    #[inline]
+    fn pack(quants: &[u8; GROUP]) -> [u32; 8] {
+        pack_nibbles(&words(quants))
+    }
+    #[inline(always)]
+    unsafe fn unpack<S: Simd>(s: S, from: *const u8) -> [S::Int; 8] {
+        // SAFETY: passed on.
+        unsafe { unpack_codes(s, from, &FLOATS) }
     }
 }
 
@@ -246,6 +273,8 @@ pub(super) trait Scales: 'static {
 
 /// A half-precision scale per group; two groups share a record to fill a cache line.
 pub(super) struct Half;
+/// A bfloat16 scale per group, likewise.
+pub(super) struct Brain;
 /// A half-precision scale and min per group.
 pub(super) struct HalfAffine;
 /// Per 256: half-precision d and -dmin; per group: byte scale and min.
@@ -269,6 +298,22 @@ impl Scales for Half {
     unsafe fn unpack<S: Simd>(s: S, record: *const u8, group: usize) -> GroupScales<S> {
         // SAFETY: within the record.
         let d = unsafe { s.float().load_f16(record.add(group * 2 * S::LANES).cast()) };
+        GroupScales { scale: [d; 2], min: [d; 2] }
+    }
+}
+
+impl Scales for Brain {
+    const PERIOD: usize = 2;
+    const LANE_BYTES: usize = 4;
+    const AFFINE: bool = false;
+    #[inline]
+    fn pack(block: &Block, index: usize, record: &mut Record<'_>) {
+        Half::pack(block, index, record);
+    }
+    #[inline(always)]
+    unsafe fn unpack<S: Simd>(s: S, record: *const u8, group: usize) -> GroupScales<S> {
+        // SAFETY: within the record.
+        let d = unsafe { s.float().load_bf16(record.add(group * 2 * S::LANES).cast()) };
         GroupScales { scale: [d; 2], min: [d; 2] }
     }
 }
@@ -421,6 +466,7 @@ macro_rules! with_layout {
             WeightFormat::Q6_K => with!(SixBits, SuperScaledHalved, 2, 2),
             WeightFormat::IQ4_NL => with!(Codes, Half, 0, 1),
             WeightFormat::IQ4_XS => with!(Codes, SuperScaled, 0, 1),
+            WeightFormat::MXFP4 => with!(FloatCodes, Brain, 0, 1),
         }
     }};
 }

@@ -13,6 +13,7 @@ mod epilogue;
 mod extract;
 mod float;
 mod gated;
+mod grouped;
 mod layout;
 mod pack;
 mod quantized;
@@ -26,6 +27,7 @@ pub use dense::{DenseLinear, DenseRows, DenseThen, DenseType, dense};
 use epilogue::Epilogue;
 use float::FloatUnits;
 pub use gated::{GatedJob, linear_gated};
+pub use grouped::{GroupedGatedJob, GroupedJob, linear_gated_grouped, linear_grouped};
 pub(crate) use layout::GROUP;
 use layout::with_layout;
 pub(crate) use quantized::Tokens;
@@ -253,6 +255,19 @@ pub fn linear(cx: &Compute, x: &Activations, jobs: &mut [LinearJob<'_>]) {
     }
 }
 
+/// Activation bytes of a chunk: half of a second-level cache.
+const CHUNK_BYTES: usize = 256 << 10;
+/// Multiply-adds worth a task: about half a microsecond.
+const TASK_WORK: usize = 16 << 10;
+/// Multiply-adds worth waking other threads for.
+const FORK_WORK: usize = 128 << 10;
+
+/// Multiply-adds that work on some tokens counts as, given those for one. A few tokens cost as much as one: the weights
+/// have to be read.
+fn chunk_work(work_per_token: usize, num_tokens: usize) -> usize {
+    work_per_token * num_tokens.min(2 + num_tokens / 2)
+}
+
 /// How a fork is cut into tasks: chunks of tokens times ranges of units (pairs of tiles, numbered through all jobs).
 struct Split {
     num_tokens: usize,
@@ -265,12 +280,6 @@ struct Split {
 impl Split {
     /// Chosen for speed only: results do not depend on it.
     fn new(num_threads: usize, x: &Activations, num_units: usize, work_per_token: usize) -> Self {
-        /// Activation bytes of a chunk: half of a second-level cache.
-        const CHUNK_BYTES: usize = 256 << 10;
-        /// Multiply-adds worth a task: about half a microsecond.
-        const TASK_WORK: usize = 16 << 10;
-        /// Multiply-adds worth waking other threads for.
-        const FORK_WORK: usize = 128 << 10;
         let num_tokens = x.num_tokens();
         let most = (CHUNK_BYTES / x.cols().max(1)).clamp(64, 256);
         let mut num_chunks = num_tokens.div_ceil(most);
@@ -280,8 +289,7 @@ impl Split {
         }
         let tokens_per_chunk = num_tokens.div_ceil(num_chunks);
         let num_chunks = num_tokens.div_ceil(tokens_per_chunk);
-        // A few tokens cost as much as one: the weights have to be read.
-        let work = work_per_token * num_tokens.min(2 + num_tokens / 2);
+        let work = chunk_work(work_per_token, num_tokens);
         let wanted = (work / TASK_WORK).min(num_threads * 8).div_ceil(num_chunks);
         let num_ranges = if num_threads == 1 || work < FORK_WORK { 1 } else { wanted.clamp(1, num_units.max(1)) };
         Self { num_tokens, tokens_per_chunk, num_chunks, num_units, num_ranges }

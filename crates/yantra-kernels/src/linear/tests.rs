@@ -31,7 +31,7 @@ impl Random {
 fn half_fields(format: WeightFormat) -> &'static [usize] {
     use WeightFormat as W;
     match format {
-        W::F32 | W::F16 | W::BF16 => &[],
+        W::F32 | W::F16 | W::BF16 | W::MXFP4 => &[],
         W::Q4_0 | W::Q5_0 | W::Q8_0 | W::IQ4_NL | W::IQ4_XS => &[0],
         W::Q4_1 | W::Q5_1 | W::Q4_K | W::Q5_K => &[0, 2],
         W::Q2_K => &[80, 82],
@@ -52,6 +52,10 @@ fn random_weights(random: &mut Random, format: WeightFormat, rows: usize, cols: 
             for block in bytes.chunks_exact_mut(format.block_bytes()) {
                 for at in half_fields(format) {
                     block[*at..at + 2].copy_from_slice(&f16::from_f32(random.float() * 0.02).to_le_bytes());
+                }
+                if format == WeightFormat::MXFP4 {
+                    // A power of two from 2^-10 to 2^-3.
+                    block[0] = 118 + block[0] % 8;
                 }
             }
             bytes
@@ -186,6 +190,9 @@ fn extreme_integers_do_not_overflow() {
                 for (at, half) in half_fields(format).iter().zip(halves) {
                     block[*at..at + 2].copy_from_slice(&half);
                 }
+                if format == WeightFormat::MXFP4 {
+                    block[0] = 118 + fill % 8;
+                }
             }
             for (index, x) in case.x.iter_mut().enumerate() {
                 *x = if index % 512 < 256 { 1.0 } else { -1.0 };
@@ -294,6 +301,106 @@ fn a_gated_fork_is_two_products_and_the_function() {
                     let what = format!("{format} {level} [{rows}, {cols}] x {num_tokens}, {threads} threads");
                     assert!(given.float() == expected.float(), "{what}");
                     assert!(given.dequantized() == expected.dequantized(), "{what}");
+                }
+            }
+        }
+    }
+}
+
+/// Token counts of experts: of a decoded token, of a prompt, of nobody.
+const EXPERTS: [&[usize]; 4] = [&[1, 1, 1, 0, 1, 1], &[0, 70, 3, 0, 0, 301, 1], &[], &[0, 0]];
+
+fn ranges(counts: &[usize]) -> Vec<Range<usize>> {
+    // One token before, between and after is no expert's.
+    let mut end = 0;
+    let range = |count: &usize| {
+        let start = end + 1;
+        end = start + count;
+        start..end
+    };
+    counts.iter().map(range).collect()
+}
+
+#[test]
+fn grouped_products_are_each_the_product_alone() {
+    for (format, rows, cols) in
+        [(WeightFormat::Q4_K, 72, 512), (WeightFormat::F16, 33, 40), (WeightFormat::Q8_0, 200, 96)]
+    {
+        for counts in EXPERTS {
+            let tokens = ranges(counts);
+            let num_tokens = counts.iter().sum::<usize>() + counts.len() + 1;
+            let cases: Vec<Case> = (0..counts.len()).map(|expert| Case::new(format, rows + expert, cols, 1)).collect();
+            for level in CpuLevel::supported() {
+                for threads in [1, 3] {
+                    let cx = Compute::with_level(threads, level).unwrap();
+                    let pack = |case: &Case| PackedLinear::pack(&cx, format, case.rows, cols, &case.data).unwrap();
+                    let weights: Vec<PackedLinear> = cases.iter().map(pack).collect();
+                    let x = Case::new(format, 1, cols, num_tokens).activations(&cx);
+                    let mut outs: Vec<Vec<f32>> =
+                        counts.iter().zip(&cases).map(|(count, case)| vec![f32::NAN; count * case.rows]).collect();
+                    let mut jobs: Vec<GroupedJob<'_>> = outs
+                        .iter_mut()
+                        .enumerate()
+                        .map(|(index, out)| GroupedJob {
+                            weight: &weights[index],
+                            tokens: tokens[index].clone(),
+                            bias: (index % 2 == 0).then_some(&cases[index].bias),
+                            out,
+                        })
+                        .collect();
+                    linear_grouped(&cx, &x, &mut jobs);
+                    for (index, (weight, out)) in weights.iter().zip(&outs).enumerate() {
+                        let bias = (index % 2 == 0).then_some(&*cases[index].bias);
+                        let mut all = vec![0.0; num_tokens * weight.rows()];
+                        linear(&cx, &x, &mut [LinearJob { weight, bias, out: &mut all, accumulate: false }]);
+                        let own = tokens[index].start * weight.rows()..tokens[index].end * weight.rows();
+                        assert!(*out == all[own], "{format} {level} {threads} threads, expert {index} of {counts:?}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn grouped_gates_are_each_the_gate_alone() {
+    let both = ActivationKinds { float: true, int8: true };
+    for (format, rows, cols) in
+        [(WeightFormat::Q4_K, 72, 512), (WeightFormat::BF16, 33, 40), (WeightFormat::Q8_0, 200, 96)]
+    {
+        for counts in EXPERTS {
+            let tokens = ranges(counts);
+            let num_tokens = counts.iter().sum::<usize>() + counts.len() + 1;
+            for (level, threads) in CpuLevel::supported().into_iter().flat_map(|level| [(level, 1), (level, 3)]) {
+                let cx = Compute::with_level(threads, level).unwrap();
+                let pack = |seed| {
+                    let data = random_weights(&mut Random(seed), format, rows, cols);
+                    PackedLinear::pack(&cx, format, rows, cols, &data).unwrap()
+                };
+                let weights: Vec<[PackedLinear; 2]> =
+                    (0..counts.len() as u64).map(|expert| [pack(2 * expert), pack(2 * expert + 1)]).collect();
+                let case = Case::new(format, rows, cols, num_tokens);
+                let x = case.activations(&cx);
+                let job = |expert: usize| GatedJob {
+                    gate: &weights[expert][0],
+                    gate_bias: (expert % 2 == 0).then_some(&case.bias),
+                    up: &weights[expert][1],
+                    up_bias: (expert % 2 == 1).then_some(&case.bias),
+                    function: ActivationFn::Silu,
+                };
+                let jobs: Vec<GroupedGatedJob<'_>> = tokens
+                    .iter()
+                    .enumerate()
+                    .map(|(expert, tokens)| GroupedGatedJob { gated: job(expert), tokens: tokens.clone() })
+                    .collect();
+                let (mut together, mut alone) = (Activations::new(both), Activations::new(both));
+                linear_gated_grouped(&cx, &x, &jobs, &mut together);
+                for (expert, tokens) in tokens.iter().enumerate() {
+                    linear_gated(&cx, &x, job(expert), &mut alone);
+                    let own = tokens.start * rows..tokens.end * rows;
+                    let what = format!("{format} {level} {threads} threads, expert {expert} of {counts:?}");
+                    assert!(together.float()[own.clone()] == alone.float()[own.clone()], "{what}");
+                    assert!(together.dequantized()[own.clone()] == alone.dequantized()[own], "{what}");
                 }
             }
         }

@@ -68,6 +68,13 @@ pub(crate) fn silu<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
     simd.div(x, simd.add(e, simd.splat(1.0)))
 }
 
+/// `x / (1 + e^-1.702x)`.
+#[inline(always)]
+pub(crate) fn gelu_sigmoid<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
+    let e = exp(simd, simd.mul(x, simd.splat(-1.702)));
+    simd.div(x, simd.add(e, simd.splat(1.0)))
+}
+
 /// `x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`, written as `x * sigmoid(2u)` to keep the negative tail.
 #[inline(always)]
 pub(crate) fn gelu_tanh<S: Simd>(simd: S, x: S::Vector) -> S::Vector {

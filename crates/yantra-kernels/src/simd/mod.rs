@@ -14,7 +14,7 @@ mod x86;
 
 #[cfg(test)]
 pub(crate) use math::exp;
-pub(crate) use math::{exp_of_negative, exp2_of_negative, gelu_erf, gelu_tanh, silu, tanh};
+pub(crate) use math::{exp_of_negative, exp2_of_negative, gelu_erf, gelu_sigmoid, gelu_tanh, silu, tanh};
 pub(crate) use portable::Portable;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{Avx2, Avx512};
