@@ -84,6 +84,25 @@ pub fn clamp(cx: &Compute, x: &mut [f32], bound: f32) {
     chunked(cx, x, &|_, x| x.iter_mut().for_each(|x| *x = x.clamp(-bound, bound)));
 }
 
+/// `x = 1 / (1 + e^-x)`, for few values.
+pub fn sigmoid(x: &mut [f32]) {
+    x.iter_mut().for_each(|x| *x = 1.0 / (1.0 + (-*x).exp()));
+}
+
+/// Multiplies each row of `x`, `[factors.len(), cols]`, by its factor.
+///
+/// # Panics
+/// If `x` is not of that shape.
+pub fn scale_rows(cx: &Compute, x: &mut [f32], factors: &[f32]) {
+    let cols = x.len() / factors.len().max(1);
+    assert_eq!(x.len(), factors.len() * cols, "a factor for every row");
+    for_each_row_group(cx, x, cols.max(1), cols, &|first, rows| {
+        for (row, factor) in rows.chunks_exact_mut(cols).zip(&factors[first..]) {
+            scale_row(cx.level(), row, *factor);
+        }
+    });
+}
+
 /// Reads rows of an embedding table: `out[i] = scale * table[ids[i]]`.
 ///
 /// `table` holds rows of `cols` values in `format`; `out` is `[ids.len(), cols]`.

@@ -30,7 +30,9 @@ pub use attention::{
 pub use block::{dequantize_row, quantize_row, quantize_rows};
 pub use compute::Compute;
 pub use cpu::CpuLevel;
-pub use elementwise::{ActivationFn, activate, activate_gated, add, add_assign, clamp, embed_rows, scale, softcap};
+pub use elementwise::{
+    ActivationFn, activate, activate_gated, add, add_assign, clamp, embed_rows, scale, scale_rows, sigmoid, softcap,
+};
 pub use error::KernelError;
 pub use format::WeightFormat;
 pub use linear::{

@@ -1,23 +1,26 @@
 //! The one decoder: interprets a [`ModelSpec`] over packed weights, for a batch of tokens of many sequences.
 
 mod check;
+mod latent;
 mod layer;
+mod mlp;
 pub(crate) mod names;
 mod plan;
 mod scratch;
 
 use crate::{
-    AlibiSpec, AttentionSpec, Batch, BlockSpec, EmbeddingSpec, KvCache, LoadOptions, MlpSpec, ModelError, ModelSpec, family,
-    rotary,
+    AlibiSpec, AttentionSpec, Batch, BlockSpec, EmbeddingSpec, KvCache, LoadOptions, MlpSpec, ModelError, ModelSpec,
+    family, rotary,
     weights::{Linear, WeightSource},
 };
-use layer::{Layer, Norm};
+use layer::{Attention, Heads, Layer, Norm};
+use mlp::{Gated, Mlp};
 use names::Names;
 pub use scratch::Scratch;
 use yantra_formats::Checkpoint;
 use yantra_kernels::{
-    Activations, AttentionParams, Compute, GatedJob, KvPages, LinearJob, PackedLinear, RopeTable, WeightFormat,
-    add_assign, alibi_slopes, attention, clamp, embed_rows, linear, linear_gated, rope, scale, softcap,
+    Activations, AttentionParams, Compute, KvPages, LinearJob, PackedLinear, RopeTable, WeightFormat, add_assign,
+    alibi_slopes, attention, clamp, embed_rows, linear, rope, scale, softcap,
 };
 
 /// A decoder-only transformer ready to run.
@@ -125,8 +128,7 @@ impl Decoder {
                 self.join_attention(cx, layer, scratch);
                 self.feed_forward(cx, layer, scratch);
             }
-            let Scratch { hidden, gated, block, .. } = &mut *scratch;
-            self.join(cx, &layer.down, layer.post_mlp_norm.as_ref(), gated, block, hidden);
+            self.join_feed_forward(cx, layer, scratch);
         }
         logits.resize(batch.logit_rows.len() * spec.vocab_size, 0.0);
         if batch.logit_rows.is_empty() {
@@ -168,21 +170,17 @@ impl Decoder {
         kv: &mut KvPages,
         scratch: &mut Scratch,
     ) {
-        let AttentionSpec { num_heads, num_kv_heads, head_dim, scale, softcap, rope_style, clip, .. } =
-            self.spec.attention;
-        let Scratch { hidden, input, query, key, value, attended, .. } = scratch;
+        let AttentionSpec { num_heads, scale, softcap, latent, rope_style, .. } = self.spec.attention;
+        let Scratch { hidden, input, query, key, value, attended, latent: latent_scratch, .. } = scratch;
         self.enter(cx, layer.attention_norm.as_ref(), hidden, input);
-        linear(cx, input, &mut [layer.query.job(query), layer.key.job(key), layer.value.job(value)]);
-        if let Some(bound) = clip {
-            [&mut *query, key, value].into_iter().for_each(|values| clamp(cx, values, bound));
-        }
-        if let (Some(query_norm), Some(key_norm)) = (&layer.query_norm, &layer.key_norm) {
-            query_norm.in_place(cx, query);
-            key_norm.in_place(cx, key);
-        }
-        if let Some(table) = layer.rope.map(|index| &self.ropes[index]) {
-            rope(cx, table, rope_style, query, num_heads, head_dim, batch.positions);
-            rope(cx, table, rope_style, key, num_kv_heads, head_dim, batch.positions);
+        let table = layer.rope.map(|index| &self.ropes[index]);
+        match (&layer.attention, &latent) {
+            (Attention::Heads(heads), _) => self.project(cx, heads, table, batch.positions, input, query, key, value),
+            (Attention::Latent(weights), Some(latent)) => {
+                let rope = (table, rope_style);
+                weights.project(cx, latent, rope, batch.positions, input, query, key, latent_scratch);
+            }
+            (Attention::Latent(_), None) => unreachable!("weights are loaded as the specification says"),
         }
         kv.store(cx, index, key, value, batch.slots);
         let params = AttentionParams {
@@ -195,30 +193,68 @@ impl Decoder {
         attention(cx, &params, query, kv.layer(index), batch.sequences, attended);
     }
 
+    /// Makes queries, keys and values, rotated and all.
+    #[expect(clippy::too_many_arguments, reason = "the operands of a block")]
+    fn project(
+        &self,
+        cx: &Compute,
+        heads: &Heads,
+        table: Option<&RopeTable>,
+        positions: &[u32],
+        input: &Activations,
+        query: &mut [f32],
+        key: &mut [f32],
+        value: &mut [f32],
+    ) {
+        let AttentionSpec { num_heads, num_kv_heads, head_dim, rope_style, clip, .. } = self.spec.attention;
+        linear(cx, input, &mut [heads.query.job(query), heads.key.job(key), heads.value.job(value)]);
+        if let Some(bound) = clip {
+            [&mut *query, key, value].into_iter().for_each(|values| clamp(cx, values, bound));
+        }
+        if let (Some(query_norm), Some(key_norm)) = (&heads.query_norm, &heads.key_norm) {
+            query_norm.in_place(cx, query);
+            key_norm.in_place(cx, key);
+        }
+        if let Some(table) = table {
+            rope(cx, table, rope_style, query, num_heads, head_dim, positions);
+            rope(cx, table, rope_style, key, num_kv_heads, head_dim, positions);
+        }
+    }
+
     fn join_attention(&self, cx: &Compute, layer: &Layer, scratch: &mut Scratch) {
-        let Scratch { hidden, input, attended, block, .. } = scratch;
-        input.set(cx, attended, hidden.len() / self.spec.hidden_size, self.spec.query_size());
+        let Scratch { hidden, input, attended, block, latent: latent_scratch, .. } = scratch;
+        let values = match (&layer.attention, &self.spec.attention.latent) {
+            (Attention::Latent(weights), Some(latent)) => weights.values(cx, latent, attended, latent_scratch),
+            _ => attended,
+        };
+        input.set(cx, values, hidden.len() / self.spec.hidden_size, self.spec.output_size());
         self.join(cx, &layer.output, layer.post_attention_norm.as_ref(), input, block, hidden);
     }
 
-    /// Leaves what the network's last matrix reads in `scratch.gated`.
+    /// Leaves what the network's last matrix reads in `scratch.gated`, or what experts gave in `scratch.experts`.
     fn feed_forward(&self, cx: &Compute, layer: &Layer, scratch: &mut Scratch) {
-        let Scratch { hidden, input, inner, gated, .. } = scratch;
+        let Scratch { hidden, input, inner, gated, experts: expert_scratch, .. } = scratch;
         self.enter(cx, layer.mlp_norm.as_ref(), hidden, input);
-        match (layer.spec.mlp, &layer.gate) {
-            (MlpSpec::Gated { activation: function, .. }, Some(gate)) => {
-                let (gate, gate_bias) = (&gate.weight, gate.bias.as_deref());
-                let (up, up_bias) = (&layer.up.weight, layer.up.bias.as_deref());
-                linear_gated(cx, input, GatedJob { gate, gate_bias, up, up_bias, function }, gated);
-            }
-            (
-                MlpSpec::Plain { intermediate_size, activation } | MlpSpec::Gated { intermediate_size, activation },
-                _,
-            ) => {
+        match (&layer.mlp, layer.spec.mlp) {
+            (Mlp::Plain { up, .. }, MlpSpec::Plain { intermediate_size, activation }) => {
                 let inner = &mut inner[..input.num_tokens() * intermediate_size];
-                linear(cx, input, &mut [layer.up.job(inner)]);
+                linear(cx, input, &mut [up.job(inner)]);
                 gated.set_activated(cx, activation, inner, input.num_tokens(), intermediate_size);
             }
+            (Mlp::Gated(network), MlpSpec::Gated { activation, .. }) => network.inside(cx, activation, input, gated),
+            (Mlp::Experts(experts), MlpSpec::Experts(spec)) => {
+                experts.mix(cx, &spec, layer.mlp_norm.as_ref(), hidden, input, gated, expert_scratch);
+            }
+            _ => unreachable!("weights are loaded as the specification says"),
+        }
+    }
+
+    fn join_feed_forward(&self, cx: &Compute, layer: &Layer, scratch: &mut Scratch) {
+        let Scratch { hidden, gated, block, experts, .. } = scratch;
+        let norm = layer.post_mlp_norm.as_ref();
+        match &layer.mlp {
+            Mlp::Plain { down, .. } | Mlp::Gated(Gated { down, .. }) => self.join(cx, down, norm, gated, block, hidden),
+            Mlp::Experts(_) => self.join_block(cx, norm, &mut experts.mixed, hidden),
         }
     }
 
@@ -240,11 +276,15 @@ impl Decoder {
         block: &mut [f32],
         hidden: &mut [f32],
     ) {
-        let BlockSpec { residual_scale, .. } = self.spec.block;
-        if post_norm.is_none() && residual_scale == 1.0 {
+        if post_norm.is_none() && self.spec.block.residual_scale == 1.0 {
             return linear(cx, input, &mut [LinearJob { accumulate: true, ..projection.job(hidden) }]);
         }
         linear(cx, input, &mut [projection.job(block)]);
+        self.join_block(cx, post_norm, block, hidden);
+    }
+
+    fn join_block(&self, cx: &Compute, post_norm: Option<&Norm>, block: &mut [f32], hidden: &mut [f32]) {
+        let BlockSpec { residual_scale, .. } = self.spec.block;
         if let Some(norm) = post_norm {
             norm.in_place(cx, block);
         }

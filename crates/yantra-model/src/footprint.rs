@@ -60,6 +60,15 @@ impl<'a> Sizes<'a> {
         Ok(())
     }
 
+    /// Counts a matrix of a format that is made while loading.
+    pub(crate) fn made(&mut self, format: WeightFormat, rows: usize, cols: usize) -> Result<(), ModelError> {
+        let (tile_bytes, tile_rows) = self.tile(format, cols)?;
+        self.weight_bytes += rows.div_ceil(tile_rows) * tile_bytes;
+        self.float |= format.is_float();
+        self.int8 |= !format.is_float();
+        Ok(())
+    }
+
     /// Counts a matrix as [`DenseLinear::pack`] will make it.
     pub(crate) fn dense(&mut self, dense: DenseType, name: &str, rows: usize, cols: usize) -> Result<(), ModelError> {
         self.source.tensor(name, &[rows, cols])?;

@@ -21,8 +21,11 @@ impl KvCache {
     }
 
     fn layouts(spec: &ModelSpec, format: KvFormat) -> Vec<KvLayout> {
-        let AttentionSpec { num_kv_heads, head_dim, .. } = spec.attention;
-        let layout = KvLayout::new(num_kv_heads, head_dim, PAGE_TOKENS, format);
+        let AttentionSpec { num_kv_heads, head_dim, latent, .. } = spec.attention;
+        let layout = match latent {
+            None => KvLayout::new(num_kv_heads, head_dim, PAGE_TOKENS, format),
+            Some(latent) => KvLayout::latent(head_dim, latent.kv_rank, PAGE_TOKENS, format),
+        };
         vec![layout; spec.layers.len()]
     }
 

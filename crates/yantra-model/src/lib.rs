@@ -23,8 +23,8 @@ pub use error::ModelError;
 pub use footprint::Footprint;
 pub use kv::{KvCache, PAGE_TOKENS};
 pub use spec::{
-    AlibiSpec, AttentionSpec, BlockSpec, EmbeddingSpec, LayerSpec, MlpSpec, ModelSpec, NormKind, NormSpec, QkNorm, RopeScaling,
-    RopeSpec,
+    AlibiSpec, AttentionSpec, BlockSpec, EmbeddingSpec, ExpertsSpec, LatentSpec, LayerSpec, MlpSpec, ModelSpec,
+    NormKind, NormSpec, QkNorm, RopeScaling, RopeSpec, SharedExpertSpec,
 };
 pub use weights::LoadOptions;
 pub use yantra_kernels::AttentionSequence;

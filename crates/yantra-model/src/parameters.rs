@@ -105,13 +105,17 @@ impl<'a> Parameters<'a> {
         }
     }
 
-    /// A count of at least one, if recorded.
-    pub(crate) fn count(&self, key: Key) -> Result<Option<usize>, ModelError> {
-        let number: Option<u32> = match &self.source {
+    fn number(&self, key: Key) -> Result<Option<u32>, ModelError> {
+        let number = match &self.source {
             Source::Gguf(metadata) => metadata.find(&self.name(key))?,
             Source::HuggingFace(config) => config.find(&self.name(key))?,
         };
-        match number.or_else(|| self.default(key).map(|value| value as u32)) {
+        Ok(number.or_else(|| self.default(key).map(|value| value as u32)))
+    }
+
+    /// A count of at least one, if recorded.
+    pub(crate) fn count(&self, key: Key) -> Result<Option<usize>, ModelError> {
+        match self.number(key)? {
             Some(number @ 1..=MAX_COUNT) => Ok(Some(number as usize)),
             Some(number) => {
                 let message = format!("{number} is not between 1 and {MAX_COUNT}");
@@ -119,6 +123,11 @@ impl<'a> Parameters<'a> {
             }
             None => Ok(None),
         }
+    }
+
+    /// A count that may be 0, which it is if it is not recorded.
+    pub(crate) fn count_or_zero(&self, key: Key) -> Result<usize, ModelError> {
+        if self.number(key)? == Some(0) { Ok(0) } else { Ok(self.count(key)?.unwrap_or(0)) }
     }
 
     /// A count that must be recorded.

@@ -1,6 +1,6 @@
 //! A decoder-only transformer as data: everything the forward pass needs to know about a family.
 
-use yantra_kernels::{ActivationFn, RopeStyle};
+use yantra_kernels::{ActivationFn, ExpertGroups, ExpertScoring, RopeStyle};
 
 /// A decoder-only transformer. Sizes are in elements.
 #[derive(Clone, Debug, PartialEq)]
@@ -84,6 +84,8 @@ pub struct AttentionSpec {
     pub head_dim: usize,
     /// Factor on the scores, usually `1 / sqrt(head_dim)`.
     pub scale: f32,
+    /// Keys and values through a narrow vector, which alone is kept; `head_dim` and `num_kv_heads` are those of the cache.
+    pub latent: Option<LatentSpec>,
     /// How queries and keys are normalised.
     pub qk_norm: QkNorm,
     /// Bound on queries, keys and values themselves (MPT).
@@ -96,6 +98,23 @@ pub struct AttentionSpec {
     pub alibi: Option<AlibiSpec>,
     /// Whether each head has a logit of its own in the softmax that stands for no token (gpt-oss).
     pub sinks: bool,
+}
+
+/// Multi-head latent attention (DeepSeek-AI, 2024): a token is kept as one vector of `kv_rank` values, from which every
+/// head's key and value could be made, and `rope_dim` rotated ones. The matrices that would make them are applied to queries
+/// and results instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LatentSpec {
+    /// Width of the vector that queries are made from, if there is one.
+    pub query_rank: Option<usize>,
+    /// Width of the vector that is kept.
+    pub kv_rank: usize,
+    /// Components of a head's query and key that are not rotated.
+    pub nope_dim: usize,
+    /// Components that are; all heads share a key's.
+    pub rope_dim: usize,
+    /// Components of a head's value.
+    pub value_dim: usize,
 }
 
 /// Attention with linear biases (Press et al., 2022).
@@ -135,15 +154,56 @@ pub enum MlpSpec {
         /// The activation on the gate.
         activation: ActivationFn,
     },
+    /// A few gated networks of many (Shazeer et al., 2017).
+    Experts(ExpertsSpec),
 }
 
 impl MlpSpec {
-    /// Width inside.
+    /// Width inside; of experts, that of the widest.
     pub fn intermediate_size(&self) -> usize {
         match *self {
             Self::Plain { intermediate_size, .. } | Self::Gated { intermediate_size, .. } => intermediate_size,
+            Self::Experts(experts) => {
+                experts.intermediate_size.max(experts.shared.map_or(0, |shared| shared.intermediate_size))
+            }
         }
     }
+}
+
+/// A mixture of experts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ExpertsSpec {
+    /// Experts there are.
+    pub num_experts: usize,
+    /// Experts of a token.
+    pub top_k: usize,
+    /// Width inside an expert.
+    pub intermediate_size: usize,
+    /// The activation on an expert's gate.
+    pub activation: ActivationFn,
+    /// What weights are made from.
+    pub scoring: ExpertScoring,
+    /// Whether the checkpoint has a bias of each expert by which it is chosen (DeepSeek-V3).
+    pub choice_bias: bool,
+    /// Groups that are chosen before experts are (DeepSeek).
+    pub groups: Option<ExpertGroups>,
+    /// Whether a token's weights are divided by their sum.
+    pub normalize: bool,
+    /// Factor on weights.
+    pub scale: f32,
+    /// Whether weights are put on what experts read, not on what they give (Llama 4).
+    pub weighs_input: bool,
+    /// A network that every token goes through, too.
+    pub shared: Option<SharedExpertSpec>,
+}
+
+/// The expert of all tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SharedExpertSpec {
+    /// Width inside.
+    pub intermediate_size: usize,
+    /// Whether a sigmoid of its own weighs it (Qwen2-MoE).
+    pub weighed: bool,
 }
 
 /// What differs from layer to layer.
@@ -230,7 +290,7 @@ pub enum RopeScaling {
 }
 
 impl ModelSpec {
-    /// Width of all query heads together.
+    /// Width of all query heads together, as they meet keys.
     pub fn query_size(&self) -> usize {
         self.attention.num_heads * self.attention.head_dim
     }
@@ -240,12 +300,32 @@ impl ModelSpec {
         self.attention.num_kv_heads * self.attention.head_dim
     }
 
+    /// Width of what all query heads saw together, as attention leaves it.
+    pub(crate) fn attended_size(&self) -> usize {
+        let AttentionSpec { num_heads, head_dim, latent, .. } = self.attention;
+        num_heads * latent.map_or(head_dim, |latent| latent.kv_rank)
+    }
+
+    /// Width of what the output matrix reads.
+    pub(crate) fn output_size(&self) -> usize {
+        let AttentionSpec { num_heads, head_dim, latent, .. } = self.attention;
+        num_heads * latent.map_or(head_dim, |latent| latent.value_dim)
+    }
+
     /// Width inside the widest feed-forward network without a gate; 0 if all have one.
     pub(crate) fn plain_width(&self) -> usize {
         let width = |layer: &LayerSpec| match layer.mlp {
             MlpSpec::Plain { intermediate_size, .. } => intermediate_size,
-            MlpSpec::Gated { .. } => 0,
+            _ => 0,
         };
         self.layers.iter().map(width).max().unwrap_or(0)
+    }
+
+    /// The mixtures of experts among the layers.
+    pub(crate) fn experts(&self) -> impl Iterator<Item = ExpertsSpec> {
+        self.layers.iter().filter_map(|layer| match layer.mlp {
+            MlpSpec::Experts(experts) => Some(experts),
+            _ => None,
+        })
     }
 }

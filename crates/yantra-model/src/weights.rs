@@ -98,9 +98,23 @@ impl<'a> WeightSource<'a> {
     /// The matrix of `cols` columns at a place packed for the processor, with its bias if there is one.
     pub(crate) fn linear(&self, cx: &Compute, place: &Place, cols: usize) -> Result<Linear, ModelError> {
         let weight = self.matrix(cx, place, cols)?;
-        let name = format!("{}.bias", place.name);
-        let bias = self.optional_vector(&name, place.stored_rows)?.map(|bias| place.pick(&bias, 1));
-        Ok(Linear { weight, bias })
+        Ok(Linear { weight, bias: self.bias(place)? })
+    }
+
+    /// The bias of the matrix at a place, if there is one.
+    fn bias(&self, place: &Place) -> Result<Option<Vec<f32>>, ModelError> {
+        let name = place.bias_name();
+        if !self.has(&name) {
+            return Ok(None);
+        }
+        let stored = match place.part {
+            None => self.vector(&name, place.stored_rows)?,
+            Some((index, count)) => {
+                let all = self.table(&name, count, place.stored_rows)?;
+                all[index * place.stored_rows..][..place.stored_rows].to_vec()
+            }
+        };
+        Ok(Some(place.pick(&stored, 1)))
     }
 
     /// What a matrix with rows of `cols` is quantised to; `None`: it stays as it is.
@@ -111,8 +125,15 @@ impl<'a> WeightSource<'a> {
     /// How the matrix of `cols` columns at a place is stored.
     pub(crate) fn matrix_view(&self, place: &Place, cols: usize) -> Result<TensorView<'a>, ModelError> {
         let rows = place.stored_rows;
-        let shape = if place.transposed { [cols, rows] } else { [rows, cols] };
-        let view = self.tensor(&format!("{}.weight", place.name), &shape)?;
+        let [outer, inner] = if place.transposed { [cols, rows] } else { [rows, cols] };
+        let view = match place.part {
+            None => self.tensor(&place.weight_name(), &[outer, inner])?,
+            Some((index, count)) => {
+                let all = self.tensor(&place.weight_name(), &[count, outer, inner])?;
+                let bytes = all.data.len() / count.max(1);
+                TensorView { data: &all.data[index * bytes..][..bytes], shape: vec![outer, inner], ..all }
+            }
+        };
         if place.transposed && !view.format.is_float() {
             let feature = format!("{} in {}, stored by columns", place.name, view.format);
             return Err(ModelError::Unsupported { feature });
@@ -123,18 +144,33 @@ impl<'a> WeightSource<'a> {
     /// The matrix of `cols` columns at a place packed for the processor, quantised first if the options ask for it.
     pub(crate) fn matrix(&self, cx: &Compute, place: &Place, cols: usize) -> Result<PackedLinear, ModelError> {
         let view = self.matrix_view(place, cols)?;
-        let (rows, data) = (place.num_rows(), place.bytes(&view, cols));
+        let rows = place.num_rows();
         match self.target(view.format, cols) {
-            None => Ok(PackedLinear::pack(cx, view.format, rows, cols, &data)?),
-            Some(target) => {
-                let mut values = vec![0.0; rows * cols];
-                dequantize_row(view.format, &data, &mut values)?;
-                let blocks = rows * cols / target.block_len();
-                let mut quantized = vec![0; blocks * target.block_bytes()];
-                quantize_rows(cx, target, cols, &values, &mut quantized)?;
-                Ok(PackedLinear::pack(cx, target, rows, cols, &quantized)?)
-            }
+            None => Ok(PackedLinear::pack(cx, view.format, rows, cols, &place.bytes(&view, cols))?),
+            Some(target) => self.pack_floats(cx, target, rows, cols, &self.floats(place, cols)?),
         }
+    }
+
+    /// The matrix of `cols` columns at a place as f32.
+    pub(crate) fn floats(&self, place: &Place, cols: usize) -> Result<Vec<f32>, ModelError> {
+        let view = self.matrix_view(place, cols)?;
+        let mut values = vec![0.0; place.num_rows() * cols];
+        dequantize_row(view.format, &place.bytes(&view, cols), &mut values)?;
+        Ok(values)
+    }
+
+    /// Packs a matrix of values, `[rows, cols]`, in a format.
+    pub(crate) fn pack_floats(
+        &self,
+        cx: &Compute,
+        format: WeightFormat,
+        rows: usize,
+        cols: usize,
+        values: &[f32],
+    ) -> Result<PackedLinear, ModelError> {
+        let mut bytes = vec![0; rows * cols / format.block_len() * format.block_bytes()];
+        quantize_rows(cx, format, cols, values, &mut bytes)?;
+        Ok(PackedLinear::pack(cx, format, rows, cols, &bytes)?)
     }
 }
 
@@ -143,6 +179,10 @@ impl<'a> WeightSource<'a> {
 pub(crate) struct Place {
     /// The tensor's name without `.weight` or `.bias`.
     pub(crate) name: String,
+    /// Whether the name has no such ending, and the bias is called `…_bias`.
+    pub(crate) bare: bool,
+    /// Which of how many matrices it is in a tensor of three dimensions.
+    pub(crate) part: Option<(usize, usize)>,
     /// Rows the tensor has.
     pub(crate) stored_rows: usize,
     /// Those that make the matrix, in its order.
@@ -154,7 +194,16 @@ pub(crate) struct Place {
 impl Place {
     /// A tensor that is the matrix.
     pub(crate) fn whole(name: &str, rows: usize) -> Self {
-        Self { name: name.to_owned(), stored_rows: rows, rows: iter::once(0..rows).collect(), transposed: false }
+        let rows_of = iter::once(0..rows).collect();
+        Self { name: name.to_owned(), bare: false, part: None, stored_rows: rows, rows: rows_of, transposed: false }
+    }
+
+    fn weight_name(&self) -> String {
+        if self.bare { self.name.clone() } else { format!("{}.weight", self.name) }
+    }
+
+    fn bias_name(&self) -> String {
+        format!("{}{}", self.name, if self.bare { "_bias" } else { ".bias" })
     }
 
     /// Rows of the matrix.

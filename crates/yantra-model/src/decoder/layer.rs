@@ -1,9 +1,14 @@
 //! A layer's weights, as the specification says which there are.
 
-use super::names::{Names, Role};
+use super::{
+    latent::{self, Latent},
+    mlp::{self, Mlp},
+    names::{Names, Role},
+};
 use crate::{
-    AttentionSpec, LayerSpec, MlpSpec, ModelError, ModelSpec, NormKind, NormSpec, QkNorm,
-    weights::{Linear, WeightSource},
+    AttentionSpec, LayerSpec, ModelError, ModelSpec, NormKind, NormSpec, QkNorm,
+    footprint::Sizes,
+    weights::{Linear, Place, WeightSource},
 };
 use yantra_kernels::{Activations, Compute, PackedLinear, layer_norm_in_place, rms_norm_in_place};
 
@@ -13,21 +18,29 @@ pub(super) struct Layer {
     /// Which of the decoder's tables, if any.
     pub(super) rope: Option<usize>,
     pub(super) attention_norm: Option<Norm>,
-    pub(super) query: Linear,
-    pub(super) key: Linear,
-    pub(super) value: Linear,
-    pub(super) query_norm: Option<Norm>,
-    pub(super) key_norm: Option<Norm>,
+    pub(super) attention: Attention,
     /// A logit of each query head that stands for no token.
     pub(super) sinks: Option<Vec<f32>>,
     pub(super) output: Linear,
     pub(super) post_attention_norm: Option<Norm>,
     pub(super) mlp_norm: Option<Norm>,
-    /// What is gated by, if the network is.
-    pub(super) gate: Option<Linear>,
-    pub(super) up: Linear,
-    pub(super) down: Linear,
+    pub(super) mlp: Mlp,
     pub(super) post_mlp_norm: Option<Norm>,
+}
+
+/// What makes queries, keys and values.
+pub(super) enum Attention {
+    Heads(Heads),
+    Latent(Latent),
+}
+
+/// A matrix each for queries, keys and values.
+pub(super) struct Heads {
+    pub(super) query: Linear,
+    pub(super) key: Linear,
+    pub(super) value: Linear,
+    pub(super) query_norm: Option<Norm>,
+    pub(super) key_norm: Option<Norm>,
 }
 
 impl Layer {
@@ -39,59 +52,93 @@ impl Layer {
         index: usize,
         rope: Option<usize>,
     ) -> Result<Self, ModelError> {
-        let layer = &spec.layers[index];
-        let matrix = |role| {
-            let [rows, cols] = shape(spec, layer, role);
-            source.linear(cx, &names.matrix(spec, index, role, rows), cols)
+        let norm = |wanted: bool, role| {
+            wanted.then(|| Norm::load(source, spec.norm, &names.layer(index, role), spec.hidden_size)).transpose()
         };
-        let norm = |wanted: bool, role, len| {
-            wanted.then(|| Norm::load(source, spec.norm, &names.layer(index, role), len)).transpose()
+        let (pre_norms, post_norms) = (spec.block.pre_norms, spec.block.post_norms);
+        let AttentionSpec { num_heads, sinks, latent, .. } = spec.attention;
+        let attention = match &latent {
+            None => Attention::Heads(Heads::load(source, cx, spec, names, index)?),
+            Some(latent) => Attention::Latent(Latent::load(source, cx, spec, latent, names, index)?),
         };
-        let (pre_norms, post_norms, hidden) = (spec.block.pre_norms, spec.block.post_norms, spec.hidden_size);
-        let (query_norm, key_norm) = qk_norm_sizes(spec);
-        let AttentionSpec { num_heads, sinks, .. } = spec.attention;
         Ok(Self {
-            spec: layer.clone(),
+            spec: spec.layers[index].clone(),
             rope,
-            attention_norm: norm(pre_norms, Role::AttentionNorm, hidden)?,
-            query: matrix(Role::Query)?,
-            key: matrix(Role::Key)?,
-            value: matrix(Role::Value)?,
-            query_norm: norm(query_norm > 0, Role::QueryNorm, query_norm)?,
-            key_norm: norm(key_norm > 0, Role::KeyNorm, key_norm)?,
+            attention_norm: norm(pre_norms, Role::AttentionNorm)?,
+            attention,
             sinks: sinks.then(|| source.vector(&names.sinks(index), num_heads)).transpose()?,
-            output: matrix(Role::Output)?,
-            post_attention_norm: norm(post_norms, Role::PostAttentionNorm, hidden)?,
-            mlp_norm: norm(pre_norms, Role::MlpNorm, hidden)?,
-            gate: matches!(layer.mlp, MlpSpec::Gated { .. }).then(|| matrix(Role::Gate)).transpose()?,
-            up: matrix(Role::Up)?,
-            down: matrix(Role::Down)?,
-            post_mlp_norm: norm(post_norms, Role::PostMlpNorm, hidden)?,
+            output: source.linear(cx, &output_place(spec, names, index), spec.output_size())?,
+            post_attention_norm: norm(post_norms, Role::PostAttentionNorm)?,
+            mlp_norm: norm(pre_norms, Role::MlpNorm)?,
+            mlp: Mlp::load(source, cx, spec, names, index)?,
+            post_mlp_norm: norm(post_norms, Role::PostMlpNorm)?,
         })
     }
 
     pub(super) fn matrices(&self) -> impl Iterator<Item = &PackedLinear> {
-        let Self { query, key, value, output, gate, up, down, .. } = self;
-        [query, key, value, output, up, down].into_iter().chain(gate).map(|linear| &linear.weight)
+        let attention: Box<dyn Iterator<Item = &PackedLinear>> = match &self.attention {
+            Attention::Heads(heads) => {
+                Box::new([&heads.query, &heads.key, &heads.value].into_iter().map(|linear| &linear.weight))
+            }
+            Attention::Latent(latent) => Box::new(latent.matrices()),
+        };
+        attention.chain([&self.output.weight]).chain(self.mlp.matrices())
     }
 }
 
-/// The matrices of a layer.
-pub(super) fn roles(layer: &LayerSpec) -> impl Iterator<Item = Role> {
-    let gate = matches!(layer.mlp, MlpSpec::Gated { .. }).then_some(Role::Gate);
-    [Role::Query, Role::Key, Role::Value, Role::Output, Role::Up, Role::Down].into_iter().chain(gate)
+impl Heads {
+    fn load(
+        source: &WeightSource<'_>,
+        cx: &Compute,
+        spec: &ModelSpec,
+        names: &Names<'_>,
+        index: usize,
+    ) -> Result<Self, ModelError> {
+        let [query, key, value] =
+            head_places(spec, names, index).map(|place| source.linear(cx, &place, spec.hidden_size));
+        let norm =
+            |role, len| (len > 0).then(|| Norm::load(source, spec.norm, &names.layer(index, role), len)).transpose();
+        let (query_norm, key_norm) = qk_norm_sizes(spec);
+        Ok(Self {
+            query: query?,
+            key: key?,
+            value: value?,
+            query_norm: norm(Role::QueryNorm, query_norm)?,
+            key_norm: norm(Role::KeyNorm, key_norm)?,
+        })
+    }
 }
 
-/// Rows and columns of a layer's matrix.
-pub(super) fn shape(spec: &ModelSpec, layer: &LayerSpec, role: Role) -> [usize; 2] {
-    let (hidden, inner) = (spec.hidden_size, layer.mlp.intermediate_size());
-    match role {
-        Role::Query => [spec.query_size(), hidden],
-        Role::Key | Role::Value => [spec.kv_size(), hidden],
-        Role::Output => [hidden, spec.query_size()],
-        Role::Down => [hidden, inner],
-        _ => [inner, hidden],
+fn head_places(spec: &ModelSpec, names: &Names<'_>, index: usize) -> [Place; 3] {
+    let (query, kv) = (spec.query_size(), spec.kv_size());
+    [(Role::Query, query), (Role::Key, kv), (Role::Value, kv)].map(|(role, rows)| names.matrix(spec, index, role, rows))
+}
+
+fn output_place(spec: &ModelSpec, names: &Names<'_>, index: usize) -> Place {
+    names.matrix(spec, index, Role::Output, spec.hidden_size)
+}
+
+/// Counts what [`Layer::load`] makes.
+pub(super) fn count(
+    sizes: &mut Sizes<'_>,
+    source: &WeightSource<'_>,
+    spec: &ModelSpec,
+    names: &Names<'_>,
+    index: usize,
+) -> Result<(), ModelError> {
+    match &spec.attention.latent {
+        None => {
+            for place in head_places(spec, names, index) {
+                sizes.matrix(&place, spec.hidden_size)?;
+            }
+        }
+        Some(latent) => latent::count(sizes, source, spec, latent, names, index)?,
     }
+    sizes.matrix(&output_place(spec, names, index), spec.output_size())?;
+    for (place, cols) in mlp::places(spec, names, index) {
+        sizes.matrix(&place, cols)?;
+    }
+    Ok(())
 }
 
 /// Values that the norms of queries and keys have; 0 where there are none.

@@ -1,11 +1,11 @@
 //! Where a decoder's tensors lie in a checkpoint: names of both formats, and matrices that several of ours share.
 
 use crate::{
-    ModelSpec,
-    family::{Family, FusedRows},
+    MlpSpec, ModelSpec,
+    family::{Family, FusedGate, FusedRows},
     weights::Place,
 };
-use std::ops::Range;
+use std::{iter, ops::Range};
 use yantra_formats::Checkpoint;
 
 /// The part a tensor plays in a layer.
@@ -24,6 +24,23 @@ pub(crate) enum Role {
     Up,
     Down,
     PostMlpNorm,
+    Router,
+    ExpertGate,
+    ExpertUp,
+    ExpertDown,
+    SharedGate,
+    SharedUp,
+    SharedDown,
+    SharedRouter,
+    QueryDown,
+    QueryDownNorm,
+    QueryUp,
+    KvDown,
+    KvDownNorm,
+    /// Both of those below in one, row after row of each head.
+    KvUp,
+    KeyUp,
+    ValueUp,
 }
 
 /// Tensor names in Hugging Face checkpoints: a family's table says where it differs from Llama.
@@ -43,8 +60,10 @@ pub(crate) struct TensorNames {
     pub(crate) gguf_roles: &'static [(Role, &'static str)],
     /// Whether query, key and value are one matrix.
     pub(crate) fused_qkv: Option<FusedRows>,
-    /// Whether gate and up are one matrix, the gate first.
-    pub(crate) fused_gate: bool,
+    /// Whether gate and up are one matrix.
+    pub(crate) fused_gate: Option<FusedGate>,
+    /// The same of experts.
+    pub(crate) fused_expert_gate: Option<FusedGate>,
     /// Whether matrices are stored `[in, out]` (GPT-2).
     pub(crate) transposed: bool,
 }
@@ -58,7 +77,8 @@ pub(crate) const LLAMA_NAMES: TensorNames = TensorNames {
     roles: &[],
     gguf_roles: &[],
     fused_qkv: None,
-    fused_gate: false,
+    fused_gate: None,
+    fused_expert_gate: None,
     transposed: false,
 };
 
@@ -131,8 +151,9 @@ impl<'a> Names<'a> {
             None => (self.gguf_roles, gguf, format!("blk.{index}.")),
             Some((names, prefix)) => (names.roles, llama, format!("{prefix}{}.{index}.", names.layers)),
         };
-        let mut own = roles.iter().filter(|(named, _)| *named == role).map(|(_, name)| format!("{start}{name}"));
-        let found = own.find(|name| self.has(name));
+        let own = || roles.iter().filter(|(named, _)| *named == role).map(|(_, name)| format!("{start}{name}"));
+        // A name that is there, or else the last, which an error can tell of.
+        let found = own().find(|name| self.has(name)).or_else(|| own().last());
         found.unwrap_or_else(|| format!("{start}{default}"))
     }
 
@@ -145,7 +166,7 @@ impl<'a> Names<'a> {
     }
 
     /// Whether there is a tensor of that name, which comes without `.weight`.
-    fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.checkpoint.tensor(&format!("{name}.weight")).is_some()
     }
 
@@ -165,21 +186,58 @@ impl<'a> Names<'a> {
                     None => whole,
                 }
             }
-            Role::Gate | Role::Up => {
+            Role::Gate | Role::Up if matches!(spec.layers[index].mlp, MlpSpec::Gated { .. }) => {
                 let fused = match self.hugging_face {
-                    Some((names, _)) => names.fused_gate.then_some(name),
+                    Some((names, _)) => names.fused_gate.map(|order| (name, order)),
                     // GGUF has both as `ffn_up` where there is no `ffn_gate`.
-                    None => Some(format!("blk.{index}.ffn_up")).filter(|_| !self.has(&format!("blk.{index}.ffn_gate"))),
+                    None => Some((format!("blk.{index}.ffn_up"), FusedGate::Halves))
+                        .filter(|_| !self.has(&format!("blk.{index}.ffn_gate"))),
                 };
-                let first = if role == Role::Gate { 0 } else { rows };
                 match fused {
-                    Some(name) => Place { name, stored_rows: 2 * rows, rows: vec![first..first + rows], ..whole },
+                    Some((name, order)) => Place { name, ..fused_gate(whole, role == Role::Gate, order) },
                     None => whole,
                 }
             }
             _ => whole,
         }
     }
+
+    /// Where an expert's matrix of so many rows lies, or any of `count` matrices of a layer that may be one tensor.
+    pub(crate) fn stacked(&self, layer: usize, role: Role, part: (usize, usize), rows: usize) -> Place {
+        let name = self.layer(layer, role);
+        if name.contains("{}") {
+            return Place::whole(&name.replace("{}", &part.0.to_string()), rows);
+        }
+        let bare = self.hugging_face.is_some();
+        let whole = Place { part: Some(part), bare, transposed: bare, ..Place::whole(&name, rows) };
+        match self.hugging_face.and_then(|(names, _)| names.fused_expert_gate) {
+            Some(order) if role != Role::ExpertDown => fused_gate(whole, role == Role::ExpertGate, order),
+            _ => whole,
+        }
+    }
+
+    /// The biases that experts of a layer are chosen by.
+    pub(crate) fn choice_bias(&self, index: usize) -> String {
+        match &self.hugging_face {
+            None => format!("blk.{index}.exp_probs_b.bias"),
+            Some(_) => self.layer(index, Role::Router) + ".e_score_correction_bias",
+        }
+    }
+}
+
+/// The rows of the gate, or of what is gated, in the matrix they share.
+fn fused_gate(whole: Place, is_gate: bool, order: FusedGate) -> Place {
+    let rows = whole.stored_rows;
+    let picked = match order {
+        FusedGate::Halves => {
+            let first = if is_gate { 0 } else { rows };
+            iter::once(first..first + rows).collect()
+        }
+        FusedGate::Alternating => {
+            (0..rows).map(|row| 2 * row + usize::from(!is_gate)).map(|row| row..row + 1).collect()
+        }
+    };
+    Place { stored_rows: 2 * rows, rows: picked, ..whole }
 }
 
 /// The rows of queries, keys or values in the matrix they share.
@@ -217,5 +275,21 @@ fn default_names(role: Role) -> (&'static str, &'static str) {
         Role::Up => ("ffn_up", "mlp.up_proj"),
         Role::Down => ("ffn_down", "mlp.down_proj"),
         Role::PostMlpNorm => ("post_ffw_norm", "post_feedforward_layernorm"),
+        Role::Router => ("ffn_gate_inp", "mlp.gate"),
+        Role::ExpertGate => ("ffn_gate_exps", "mlp.experts.{}.gate_proj"),
+        Role::ExpertUp => ("ffn_up_exps", "mlp.experts.{}.up_proj"),
+        Role::ExpertDown => ("ffn_down_exps", "mlp.experts.{}.down_proj"),
+        Role::SharedGate => ("ffn_gate_shexp", "mlp.shared_experts.gate_proj"),
+        Role::SharedUp => ("ffn_up_shexp", "mlp.shared_experts.up_proj"),
+        Role::SharedDown => ("ffn_down_shexp", "mlp.shared_experts.down_proj"),
+        Role::SharedRouter => ("ffn_gate_inp_shexp", "mlp.shared_expert_gate"),
+        Role::QueryDown => ("attn_q_a", "self_attn.q_a_proj"),
+        Role::QueryDownNorm => ("attn_q_a_norm", "self_attn.q_a_layernorm"),
+        Role::QueryUp => ("attn_q_b", "self_attn.q_b_proj"),
+        Role::KvDown => ("attn_kv_a_mqa", "self_attn.kv_a_proj_with_mqa"),
+        Role::KvDownNorm => ("attn_kv_a_norm", "self_attn.kv_a_layernorm"),
+        Role::KvUp => ("attn_kv_b", "self_attn.kv_b_proj"),
+        Role::KeyUp => ("attn_k_b", "self_attn.k_b_proj"),
+        Role::ValueUp => ("attn_v_b", "self_attn.v_b_proj"),
     }
 }

@@ -1,10 +1,6 @@
 //! What a decoder will take of the memory; must say of every matrix what [`Decoder::load`] does with it.
 
-use super::{
-    Decoder,
-    layer::{roles, shape},
-    names::Names,
-};
+use super::{Decoder, latent::LatentScratch, layer, mlp::ExpertScratch, names::Names};
 use crate::{
     LoadOptions, ModelError, ModelSpec, RopeSpec, family,
     footprint::{Footprint, Sizes},
@@ -24,11 +20,8 @@ impl Decoder {
         let source = WeightSource::new(checkpoint, options);
         let names = Names::new(checkpoint, family);
         let mut sizes = Sizes::new(&source, cx);
-        for (index, layer) in spec.layers.iter().enumerate() {
-            for role in roles(layer) {
-                let [rows, cols] = shape(&spec, layer, role);
-                sizes.matrix(&names.matrix(&spec, index, role, rows), cols)?;
-            }
+        for index in 0..spec.layers.len() {
+            layer::count(&mut sizes, &source, &spec, &names, index)?;
         }
         sizes.matrix(&names.head(&spec), spec.hidden_size)?;
         let table = |name: &str, rows| source.tensor(name, &[rows, spec.hidden_size]).map(|view| view.data.len());
@@ -65,8 +58,17 @@ fn rope_bytes(spec: &ModelSpec, max_context: usize) -> usize {
 
 /// As [`super::Scratch`] has them.
 fn step_bytes_per_token(spec: &ModelSpec, sizes: &Sizes<'_>) -> usize {
-    let values = 2 * spec.hidden_size + 2 * spec.query_size() + 2 * spec.kv_size() + spec.plain_width();
-    let widest = spec.hidden_size.max(spec.query_size());
+    let values = 2 * spec.hidden_size + spec.query_size() + spec.attended_size() + 2 * spec.kv_size();
+    let widest = spec.hidden_size.max(spec.output_size());
     let inner = spec.layers.iter().map(|layer| layer.mlp.intermediate_size()).max().unwrap_or(0);
-    values * size_of::<f32>() + sizes.activation_bytes(widest) + sizes.activation_bytes(inner)
+    let experts = spec.experts().map(|experts| {
+        let activations = sizes.activation_bytes(spec.hidden_size) + sizes.activation_bytes(experts.intermediate_size);
+        ExpertScratch::bytes_per_token(&experts, spec.hidden_size) + experts.top_k * activations
+    });
+    let latent = spec.attention.latent.map_or(0, |latent| LatentScratch::bytes_per_token(spec, &latent, sizes));
+    (values + spec.plain_width()) * size_of::<f32>()
+        + sizes.activation_bytes(widest)
+        + sizes.activation_bytes(inner)
+        + experts.max().unwrap_or(0)
+        + latent
 }

@@ -1,6 +1,7 @@
 //! Intermediate values of a step, kept between steps so that a step allocates nothing.
 
-use crate::{ModelSpec, decoder::Decoder};
+use super::{Decoder, latent::LatentScratch, mlp::ExpertScratch};
+use crate::ModelSpec;
 use yantra_kernels::{ActivationKind, ActivationKinds, Activations};
 
 /// Buffers of [`Decoder::forward`]; they grow to the largest batch seen.
@@ -17,6 +18,8 @@ pub struct Scratch {
     pub(super) inner: Vec<f32>,
     /// What the last matrix of a feed-forward network reads.
     pub(super) gated: Activations,
+    pub(super) experts: ExpertScratch,
+    pub(super) latent: LatentScratch,
     /// A block's output where it does not join the stream as it is.
     pub(super) block: Vec<f32>,
 }
@@ -40,6 +43,8 @@ impl Decoder {
             attended: Vec::new(),
             inner: Vec::new(),
             gated: Activations::new(kinds),
+            experts: ExpertScratch::new(kinds),
+            latent: LatentScratch::new(kinds),
             block: Vec::new(),
         }
     }
@@ -50,8 +55,9 @@ impl Scratch {
         self.hidden.resize(num_tokens * spec.hidden_size, 0.0);
         self.query.resize(num_tokens * spec.query_size(), 0.0);
         self.key.resize(num_tokens * spec.kv_size(), 0.0);
-        self.value.resize(num_tokens * spec.kv_size(), 0.0);
-        self.attended.resize(num_tokens * spec.query_size(), 0.0);
+        let values = if spec.attention.latent.is_some() { 0 } else { spec.kv_size() };
+        self.value.resize(num_tokens * values, 0.0);
+        self.attended.resize(num_tokens * spec.attended_size(), 0.0);
         self.inner.resize(num_tokens * spec.plain_width(), 0.0);
         self.block.resize(num_tokens * spec.hidden_size, 0.0);
     }

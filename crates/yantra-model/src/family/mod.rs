@@ -1,31 +1,37 @@
 //! The families: how the hyper-parameters of a checkpoint become a [`ModelSpec`], one file each.
 
 mod bloom;
+mod deepseek;
 mod falcon;
 mod gemma;
 mod gemma2;
 mod gemma3;
 mod gpt2;
 mod gpt_neox;
+mod gpt_oss;
 mod granite;
 mod llama;
 mod mistral;
+mod mixtral;
 mod mpt;
 mod olmo2;
 mod phi3;
 mod qwen2;
+mod qwen2_moe;
 mod qwen3;
+mod qwen3_moe;
 mod rope;
 mod smollm3;
 mod starcoder2;
 
 use crate::{
-    AttentionSpec, BlockSpec, EmbeddingSpec, LayerSpec, MlpSpec, ModelError, ModelSpec, NormKind, NormSpec, QkNorm,
+    AttentionSpec, BlockSpec, EmbeddingSpec, ExpertsSpec, LayerSpec, MlpSpec, ModelError, ModelSpec, NormKind,
+    NormSpec, QkNorm,
     decoder::names::{LLAMA_NAMES, Names, TensorNames},
     parameters::{Aliases, Defaults, Key, Parameters, key},
 };
 use yantra_formats::Checkpoint;
-use yantra_kernels::{ActivationFn, RopeStyle};
+use yantra_kernels::{ActivationFn, ExpertScoring, RopeStyle};
 
 /// A family of decoders: how it differs from Llama.
 pub(crate) struct Family {
@@ -63,22 +69,27 @@ const LLAMA_LIKE: Family = Family {
     adapt: |_, _| Ok(()),
 };
 
-const FAMILIES: [&Family; 17] = [
+const FAMILIES: [&Family; 22] = [
     &bloom::FAMILY,
+    &deepseek::FAMILY,
     &falcon::FAMILY,
     &gemma::FAMILY,
     &gemma2::FAMILY,
     &gemma3::FAMILY,
     &gpt2::FAMILY,
     &gpt_neox::FAMILY,
+    &gpt_oss::FAMILY,
     &granite::FAMILY,
     &llama::FAMILY,
     &mistral::FAMILY,
+    &mixtral::FAMILY,
     &mpt::FAMILY,
     &olmo2::FAMILY,
     &phi3::FAMILY,
     &qwen2::FAMILY,
+    &qwen2_moe::FAMILY,
     &qwen3::FAMILY,
+    &qwen3_moe::FAMILY,
     &smollm3::FAMILY,
     &starcoder2::FAMILY,
 ];
@@ -90,6 +101,15 @@ pub(crate) enum FusedRows {
     OneAfterAnother,
     /// For each key/value head its queries, its key, its value.
     ByGroup,
+}
+
+/// The order of rows in a matrix that holds gate and up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FusedGate {
+    /// The whole gate first.
+    Halves,
+    /// A row of the gate, a row of what it gates.
+    Alternating,
 }
 
 /// Architectures of embedding models, loaded by [`crate::Encoder`].
@@ -143,6 +163,8 @@ const NUM_HEADS: Key = key("attention.head_count", "num_attention_heads");
 const NUM_KV_HEADS: Key = key("attention.head_count_kv", "num_key_value_heads");
 const HEAD_DIM: Key = key("attention.key_length", "head_dim");
 const VALUE_DIM: Key = key("attention.value_length", "");
+const NUM_EXPERTS: Key = key("expert_count", "num_experts");
+const KV_RANK: Key = key("attention.kv_lora_rank", "kv_lora_rank");
 const INTERMEDIATE_SIZE: Key = key("feed_forward_length", "intermediate_size");
 const CONTEXT_LENGTH: Key = key("context_length", "max_position_embeddings");
 const WINDOW: Key = key("attention.sliding_window", "sliding_window");
@@ -156,7 +178,8 @@ fn common(family: &Family, p: &Parameters<'_>) -> Result<ModelSpec, ModelError> 
     check(num_heads % num_kv_heads == 0, "num_key_value_heads", || {
         format!("{num_kv_heads} does not divide the {num_heads} query heads")
     })?;
-    check(p.count(VALUE_DIM)?.is_none_or(|dim| dim == head_dim), "attention.value_length", || {
+    let same_width = p.count(VALUE_DIM)?.is_none_or(|dim| dim == head_dim) || p.count(KV_RANK)?.is_some();
+    check(same_width, "attention.value_length", || {
         format!("values of another width than keys ({head_dim}) are not supported")
     })?;
     let activation = activation(p)?.unwrap_or(family.activation);
@@ -180,6 +203,7 @@ fn common(family: &Family, p: &Parameters<'_>) -> Result<ModelSpec, ModelError> 
             num_kv_heads,
             head_dim,
             scale: (head_dim as f32).sqrt().recip(),
+            latent: None,
             qk_norm: QkNorm::None,
             clip: None,
             softcap: None,
@@ -225,6 +249,43 @@ fn activation(p: &Parameters<'_>) -> Result<Option<ActivationFn>, ModelError> {
         Some("relu") => ActivationFn::Relu,
         Some(name) => return Err(ModelError::Unsupported { feature: format!("activation '{name}'") }),
     }))
+}
+
+/// A mixture of experts from the hyper-parameters nearly all families share.
+fn experts(p: &Parameters<'_>, spec: &ModelSpec) -> Result<ExpertsSpec, ModelError> {
+    let num_experts = p.required_count(NUM_EXPERTS)?;
+    let top_k = p.required_count(key("expert_used_count", "num_experts_per_tok"))?;
+    check(top_k <= num_experts, "num_experts_per_tok", || format!("{top_k} of {num_experts}"))?;
+    let own_width = p.count(key("expert_feed_forward_length", "moe_intermediate_size"))?;
+    let mlp = spec.layers.first().map(|layer| layer.mlp);
+    Ok(ExpertsSpec {
+        num_experts,
+        top_k,
+        intermediate_size: own_width.map_or_else(|| p.required_count(INTERMEDIATE_SIZE), Ok)?,
+        activation: match mlp {
+            Some(MlpSpec::Gated { activation, .. }) => activation,
+            _ => ActivationFn::Silu,
+        },
+        scoring: ExpertScoring::Softmax,
+        choice_bias: false,
+        groups: None,
+        normalize: p.flag(key("expert_weights_norm", "norm_topk_prob"))?.unwrap_or(false),
+        scale: p.real(key("expert_weights_scale", "routed_scaling_factor"))?.unwrap_or(1.0),
+        weighs_input: false,
+        shared: None,
+    })
+}
+
+/// Gives the experts to the layers that Qwen's `config.json` says have them, all by default.
+fn sparse_layers(p: &Parameters<'_>, spec: &mut ModelSpec, experts: ExpertsSpec) -> Result<(), ModelError> {
+    let step = p.count(key("", "decoder_sparse_step"))?.unwrap_or(1);
+    let dense: Vec<u32> = p.numbers("mlp_only_layers")?.unwrap_or_default();
+    for (index, layer) in spec.layers.iter_mut().enumerate() {
+        if !dense.contains(&(index as u32)) && (index + 1).is_multiple_of(step) {
+            layer.mlp = MlpSpec::Experts(experts);
+        }
+    }
+    Ok(())
 }
 
 /// Makes the family's GGUF files rotate neighbouring components: their query and key rows are stored permuted for it.

@@ -1,6 +1,6 @@
 //! Phi-3 and Phi-4 (Abdin et al., 2024): Llama with fused matrices and LongRoPE.
 
-use super::{Family, FusedRows, LLAMA_LIKE, window_everywhere};
+use super::{Family, FusedGate, FusedRows, LLAMA_LIKE, window_everywhere};
 use crate::decoder::names::{LLAMA_NAMES, Role, TensorNames};
 
 pub(super) const FAMILY: Family = Family {
@@ -16,7 +16,7 @@ pub(super) const FAMILY: Family = Family {
             (Role::Up, "mlp.gate_up_proj"),
         ],
         fused_qkv: Some(FusedRows::OneAfterAnother),
-        fused_gate: true,
+        fused_gate: Some(FusedGate::Halves),
         ..LLAMA_NAMES
     },
     adapt: window_everywhere,

@@ -6,7 +6,7 @@ use crate::{ModelError, ModelSpec, QkNorm, parameters::Parameters};
 pub(super) const FAMILY: Family =
     Family { name: "Qwen3", gguf: &["qwen3"], hugging_face: &["Qwen3ForCausalLM"], adapt, ..LLAMA_LIKE };
 
-fn adapt(p: &Parameters<'_>, spec: &mut ModelSpec) -> Result<(), ModelError> {
+pub(super) fn adapt(p: &Parameters<'_>, spec: &mut ModelSpec) -> Result<(), ModelError> {
     spec.attention.qk_norm = QkNorm::Head;
     qwen2::adapt(p, spec)
 }

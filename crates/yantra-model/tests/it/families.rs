@@ -94,6 +94,7 @@ equal_to_transformers! {
     gemma3 gemma3_transformers4 gemma3_conditional smollm3
     llama_yarn llama_dynamic gemma gemma2 phi3 phi3_partial gpt2 gpt_neox gpt_neox_sequential
     falcon_multi_query falcon_grouped falcon_alibi bloom mpt starcoder2 olmo2 granite
+    mixtral qwen2_moe qwen3_moe deepseek_v2 deepseek_v2_lite deepseek_v3 gpt_oss
 }
 
 #[test]
