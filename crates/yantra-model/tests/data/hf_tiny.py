@@ -222,8 +222,9 @@ def dense():
         decoder("falcon_multi_query", "Falcon", 32, without=old, **falcon),
         decoder("falcon_grouped", "Falcon", 33, tied=False, without=old, new_decoder_architecture=True, num_kv_heads=2,
                 bias=True, **falcon),
+        # Eager attention of transformers 5.24 adds the biases twice, once in the mask.
         decoder("falcon_alibi", "Falcon", 34, without=old, alibi=True, multi_query=False, parallel_attn=False, bias=True,
-                **falcon),
+                attn_implementation="sdpa", **falcon),
         decoder("starcoder2", "Starcoder2", 35, sliding_window=13),
         decoder("olmo2", "Olmo2", 36, tied=False),
         decoder("granite", "Granite", 37, embedding_multiplier=3.0, attention_multiplier=0.2, residual_multiplier=0.5,
