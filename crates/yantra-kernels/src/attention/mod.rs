@@ -1,4 +1,5 @@
-//! Attention of queries over paged keys and values: causal or not, grouped queries, sliding window, soft cap.
+//! Attention of queries over paged keys and values: causal or not, grouped queries, sliding window, soft cap, linear biases,
+//! sinks.
 //!
 //! One algorithm serves prefill and decode. A task takes a block of query rows (some consecutive queries times the query
 //! heads that share a key/value head) and walks the pages they see; memory per task does not grow with the context. Where

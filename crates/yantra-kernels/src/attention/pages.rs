@@ -147,6 +147,8 @@ pub struct KvPages {
 #[derive(Clone, Copy)]
 struct PlacedLayer {
     layout: KvLayout,
+    /// Bytes of one head: keys, values.
+    head_bytes: (usize, usize),
     keys: usize,
     values: usize,
 }
@@ -161,7 +163,8 @@ impl KvPages {
         for &layout in layouts {
             layout.check()?;
             let (keys, values) = layout.page_bytes();
-            layers.push(PlacedLayer { layout, keys: page_bytes, values: page_bytes + keys });
+            let head_bytes = layout.head_bytes();
+            layers.push(PlacedLayer { layout, head_bytes, keys: page_bytes, values: page_bytes + keys });
             page_bytes += keys + values;
         }
         let bytes = Buffer::lazily_zeroed(page_bytes.saturating_mul(num_pages), "key/value pages")?;
@@ -291,7 +294,7 @@ impl PlacedLayer {
     /// Where keys and values of one head in one page are among the bytes of all pages.
     #[inline]
     fn head(&self, page_bytes: usize, page: usize, head: usize) -> (Range<usize>, Range<usize>) {
-        let (keys, values) = self.layout.head_bytes();
+        let (keys, values) = self.head_bytes;
         let page = page * page_bytes;
         let (key, value) = (page + self.keys + head * keys, page + self.values + head * values);
         (key..key + keys, value..value + values)

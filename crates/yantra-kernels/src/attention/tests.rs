@@ -640,22 +640,34 @@ fn a_pages_bytes_are_all_there_is_to_it() {
 
 #[test]
 fn a_shared_prefix_is_read_for_all_and_changes_no_bit() {
-    let (heads, kv_heads, head_dim) = (6, 2, 64);
+    const SLOPES: [f32; 6] = [0.5, 0.1, 0.0, 0.01, 0.02, 1.0];
+    const SINKS: [f32; 6] = [0.5, 0.1, 0.0, -3.0, 2.0, 9.0];
+    let heads = 6;
     // Pages of the common start, then of each sequence's own; the last sequence shares nothing.
     let starts = [(20, 70, 1), (20, 1, 1), (17, 300, 4), (20, 45, 1), (0, 600, 1)];
-    for format in [KvFormat::F32, KvFormat::F16, KvFormat::BF16, KvFormat::Int8] {
-        let params = AttentionParams::new(heads, 0.125);
+    let plain = AttentionParams::new(heads, 0.125);
+    let biased = AttentionParams { alibi: Some(&SLOPES), sinks: Some(&SINKS), ..plain };
+    let usual = |format| KvLayout::new(2, 64, 32, format);
+    for (params, layout) in [
+        (plain, usual(KvFormat::F32)),
+        (biased, usual(KvFormat::F16)),
+        (plain, usual(KvFormat::BF16)),
+        (biased, usual(KvFormat::Int8)),
+        (plain, KvLayout::latent(72, 64, 32, KvFormat::F16)),
+        (plain, KvLayout::latent(72, 64, 32, KvFormat::BF16)),
+    ] {
+        let KvLayout { num_kv_heads, head_dim, value_dim, shares_values, format, .. } = layout;
         let (mut own, mut lists) = (20_u32, Vec::new());
         for (shared, tokens, _) in starts {
             let pages = (tokens as u32).div_ceil(32);
             lists.push((0..shared).chain(own..own + pages).collect::<Vec<u32>>());
             own += pages;
         }
-        let layout = KvLayout::new(kv_heads, head_dim, 32, format);
         let mut kv = KvPages::new(&[layout], own as usize).unwrap();
-        let len = own as usize * 32 * kv_heads * head_dim;
         let slots: Vec<u32> = (0..own * 32).collect();
-        kv.store(&Compute::new(1), 0, &random(1, len), &random(2, len), &slots);
+        let keys = random(1, slots.len() * num_kv_heads * head_dim);
+        let values = if shares_values { Vec::new() } else { random(2, slots.len() * num_kv_heads * value_dim) };
+        kv.store(&Compute::new(1), 0, &keys, &values, &slots);
         let mut sequences = Vec::new();
         for ((shared, tokens, query_len), pages) in starts.into_iter().zip(&lists) {
             let query_start =
@@ -667,17 +679,17 @@ fn a_shared_prefix_is_read_for_all_and_changes_no_bit() {
         let q = random(3, num_tokens * heads * head_dim);
         for level in CpuLevel::supported() {
             let run = |threads: usize, sequences: &[AttentionSequence<'_>]| {
-                let mut out = vec![f32::NAN; q.len()];
+                let mut out = vec![f32::NAN; num_tokens * heads * value_dim];
                 attention(&Compute::with_level(threads, level).unwrap(), &params, &q, kv.layer(0), sequences, &mut out);
                 out
             };
             let mut plan = Plan::default();
-            plan.fill(2, &params, RowShape::new(layout), kv_heads, heads / kv_heads, &sequences);
+            plan.fill(2, &params, RowShape::new(layout), num_kv_heads, heads / num_kv_heads, &sequences);
             assert!(plan.tasks.iter().any(|task| task.members.len() == 4), "four sequences share their start");
             for threads in [1, 3] {
                 let together = run(threads, &sequences);
                 for sequence in &sequences {
-                    let width = heads * head_dim;
+                    let width = heads * value_dim;
                     let rows = sequence.query_start * width..(sequence.query_start + sequence.query_len) * width;
                     let alone = run(1, std::slice::from_ref(sequence));
                     assert!(together[rows.clone()] == alone[rows], "{format:?} {level}");

@@ -344,13 +344,13 @@ fn grouped_products_are_each_the_product_alone() {
                         .map(|(index, out)| GroupedJob {
                             weight: &weights[index],
                             tokens: tokens[index].clone(),
-                            bias: (index % 2 == 0).then_some(&cases[index].bias),
+                            bias: index.is_multiple_of(2).then_some(&cases[index].bias),
                             out,
                         })
                         .collect();
                     linear_grouped(&cx, &x, &mut jobs);
                     for (index, (weight, out)) in weights.iter().zip(&outs).enumerate() {
-                        let bias = (index % 2 == 0).then_some(&*cases[index].bias);
+                        let bias = index.is_multiple_of(2).then_some(&*cases[index].bias);
                         let mut all = vec![0.0; num_tokens * weight.rows()];
                         linear(&cx, &x, &mut [LinearJob { weight, bias, out: &mut all, accumulate: false }]);
                         let own = tokens[index].start * weight.rows()..tokens[index].end * weight.rows();
@@ -383,9 +383,9 @@ fn grouped_gates_are_each_the_gate_alone() {
                 let x = case.activations(&cx);
                 let job = |expert: usize| GatedJob {
                     gate: &weights[expert][0],
-                    gate_bias: (expert % 2 == 0).then_some(&case.bias),
+                    gate_bias: expert.is_multiple_of(2).then_some(&case.bias),
                     up: &weights[expert][1],
-                    up_bias: (expert % 2 == 1).then_some(&case.bias),
+                    up_bias: (!expert.is_multiple_of(2)).then_some(&case.bias),
                     function: ActivationFn::Silu,
                 };
                 let jobs: Vec<GroupedGatedJob<'_>> = tokens
