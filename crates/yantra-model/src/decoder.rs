@@ -10,7 +10,7 @@ mod scratch;
 
 use crate::{
     AlibiSpec, AttentionSpec, Batch, BlockSpec, EmbeddingSpec, KvCache, LoadOptions, MlpSpec, ModelError, ModelSpec,
-    family, rotary,
+    QkNorm, family, rotary,
     weights::{Linear, WeightSource},
 };
 use layer::{Attention, Heads, Layer, Norm};
@@ -185,6 +185,7 @@ impl Decoder {
         kv.store(cx, index, key, value, batch.slots);
         let params = AttentionParams {
             window: layer.spec.window,
+            chunk: layer.spec.chunk,
             softcap,
             alibi: self.slopes.as_deref(),
             sinks: layer.sinks.as_deref(),
@@ -206,18 +207,32 @@ impl Decoder {
         key: &mut [f32],
         value: &mut [f32],
     ) {
-        let AttentionSpec { num_heads, num_kv_heads, head_dim, rope_style, clip, .. } = self.spec.attention;
+        let AttentionSpec { num_heads, num_kv_heads, head_dim, rope_style, clip, qk_norm, sharpening, .. } =
+            self.spec.attention;
         linear(cx, input, &mut [heads.query.job(query), heads.key.job(key), heads.value.job(value)]);
         if let Some(bound) = clip {
             [&mut *query, key, value].into_iter().for_each(|values| clamp(cx, values, bound));
         }
-        if let (Some(query_norm), Some(key_norm)) = (&heads.query_norm, &heads.key_norm) {
-            query_norm.in_place(cx, query);
-            key_norm.in_place(cx, key);
-        }
-        if let Some(table) = table {
-            rope(cx, table, rope_style, query, num_heads, head_dim, positions);
-            rope(cx, table, rope_style, key, num_kv_heads, head_dim, positions);
+        let normalise = |wanted: bool, query: &mut [f32], key: &mut [f32]| {
+            if let (true, Some(query_norm), Some(key_norm)) = (wanted, &heads.query_norm, &heads.key_norm) {
+                query_norm.in_place(cx, query);
+                key_norm.in_place(cx, key);
+            }
+        };
+        normalise(qk_norm != QkNorm::RotatedHead, query, key);
+        match (table, sharpening) {
+            (Some(table), _) => {
+                rope(cx, table, rope_style, query, num_heads, head_dim, positions);
+                rope(cx, table, rope_style, key, num_kv_heads, head_dim, positions);
+                normalise(qk_norm == QkNorm::RotatedHead, query, key);
+            }
+            (None, Some(sharpening)) => {
+                for (query, position) in query.chunks_exact_mut(num_heads * head_dim).zip(positions) {
+                    let factor = sharpening.factor(*position);
+                    query.iter_mut().for_each(|query| *query *= factor);
+                }
+            }
+            (None, None) => {}
         }
     }
 

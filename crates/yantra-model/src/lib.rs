@@ -24,7 +24,7 @@ pub use footprint::Footprint;
 pub use kv::{KvCache, PAGE_TOKENS};
 pub use spec::{
     AlibiSpec, AttentionSpec, BlockSpec, EmbeddingSpec, ExpertsSpec, LatentSpec, LayerSpec, MlpSpec, ModelSpec,
-    NormKind, NormSpec, QkNorm, RopeScaling, RopeSpec, SharedExpertSpec,
+    NormKind, NormSpec, QkNorm, RopeScaling, RopeSpec, SharedExpertSpec, SharpeningSpec,
 };
 pub use weights::LoadOptions;
 pub use yantra_kernels::AttentionSequence;

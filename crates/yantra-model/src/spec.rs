@@ -96,6 +96,8 @@ pub struct AttentionSpec {
     pub rope_style: RopeStyle,
     /// Scores that fall with distance, by a slope of each head.
     pub alibi: Option<AlibiSpec>,
+    /// What sharpens scores at late positions, in layers without a rotary embedding (Llama 4).
+    pub sharpening: Option<SharpeningSpec>,
     /// Whether each head has a logit of its own in the softmax that stands for no token (gpt-oss).
     pub sinks: bool,
 }
@@ -126,6 +128,23 @@ pub struct AlibiSpec {
     pub scale: f32,
 }
 
+/// A factor on queries that grows with their position: `1 + scale * ln(1 + floor((position + 1) / interval))` (Nakanishi, 2025,
+/// arXiv:2501.19399).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SharpeningSpec {
+    /// Positions after which it grows.
+    pub interval: f32,
+    /// How much.
+    pub scale: f32,
+}
+
+impl SharpeningSpec {
+    /// The factor at a position.
+    pub(crate) fn factor(&self, position: u32) -> f32 {
+        ((position as f32 + 1.0) / self.interval).floor().ln_1p() * self.scale + 1.0
+    }
+}
+
 /// How queries and keys are normalised before they are rotated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QkNorm {
@@ -135,6 +154,8 @@ pub enum QkNorm {
     Head,
     /// All heads of a token together (OLMo 2).
     Token,
+    /// Each head by itself, without weights and after it was rotated, where it is (Llama 4).
+    RotatedHead,
 }
 
 /// The feed-forward block.
@@ -211,6 +232,8 @@ pub struct SharedExpertSpec {
 pub struct LayerSpec {
     /// Only the last `window` tokens are seen.
     pub window: Option<usize>,
+    /// Only tokens of the same chunk of so many are seen (Llama 4).
+    pub chunk: Option<usize>,
     /// The layer's rotary embedding, if it has one.
     pub rope: Option<RopeSpec>,
     /// The feed-forward block.

@@ -52,8 +52,10 @@ pub struct AttentionParams<'a> {
     pub scale: f32,
     /// Sliding window: a query sees keys less than this many positions away (itself included).
     pub window: Option<usize>,
-    /// With a window, the first so many positions of the context are seen beside it (StreamingLLM, Xiao et al. 2024,
-    /// arXiv:2309.17453). Without one all are.
+    /// Chunks of the context (Llama 4): a query sees keys of its own chunk, of so many positions, only.
+    pub chunk: Option<usize>,
+    /// With a window or chunks, the first so many positions of the context are seen beside it (StreamingLLM, Xiao et al. 2024,
+    /// arXiv:2309.17453). Without all are.
     pub sink_tokens: usize,
     /// Bound of the scores: `cap * tanh(score / cap)`.
     pub softcap: Option<f32>,
@@ -70,7 +72,17 @@ pub struct AttentionParams<'a> {
 impl AttentionParams<'_> {
     /// Causal attention to the whole context, without bound, bias or sinks.
     pub fn new(num_heads: usize, scale: f32) -> Self {
-        Self { num_heads, scale, window: None, sink_tokens: 0, softcap: None, causal: true, alibi: None, sinks: None }
+        Self {
+            num_heads,
+            scale,
+            window: None,
+            chunk: None,
+            sink_tokens: 0,
+            softcap: None,
+            causal: true,
+            alibi: None,
+            sinks: None,
+        }
     }
 }
 
@@ -271,7 +283,7 @@ impl Plan {
         self.cohort_of.clear();
         for (index, sequence) in sequences.iter().enumerate() {
             let rows = sequence.query_len * heads_per_group;
-            if params.window.is_some() || rows == 0 || 2 * rows > BLOCK_ROWS {
+            if is_local(params) || rows == 0 || 2 * rows > BLOCK_ROWS {
                 self.cohort_of.push(None);
                 continue;
             }
@@ -374,14 +386,28 @@ fn split_tokens(page_tokens: usize) -> usize {
 fn visible(params: &AttentionParams<'_>, sequence: &AttentionSequence<'_>, index: usize) -> Range<usize> {
     let position = sequence.context_len - sequence.query_len + index;
     let end = if params.causal { position + 1 } else { sequence.context_len };
-    let Some(window) = params.window else { return 0..end };
-    let seen = (position + 1).saturating_sub(window)..end.min(position.saturating_add(window));
-    if seen.start <= params.sink_tokens { 0..seen.end.max(end.min(params.sink_tokens)) } else { seen }
+    if !is_local(params) {
+        return 0..end;
+    }
+    let (mut first, mut last) = (0, end);
+    if let Some(window) = params.window {
+        (first, last) = ((position + 1).saturating_sub(window), last.min(position.saturating_add(window)));
+    }
+    if let Some(chunk) = params.chunk {
+        let start = position / chunk * chunk;
+        (first, last) = (first.max(start), last.min(start.saturating_add(chunk)));
+    }
+    if first <= params.sink_tokens { 0..last.max(end.min(params.sink_tokens)) } else { first..last }
+}
+
+/// Whether queries may not see what is far from them.
+fn is_local(params: &AttentionParams<'_>) -> bool {
+    params.window.is_some() || params.chunk.is_some()
 }
 
 /// Sink tokens there are.
 fn sink_tokens(params: &AttentionParams<'_>) -> usize {
-    if params.window.is_some() { params.sink_tokens } else { 0 }
+    if is_local(params) { params.sink_tokens } else { 0 }
 }
 
 /// The splits of which some query sees a token, and those between that are not counted.

@@ -192,6 +192,7 @@ impl Case {
                 let sees = |t: usize| {
                     (!self.params.causal || t <= position)
                         && (self.params.window.is_none_or(|window| t.abs_diff(position) < window)
+                            && self.params.chunk.is_none_or(|chunk| t / chunk == position / chunk)
                             || t < self.params.sink_tokens)
                 };
                 for head in 0..heads {
@@ -362,6 +363,24 @@ fn agrees_with_sinks() {
             let last_head =
                 |out: &[f32]| out.chunks_exact(32).skip(5).step_by(6).flatten().copied().collect::<Vec<_>>();
             assert_eq!(last_head(&with), last_head(&case.run(&cx, &built)));
+        }
+    }
+}
+
+#[test]
+fn agrees_with_chunks_of_the_context() {
+    for format in FORMATS {
+        for (chunk, window, sink_tokens, causal) in [
+            (16, None, 0, true),
+            (300, None, 0, true),
+            (256, Some(40), 0, true),
+            (70, None, 5, true),
+            (33, None, 0, false),
+        ] {
+            let mut case = case(4, 2, 16, &[(1, 900), (1, 257), (60, 630), (20, 20), (3, 41)]);
+            case.layout.format = format;
+            case.params = AttentionParams { chunk: Some(chunk), window, sink_tokens, causal, ..case.params };
+            case.check();
         }
     }
 }

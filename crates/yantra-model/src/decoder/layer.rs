@@ -96,8 +96,12 @@ impl Heads {
     ) -> Result<Self, ModelError> {
         let [query, key, value] =
             head_places(spec, names, index).map(|place| source.linear(cx, &place, spec.hidden_size));
-        let norm =
-            |role, len| (len > 0).then(|| Norm::load(source, spec.norm, &names.layer(index, role), len)).transpose();
+        let without_weights = spec.attention.qk_norm == QkNorm::RotatedHead;
+        let norm = |role, len| match len {
+            _ if without_weights => Ok(Some(Norm::without_weights(spec.norm, spec.attention.head_dim))),
+            0 => Ok(None),
+            len => Norm::load(source, spec.norm, &names.layer(index, role), len).map(Some),
+        };
         let (query_norm, key_norm) = qk_norm_sizes(spec);
         Ok(Self {
             query: query?,
@@ -144,7 +148,7 @@ pub(super) fn count(
 /// Values that the norms of queries and keys have; 0 where there are none.
 fn qk_norm_sizes(spec: &ModelSpec) -> (usize, usize) {
     match spec.attention.qk_norm {
-        QkNorm::None => (0, 0),
+        QkNorm::None | QkNorm::RotatedHead => (0, 0),
         QkNorm::Head => (spec.attention.head_dim, spec.attention.head_dim),
         QkNorm::Token => (spec.query_size(), spec.kv_size()),
     }
@@ -161,13 +165,20 @@ pub(super) struct Norm {
 impl Norm {
     /// `name` comes without `.weight`.
     pub(super) fn load(source: &WeightSource<'_>, spec: NormSpec, name: &str, len: usize) -> Result<Self, ModelError> {
-        let mut weight = source.vector(&format!("{name}.weight"), len)?;
+        // Grok-1's are called otherwise.
+        let scale = format!("{name}.scale");
+        let weight = if source.has(&scale) { scale } else { format!("{name}.weight") };
+        let mut weight = source.vector(&weight, len)?;
         weight.iter_mut().for_each(|weight| *weight += spec.weight_offset);
         let bias = match spec.kind {
             NormKind::Rms => Vec::new(),
             NormKind::Layer => source.optional_vector(&format!("{name}.bias"), len)?.unwrap_or_else(|| vec![0.0; len]),
         };
         Ok(Self { spec, weight, bias })
+    }
+
+    fn without_weights(spec: NormSpec, len: usize) -> Self {
+        Self { spec, weight: vec![1.0; len], bias: Vec::new() }
     }
 
     /// Normalises the rows of `x`, `[_, width]`, that `rows` names into what matrices read.

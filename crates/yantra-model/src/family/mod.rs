@@ -10,7 +10,9 @@ mod gpt2;
 mod gpt_neox;
 mod gpt_oss;
 mod granite;
+mod grok;
 mod llama;
+mod llama4;
 mod mistral;
 mod mixtral;
 mod mpt;
@@ -69,7 +71,7 @@ const LLAMA_LIKE: Family = Family {
     adapt: |_, _| Ok(()),
 };
 
-const FAMILIES: [&Family; 22] = [
+const FAMILIES: [&Family; 24] = [
     &bloom::FAMILY,
     &deepseek::FAMILY,
     &falcon::FAMILY,
@@ -80,7 +82,9 @@ const FAMILIES: [&Family; 22] = [
     &gpt_neox::FAMILY,
     &gpt_oss::FAMILY,
     &granite::FAMILY,
+    &grok::FAMILY,
     &llama::FAMILY,
+    &llama4::FAMILY,
     &mistral::FAMILY,
     &mixtral::FAMILY,
     &mpt::FAMILY,
@@ -189,7 +193,7 @@ fn common(family: &Family, p: &Parameters<'_>) -> Result<ModelSpec, ModelError> 
         let intermediate_size = p.count(INTERMEDIATE_SIZE)?.unwrap_or(4 * hidden_size);
         MlpSpec::Plain { intermediate_size, activation }
     };
-    let layer = LayerSpec { window: None, rope: Some(rope::rope(p, head_dim, rope::FULL)?), mlp };
+    let layer = LayerSpec { window: None, chunk: None, rope: Some(rope::rope(p, head_dim, rope::FULL)?), mlp };
     Ok(ModelSpec {
         family: family.name,
         vocab_size: vocab_size(p, family, hidden_size)?,
@@ -209,6 +213,7 @@ fn common(family: &Family, p: &Parameters<'_>) -> Result<ModelSpec, ModelError> 
             softcap: None,
             rope_style: RopeStyle::HalfSplit,
             alibi: None,
+            sharpening: None,
             sinks: false,
         },
         logit_scale: 1.0,

@@ -14,6 +14,12 @@ const INTERVAL: usize = 4;
 
 fn adapt(p: &Parameters<'_>, spec: &mut ModelSpec) -> Result<(), ModelError> {
     interleaved_in_gguf(p, spec);
+    drop_rope(p, spec)?;
+    qwen2::adapt(p, spec)
+}
+
+/// Takes the rotary embedding away from the layers that the checkpoint says have none.
+pub(super) fn drop_rope(p: &Parameters<'_>, spec: &mut ModelSpec) -> Result<(), ModelError> {
     // One for each layer: 1 where there is a rotary embedding, in spite of the name.
     let rotated: Option<Vec<u32>> = p.numbers("no_rope_layers")?;
     let rotated: Vec<bool> = match rotated {
@@ -28,5 +34,5 @@ fn adapt(p: &Parameters<'_>, spec: &mut ModelSpec) -> Result<(), ModelError> {
     for (layer, _) in spec.layers.iter_mut().zip(rotated).filter(|(_, rotated)| !rotated) {
         layer.rope = None;
     }
-    qwen2::adapt(p, spec)
+    Ok(())
 }

@@ -1,6 +1,6 @@
 """Writes tiny seeded Hugging Face checkpoints of every family, and what transformers computes with them.
 
-Usage: python hf_tiny.py FOLDER     (torch and transformers 5 from PyPI; the numbers were written with torch 2.15 and
+Usage: python hf_tiny.py FOLDER [NAME…]     (torch and transformers 5 from PyPI; the numbers were written with torch 2.15 and
 transformers 5.24 on a CPU, in float32 with eager attention)
 
 FOLDER gets a directory for each model, as `save_pretrained` writes it, and `expected.json` in it: a prompt, and the
@@ -12,8 +12,10 @@ what they mean is the same, so the expected numbers are, too.
 import json
 import shutil
 import sys
+import types
 from pathlib import Path
 
+import safetensors.torch
 import torch
 import transformers
 
@@ -257,15 +259,78 @@ def sparse():
     ]
 
 
+class Grok(torch.nn.Module):
+    """Grok-1 by the published code (github.com/xai-org/grok-1, model.py, Apache-2.0), which transformers does not have: the
+    same arithmetic in the names of the checkpoint at hpcai-tech/grok-1."""
+
+    def __init__(self):
+        super().__init__()
+        sizes = dict(COMMON, num_experts=4, num_experts_per_tok=2, rms_norm_eps=1e-5, max_attn_value=2.0)
+        sizes |= dict(attn_output_multiplier=0.5, embedding_multiplier_scale=3.0, output_multiplier_scale=0.6)
+        self.config = dict(sizes, architectures=["Grok1ModelForCausalLM"], model_type="grok-1", rope_theta=10000.0)
+        width, inner, head = sizes["hidden_size"], sizes["intermediate_size"], 8
+        shapes = {"model.embed_tokens.weight": (VOCAB, width), "lm_head.weight": (VOCAB, width)}
+        for layer in range(sizes["num_hidden_layers"]):
+            name = f"model.layers.{layer}."
+            shapes |= {f"{name}{norm}.scale": (width,) for norm in (
+                "pre_attn_norm", "post_attn_norm", "pre_moe_norm", "post_moe_norm")}
+            shapes |= {f"{name}attn.{part}_proj.weight": (rows * head, width) for part, rows in (("q", 4), ("k", 2), ("v", 2))}
+            shapes |= {f"{name}attn.o_proj.weight": (width, 4 * head), f"{name}moe_block.gate.weight": (4, width)}
+            for expert in range(4):
+                of = f"{name}moe_block.experts.{expert}."
+                shapes |= {f"{of}linear.weight": (inner, width), f"{of}linear_v.weight": (inner, width)}
+                shapes |= {f"{of}linear_1.weight": (width, inner)}
+        shapes["model.norm.scale"] = (width,)
+        self.weights = {name: torch.nn.Parameter(torch.ones(shape)) for name, shape in shapes.items()}
+
+    def named_parameters(self):
+        return self.weights.items()
+
+    def save_pretrained(self, directory):
+        directory.mkdir()
+        safetensors.torch.save_file({name: weight.detach() for name, weight in self.weights.items()}, directory / "model.safetensors")
+        (directory / "config.json").write_text(json.dumps(self.config, indent=2) + "\n")
+
+    def norm(self, x, name):
+        return x * torch.rsqrt((x * x).mean(-1, keepdim=True) + 1e-5) * self.weights[name + ".scale"]
+
+    def attend(self, x, name):
+        length, config = x.shape[0], self.config
+        q, k, v = (x @ self.weights[f"{name}{part}_proj.weight"].T for part in "qkv")
+        q, k, v = (part.view(length, -1, 8).transpose(0, 1) for part in (q, k, v))
+        angles = torch.arange(length)[:, None] / 10000.0 ** (torch.arange(0, 8, 2) / 8)
+        cos, sin = (torch.cat([part, part], -1) for part in (angles.cos(), angles.sin()))
+        rotate = lambda x: x * cos + torch.cat([-x[..., 4:], x[..., :4]], -1) * sin
+        q, k, v = rotate(q), rotate(k).repeat_interleave(2, 0), v.repeat_interleave(2, 0)
+        scores = q @ k.transpose(1, 2) * config["attn_output_multiplier"]
+        scores = config["max_attn_value"] * torch.tanh(scores / config["max_attn_value"])
+        scores = scores.masked_fill(torch.ones(length, length).triu(1).bool(), -1e30)
+        seen = (scores.softmax(-1) @ v).transpose(0, 1).reshape(length, -1)
+        return seen @ self.weights[name + "o_proj.weight"].T
+
+    def mix(self, x, name):
+        gates, chosen = (x @ self.weights[name + "gate.weight"].T).softmax(-1).topk(2, -1)
+        out = torch.zeros_like(x)
+        for token, expert_of_token in enumerate(chosen.tolist()):
+            for gate, expert in zip(gates[token], expert_of_token):
+                of = lambda part: self.weights[f"{name}experts.{expert}.{part}.weight"]
+                inner = torch.nn.functional.gelu(x[token] @ of("linear").T, approximate="tanh") * (x[token] @ of("linear_v").T)
+                out[token] += gate * (inner @ of("linear_1").T)
+        return out
+
+    def forward(self, tokens):
+        x = self.weights["model.embed_tokens.weight"][tokens[0]] * self.config["embedding_multiplier_scale"]
+        for layer in range(self.config["num_hidden_layers"]):
+            name = f"model.layers.{layer}."
+            x = x + self.norm(self.attend(self.norm(x, name + "pre_attn_norm"), name + "attn."), name + "post_attn_norm")
+            x = x + self.norm(self.mix(self.norm(x, name + "pre_moe_norm"), name + "moe_block."), name + "post_moe_norm")
+        logits = self.norm(x, "model.norm") @ self.weights["lm_head.weight"].T * self.config["output_multiplier_scale"]
+        return types.SimpleNamespace(logits=logits[None])
+
+
 def main():
-    folder = Path(sys.argv[1])
-    if len(sys.argv) > 2:
-        only = set(sys.argv[2:])
-        for seed, (name, model) in enumerate(dense() + sparse(), 21):
-            if name in only or "all" in only:
-                save(folder, name, model, seed)
-        return
-    models = [
+    folder, only = Path(sys.argv[1]), set(sys.argv[2:])
+    first = [
         decoder("llama", "Llama", 1, tied=False, rope_parameters=LLAMA3),
         decoder("mistral", "Mistral", 2, tied=False, sliding_window=13, head_dim=8),
         decoder("qwen2", "Qwen2", 3, use_sliding_window=True, sliding_window=11, max_window_layers=1),
@@ -273,8 +338,12 @@ def main():
         decoder("gemma3", "Gemma3", 5, **GEMMA),
         decoder("smollm3", "SmolLM3", 6, num_hidden_layers=4),
     ]
-    for seed, (name, model) in enumerate(models, 1):
-        save(folder, name, model, seed)
+    later = [*dense(), *sparse(), ("grok", Grok())]
+    for seed, (name, model) in [*enumerate(first, 1), *enumerate(later, 21)]:
+        if not only or name in only:
+            save(folder, name, model, seed)
+    if only:
+        return
     name, model = decoder("qwen3_sharded_bf16", "Qwen3", 7, tied=False, head_dim=8, hidden_act="gelu_pytorch_tanh")
     save(folder, name, model, 7, bf16=True, max_shard_size="16KB")
     name, model = decoder("llama_biases", "Llama", 11, attention_bias=True, mlp_bias=True, hidden_act="gelu")

@@ -94,7 +94,7 @@ equal_to_transformers! {
     gemma3 gemma3_transformers4 gemma3_conditional smollm3
     llama_yarn llama_dynamic gemma gemma2 phi3 phi3_partial gpt2 gpt_neox gpt_neox_sequential
     falcon_multi_query falcon_grouped falcon_alibi bloom mpt starcoder2 olmo2 granite
-    mixtral qwen2_moe qwen3_moe deepseek_v2 deepseek_v2_lite deepseek_v3 gpt_oss
+    mixtral qwen2_moe qwen3_moe deepseek_v2 deepseek_v2_lite deepseek_v3 gpt_oss llama4 grok
 }
 
 #[test]
@@ -169,6 +169,25 @@ fn every_setting_matters() {
         ("granite", "/attention_multiplier", json!(0.25)),
         ("granite", "/residual_multiplier", json!(1.0)),
         ("granite", "/logits_scaling", json!(1.0)),
+        ("bloom", "/layer_norm_epsilon", json!(0.1)),
+        ("mpt", "/attn_config/clip_qkv", Value::Null),
+        ("mpt", "/attn_config/alibi_bias_max", json!(4)),
+        ("mixtral", "/num_experts_per_tok", json!(3)),
+        ("qwen2_moe", "/norm_topk_prob", json!(true)),
+        ("qwen3_moe", "/norm_topk_prob", json!(false)),
+        ("deepseek_v2", "/topk_method", json!("greedy")),
+        ("deepseek_v2", "/routed_scaling_factor", json!(1.0)),
+        ("deepseek_v3", "/topk_group", json!(3)),
+        ("deepseek_v3", "/norm_topk_prob", json!(false)),
+        ("deepseek_v3", "/rope_parameters/mscale_all_dim", json!(0.5)),
+        ("gpt_oss", "/sliding_window", json!(14)),
+        ("llama4", "/attention_chunk_size", json!(32)),
+        ("llama4", "/use_qk_norm", json!(false)),
+        ("llama4", "/attn_scale", json!(0.0)),
+        ("llama4", "/floor_scale", json!(4)),
+        ("grok", "/max_attn_value", json!(30.0)),
+        ("grok", "/attn_output_multiplier", json!(0.25)),
+        ("grok", "/embedding_multiplier_scale", json!(1.0)),
     ];
     for (index, (name, path, value)) in cases.into_iter().enumerate() {
         let copy = with_config(name, &changed(name, path, &value), &format!("changed-{index}"));
@@ -201,6 +220,10 @@ fn what_is_not_built_is_refused_by_name() {
         ("smollm3", "/no_rope_layers", json!([1]), "1 for 4 layers"),
         ("gpt2", "/scale_attn_by_inverse_layer_idx", json!(true), "scale_attn_by_inverse_layer_idx"),
         ("gemma2", "/sliding_window", Value::Null, "'sliding_window': missing"),
+        ("mpt", "/attn_config/alibi", json!(false), "MPT without ALiBi is not supported"),
+        ("gpt_oss", "/swiglu_limit", json!(5.0), "'swiglu_limit': 5 is not supported, only 7"),
+        ("mixtral", "/num_experts_per_tok", json!(5), "'num_experts_per_tok': 5 of 4"),
+        ("grok", "/residual_moe", json!(true), "residual_moe"),
         ("bert_cls", "/hidden_act", json!("silu"), "encoder activation 'silu'"),
         ("bert_cls", "/position_embedding_type", json!("relative_key"), "position embedding 'relative_key'"),
     ];
