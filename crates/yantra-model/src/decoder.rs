@@ -1,6 +1,7 @@
 //! The one decoder: interprets a [`ModelSpec`] over packed weights, for a batch of tokens of many sequences.
 
 mod check;
+mod heads;
 mod latent;
 mod layer;
 mod mlp;
@@ -10,17 +11,17 @@ mod scratch;
 
 use crate::{
     AlibiSpec, AttentionSpec, Batch, BlockSpec, EmbeddingSpec, KvCache, LoadOptions, MlpSpec, ModelError, ModelSpec,
-    QkNorm, family, rotary,
+    family, rotary,
     weights::{Linear, WeightSource},
 };
-use layer::{Attention, Heads, Layer, Norm};
+use layer::{Attention, Layer, Norm};
 use mlp::{Gated, Mlp};
 use names::Names;
 pub use scratch::Scratch;
 use yantra_formats::Checkpoint;
 use yantra_kernels::{
     Activations, AttentionParams, Compute, KvPages, LinearJob, PackedLinear, RopeTable, WeightFormat, add_assign,
-    alibi_slopes, attention, clamp, embed_rows, linear, rope, scale, softcap,
+    alibi_slopes, attention, embed_rows, linear, scale, softcap,
 };
 
 /// A decoder-only transformer ready to run.
@@ -175,7 +176,9 @@ impl Decoder {
         self.enter(cx, layer.attention_norm.as_ref(), hidden, input);
         let table = layer.rope.map(|index| &self.ropes[index]);
         match (&layer.attention, &latent) {
-            (Attention::Heads(heads), _) => self.project(cx, heads, table, batch.positions, input, query, key, value),
+            (Attention::Heads(heads), _) => {
+                heads.project(cx, &self.spec.attention, table, batch.positions, input, query, key, value);
+            }
             (Attention::Latent(weights), Some(latent)) => {
                 let rope = (table, rope_style);
                 weights.project(cx, latent, rope, batch.positions, input, query, key, latent_scratch);
@@ -192,48 +195,6 @@ impl Decoder {
             ..AttentionParams::new(num_heads, scale)
         };
         attention(cx, &params, query, kv.layer(index), batch.sequences, attended);
-    }
-
-    /// Makes queries, keys and values, rotated and all.
-    #[expect(clippy::too_many_arguments, reason = "the operands of a block")]
-    fn project(
-        &self,
-        cx: &Compute,
-        heads: &Heads,
-        table: Option<&RopeTable>,
-        positions: &[u32],
-        input: &Activations,
-        query: &mut [f32],
-        key: &mut [f32],
-        value: &mut [f32],
-    ) {
-        let AttentionSpec { num_heads, num_kv_heads, head_dim, rope_style, clip, qk_norm, sharpening, .. } =
-            self.spec.attention;
-        linear(cx, input, &mut [heads.query.job(query), heads.key.job(key), heads.value.job(value)]);
-        if let Some(bound) = clip {
-            [&mut *query, key, value].into_iter().for_each(|values| clamp(cx, values, bound));
-        }
-        let normalise = |wanted: bool, query: &mut [f32], key: &mut [f32]| {
-            if let (true, Some(query_norm), Some(key_norm)) = (wanted, &heads.query_norm, &heads.key_norm) {
-                query_norm.in_place(cx, query);
-                key_norm.in_place(cx, key);
-            }
-        };
-        normalise(qk_norm != QkNorm::RotatedHead, query, key);
-        match (table, sharpening) {
-            (Some(table), _) => {
-                rope(cx, table, rope_style, query, num_heads, head_dim, positions);
-                rope(cx, table, rope_style, key, num_kv_heads, head_dim, positions);
-                normalise(qk_norm == QkNorm::RotatedHead, query, key);
-            }
-            (None, Some(sharpening)) => {
-                for (query, position) in query.chunks_exact_mut(num_heads * head_dim).zip(positions) {
-                    let factor = sharpening.factor(*position);
-                    query.iter_mut().for_each(|query| *query *= factor);
-                }
-            }
-            (None, None) => {}
-        }
     }
 
     fn join_attention(&self, cx: &Compute, layer: &Layer, scratch: &mut Scratch) {

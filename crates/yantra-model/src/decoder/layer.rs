@@ -1,12 +1,13 @@
 //! A layer's weights, as the specification says which there are.
 
 use super::{
+    heads::{self, Heads},
     latent::{self, Latent},
     mlp::{self, Mlp},
     names::{Names, Role},
 };
 use crate::{
-    AttentionSpec, LayerSpec, ModelError, ModelSpec, NormKind, NormSpec, QkNorm,
+    AttentionSpec, LayerSpec, ModelError, ModelSpec, NormKind, NormSpec,
     footprint::Sizes,
     weights::{Linear, Place, WeightSource},
 };
@@ -32,15 +33,6 @@ pub(super) struct Layer {
 pub(super) enum Attention {
     Heads(Heads),
     Latent(Latent),
-}
-
-/// A matrix each for queries, keys and values.
-pub(super) struct Heads {
-    pub(super) query: Linear,
-    pub(super) key: Linear,
-    pub(super) value: Linear,
-    pub(super) query_norm: Option<Norm>,
-    pub(super) key_norm: Option<Norm>,
 }
 
 impl Layer {
@@ -77,45 +69,11 @@ impl Layer {
 
     pub(super) fn matrices(&self) -> impl Iterator<Item = &PackedLinear> {
         let attention: Box<dyn Iterator<Item = &PackedLinear>> = match &self.attention {
-            Attention::Heads(heads) => {
-                Box::new([&heads.query, &heads.key, &heads.value].into_iter().map(|linear| &linear.weight))
-            }
+            Attention::Heads(heads) => Box::new(heads.matrices()),
             Attention::Latent(latent) => Box::new(latent.matrices()),
         };
         attention.chain([&self.output.weight]).chain(self.mlp.matrices())
     }
-}
-
-impl Heads {
-    fn load(
-        source: &WeightSource<'_>,
-        cx: &Compute,
-        spec: &ModelSpec,
-        names: &Names<'_>,
-        index: usize,
-    ) -> Result<Self, ModelError> {
-        let [query, key, value] =
-            head_places(spec, names, index).map(|place| source.linear(cx, &place, spec.hidden_size));
-        let without_weights = spec.attention.qk_norm == QkNorm::RotatedHead;
-        let norm = |role, len| match len {
-            _ if without_weights => Ok(Some(Norm::without_weights(spec.norm, spec.attention.head_dim))),
-            0 => Ok(None),
-            len => Norm::load(source, spec.norm, &names.layer(index, role), len).map(Some),
-        };
-        let (query_norm, key_norm) = qk_norm_sizes(spec);
-        Ok(Self {
-            query: query?,
-            key: key?,
-            value: value?,
-            query_norm: norm(Role::QueryNorm, query_norm)?,
-            key_norm: norm(Role::KeyNorm, key_norm)?,
-        })
-    }
-}
-
-fn head_places(spec: &ModelSpec, names: &Names<'_>, index: usize) -> [Place; 3] {
-    let (query, kv) = (spec.query_size(), spec.kv_size());
-    [(Role::Query, query), (Role::Key, kv), (Role::Value, kv)].map(|(role, rows)| names.matrix(spec, index, role, rows))
 }
 
 fn output_place(spec: &ModelSpec, names: &Names<'_>, index: usize) -> Place {
@@ -132,7 +90,7 @@ pub(super) fn count(
 ) -> Result<(), ModelError> {
     match &spec.attention.latent {
         None => {
-            for place in head_places(spec, names, index) {
+            for place in heads::places(spec, names, index) {
                 sizes.matrix(&place, spec.hidden_size)?;
             }
         }
@@ -143,15 +101,6 @@ pub(super) fn count(
         sizes.matrix(&place, cols)?;
     }
     Ok(())
-}
-
-/// Values that the norms of queries and keys have; 0 where there are none.
-fn qk_norm_sizes(spec: &ModelSpec) -> (usize, usize) {
-    match spec.attention.qk_norm {
-        QkNorm::None | QkNorm::RotatedHead => (0, 0),
-        QkNorm::Head => (spec.attention.head_dim, spec.attention.head_dim),
-        QkNorm::Token => (spec.query_size(), spec.kv_size()),
-    }
 }
 
 /// The weights of a normalisation.
@@ -177,7 +126,7 @@ impl Norm {
         Ok(Self { spec, weight, bias })
     }
 
-    fn without_weights(spec: NormSpec, len: usize) -> Self {
+    pub(super) fn without_weights(spec: NormSpec, len: usize) -> Self {
         Self { spec, weight: vec![1.0; len], bias: Vec::new() }
     }
 

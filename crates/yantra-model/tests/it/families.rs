@@ -10,7 +10,7 @@ use std::{
 };
 use yantra_formats::Checkpoint;
 use yantra_kernels::{Compute, CpuLevel, KvFormat};
-use yantra_model::{Decoder, Encoder, EncoderDtype, LoadOptions, family};
+use yantra_model::{Decoder, Encoder, EncoderDtype, KvCache, LoadOptions, PAGE_TOKENS, family};
 
 const CONTEXT: usize = 64;
 const TOLERANCE: f64 = 1e-4;
@@ -116,6 +116,17 @@ fn bert_cls() {
                 assert!((f64::from(*found) - expected).abs() < 1e-5, "{level}: {found} is not {expected}");
             }
         }
+    }
+}
+
+/// What latent attention keeps of a token is `(d_c + d_h^R) * l` elements (DeepSeek-AI 2024, arXiv:2405.04434, table 1):
+/// here a vector of 16 and a rotated part of 4, in 3 layers.
+#[test]
+fn latent_attention_keeps_what_the_paper_says() {
+    for (format, element_bytes) in [(KvFormat::F32, 4), (KvFormat::F16, 2), (KvFormat::BF16, 2)] {
+        let spec = family::spec(&Checkpoint::open(directory("deepseek_v2")).unwrap()).unwrap();
+        let bytes = KvCache::bytes_per_page(&spec, format);
+        assert_eq!(bytes, (16 + 4) * 3 * element_bytes * PAGE_TOKENS, "{format:?}");
     }
 }
 

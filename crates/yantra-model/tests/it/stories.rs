@@ -12,7 +12,7 @@ fn numbers<T>(value: &serde_json::Value, convert: impl Fn(&serde_json::Value) ->
 }
 
 fn check_logits(directory: &str, ids: &serde_json::Value, expected: &serde_json::Value) {
-    let Some(path) = shared(&format!("data/models/stories260K/{directory}")) else { return };
+    let Some(path) = shared(&format!("data/models/{directory}")) else { return };
     let ids = numbers(ids, |id| id.as_u64().unwrap() as u32);
     let expected = numbers(expected, |logit| logit.as_f64().unwrap());
     let mut runner = Runner::load(&path, KvFormat::F32, 512);
@@ -27,19 +27,28 @@ fn check_logits(directory: &str, ids: &serde_json::Value, expected: &serde_json:
 #[test]
 fn logits_of_f32_weights_equal_the_reference() {
     let Some(reference) = json("data/models/stories260K/reference_logits.json") else { return };
-    check_logits("hf_f32", &reference["ids"], &reference["last_logits_all"]);
+    check_logits("stories260K/hf_f32", &reference["ids"], &reference["last_logits_all"]);
 }
 
 /// Rounding the weights to f16 moves the logits themselves (by up to 7e-3), so these have a reference of their own.
 #[test]
 fn logits_of_f16_weights_equal_the_reference() {
     let reference: serde_json::Value = serde_json::from_str(include_str!("../data/stories_f16_logits.json")).unwrap();
-    check_logits("hf_f16", &reference["ids"], &reference["logits"]);
+    check_logits("stories260K/hf_f16", &reference["ids"], &reference["logits"]);
+}
+
+/// Four experts, each the network of the dense model: whatever a router of random weights chooses, two weights that sum to
+/// one must give the dense model's logits.
+#[test]
+fn experts_that_are_all_alike_equal_the_dense_model() {
+    let Some(reference) = json("data/models/stories260K/reference_logits.json") else { return };
+    check_logits("stories260K_moe4", &reference["ids"], &reference["last_logits_all"]);
+    check_greedy("stories260K_moe4");
 }
 
 /// Greedy decoding from the beginning-of-sequence token for 200 tokens, as `run stories260K.bin -t 0.0 -n 200`.
 fn check_greedy(directory: &str) {
-    let Some(path) = shared(&format!("data/models/stories260K/{directory}")) else { return };
+    let Some(path) = shared(&format!("data/models/{directory}")) else { return };
     let Some(vocabulary) = json("data/models/stories260K/tok512.json") else { return };
     let Some(expected) = shared("data/models/stories260K/expected_greedy_200.txt") else { return };
     let expected = std::fs::read_to_string(expected).unwrap();
@@ -70,6 +79,6 @@ fn text(vocabulary: &serde_json::Value, ids: &[u32]) -> String {
 
 #[test]
 fn greedy_text_equals_the_expected_text() {
-    check_greedy("hf_f32");
-    check_greedy("hf_f16");
+    check_greedy("stories260K/hf_f32");
+    check_greedy("stories260K/hf_f16");
 }
