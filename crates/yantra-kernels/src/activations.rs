@@ -161,6 +161,21 @@ impl Activations {
         self.fill(Isa::of(cx.level()), cx, Rows::All(num_tokens), cols, &source);
     }
 
+    /// Takes `function(gate) * up` of each value, both `[num_tokens, cols]`: the bits that [`crate::linear_gated`] makes of
+    /// the same products.
+    pub fn set_gated(
+        &mut self,
+        cx: &Compute,
+        function: ActivationFn,
+        gate: &[f32],
+        up: &[f32],
+        num_tokens: usize,
+        cols: usize,
+    ) {
+        let source = Source { x: gate, other: Row::Each(up), map: Map::Gated(function) };
+        self.fill(Isa::of(cx.level()), cx, Rows::All(num_tokens), cols, &source);
+    }
+
     fn reserve(&mut self, num_tokens: usize, cols: usize) {
         (self.num_tokens, self.cols) = (num_tokens, cols);
         let groups = cols.div_ceil(GROUP);
@@ -245,6 +260,8 @@ enum Row<'a> {
     Shared(&'a [f32]),
     /// The same two `[cols]` for each token.
     Pair(&'a [f32], &'a [f32]),
+    /// `[num_tokens, cols]`, a row for each token.
+    Each(&'a [f32]),
 }
 
 enum Map {
@@ -252,6 +269,7 @@ enum Map {
     RmsNorm { eps: f32 },
     LayerNorm { eps: f32 },
     Activated(ActivationFn),
+    Gated(ActivationFn),
 }
 
 struct Source<'a> {
@@ -276,6 +294,7 @@ impl Source<'_> {
                 assert_eq!(weight.len(), cols, "values of a norm's weight");
                 assert_eq!(bias.len(), cols, "values of a norm's bias");
             }
+            Row::Each(other) => assert_eq!(other.len(), self.x.len(), "values of a gated MLP"),
         }
     }
 }
@@ -357,6 +376,7 @@ impl Operation for Fill<'_> {
                 Row::None => (x, x),
                 Row::Shared(weight) => (weight, x),
                 Row::Pair(weight, bias) => (weight, bias),
+                Row::Each(other) => (&other[start..start + cols], x),
             };
             let inputs = [x, second, third];
             let token = Token { out: self.out, index: token, inputs };
@@ -373,6 +393,7 @@ impl Operation for Fill<'_> {
                     token.write(s, Normal { mean: s.float().splat(mean), factor });
                 }
                 Map::Activated(function) => token.write(s, Activated(function)),
+                Map::Gated(function) => token.write(s, Gated(function)),
             }
         }
     }
@@ -726,6 +747,7 @@ mod tests {
                     parts.fill(0..num_tokens, 0..groups, &padded(&gate), &padded(&up));
                 }
             });
+            check(num_tokens, cols, &gated, &|a, cx| a.set_gated(cx, function, &gate, &up, num_tokens, cols));
             check(num_tokens, cols, &activated, &|a, cx| a.set_activated(cx, function, &gate, num_tokens, cols));
         }
     }

@@ -103,12 +103,12 @@ pub fn linear_gated_grouped(cx: &Compute, x: &Activations, jobs: &[GroupedGatedJ
 
 thread_local! {
     /// Kept by each thread, so that a step allocates nothing once it has grown.
-    static PLAN: Cell<Plan> = Cell::default();
+    pub(super) static PLAN: Cell<Plan> = Cell::default();
 }
 
 /// The work of all jobs, in a row.
 #[derive(Default)]
-struct Plan {
+pub(super) struct Plan {
     parts: Vec<Part>,
     work: usize,
 }
@@ -131,13 +131,13 @@ struct Part {
 unsafe impl Sync for Part {}
 
 impl Plan {
-    fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.parts.clear();
         self.work = 0;
     }
 
     /// Adds a job of tokens and units, each unit so many multiply-adds for a token.
-    fn push(&mut self, cols: usize, num_tokens: usize, num_units: usize, unit_work: usize, out: *mut f32) {
+    pub(super) fn push(&mut self, cols: usize, num_tokens: usize, num_units: usize, unit_work: usize, out: *mut f32) {
         let most = (CHUNK_BYTES / cols.max(1)).clamp(64, 256);
         let tokens_per_chunk = num_tokens.div_ceil(num_tokens.div_ceil(most).max(1)).max(1);
         let num_chunks = num_tokens.div_ceil(tokens_per_chunk);
@@ -149,7 +149,7 @@ impl Plan {
 
     /// Runs `task(job, out, tokens, units)` until every unit has met all tokens of its job, in parallel; tokens are counted
     /// from the job's first. How the work is cut is chosen for speed only: results do not depend on it.
-    fn run(
+    pub(super) fn run(
         &self,
         cx: &Compute,
         tasks_per_thread: usize,

@@ -15,6 +15,7 @@ mod float;
 mod gated;
 mod grouped;
 mod layout;
+mod low_rank;
 mod pack;
 mod quantized;
 mod scratch;
@@ -30,6 +31,7 @@ pub use gated::{GatedJob, linear_gated};
 pub use grouped::{GroupedGatedJob, GroupedJob, linear_gated_grouped, linear_grouped};
 pub(crate) use layout::GROUP;
 use layout::with_layout;
+pub use low_rank::{LowRankJob, add_low_rank};
 pub(crate) use quantized::Tokens;
 use quantized::{Product, Tiles};
 use scratch::{Scratch, UNIT_TILES};
@@ -149,24 +151,22 @@ impl PackedLinear {
     /// Rows `units` of the product with tokens `tokens`.
     fn multiply(&self, x: &Activations, tokens: Range<usize>, units: Range<usize>, epilogue: Epilogue<'_>) {
         if self.format.is_float() {
-            let acc_len = tokens.len() * UNIT_TILES * self.lanes;
-            scratch::with(float::panel_bytes(self.lanes), acc_len, |scratch| {
-                self.multiply_float(x, tokens, units, scratch, epilogue);
-            });
+            let rows = &x.float()[tokens.start * self.cols..tokens.end * self.cols];
+            self.multiply_floats(rows, units, epilogue);
         } else {
             self.multiply_quantized(x, tokens, units, epilogue);
         }
     }
 
-    fn multiply_float(
-        &self,
-        x: &Activations,
-        tokens: Range<usize>,
-        units: Range<usize>,
-        scratch: Scratch<'_>,
-        epilogue: Epilogue<'_>,
-    ) {
-        let rows = &x.float()[tokens.start * self.cols..tokens.end * self.cols];
+    /// Rows `units` of the product of float weights with `x`, `[num_tokens, cols]`.
+    fn multiply_floats(&self, x: &[f32], units: Range<usize>, epilogue: Epilogue<'_>) {
+        let acc_len = x.len() / self.cols.max(1) * UNIT_TILES * self.lanes;
+        scratch::with(float::panel_bytes(self.lanes), acc_len, |scratch| {
+            self.multiply_float(x, units, scratch, epilogue);
+        });
+    }
+
+    fn multiply_float(&self, x: &[f32], units: Range<usize>, scratch: Scratch<'_>, epilogue: Epilogue<'_>) {
         macro_rules! run {
             ($format:ty) => {
                 self.isa.dispatch(FloatUnits::<$format> {
@@ -174,9 +174,9 @@ impl PackedLinear {
                     tile_bytes: self.tile_bytes,
                     num_tiles: self.num_tiles(),
                     units,
-                    x: rows.as_ptr(),
+                    x: x.as_ptr(),
                     cols: self.cols,
-                    num_tokens: tokens.len(),
+                    num_tokens: x.len() / self.cols.max(1),
                     scratch,
                     epilogue,
                     format: PhantomData,
