@@ -35,6 +35,17 @@ pub enum FormatError {
         /// What should be there.
         expected: &'static str,
     },
+    /// Something is there, but it is no adapter.
+    #[error(
+        "'{path}' is not an adapter: {found}; expected a PEFT directory (adapter_config.json and \
+         adapter_model.safetensors) or a GGUF adapter"
+    )]
+    NotAnAdapter {
+        /// The path given.
+        path: PathBuf,
+        /// What was found there.
+        found: String,
+    },
     /// A GGUF file that is damaged or unsupported.
     #[error("'{path}': {source}")]
     Gguf {

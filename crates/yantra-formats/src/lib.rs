@@ -7,6 +7,7 @@
 //! the bytes present, arithmetic for overflow, tensors for overlap. A file that is wrong gives an error which says what
 //! was found, what was expected and where; it never panics and never allocates more than the file could justify.
 
+mod adapter;
 mod checkpoint;
 mod error;
 pub mod gguf;
@@ -16,6 +17,7 @@ mod metadata;
 pub mod safetensors;
 mod tensor;
 
+pub use adapter::AdapterFile;
 pub use checkpoint::Checkpoint;
 pub use error::FormatError;
 pub use gguf::{GgufError, GgufFile, GgufWriter};

@@ -1,5 +1,6 @@
 //! One step's input: the tokens of every scheduled sequence, flattened.
 
+use crate::AdapterSpan;
 use yantra_kernels::AttentionSequence;
 
 /// Tokens of several sequences laid end to end, as one forward pass takes them.
@@ -17,4 +18,6 @@ pub struct Batch<'a> {
     pub sequences: &'a [AttentionSequence<'a>],
     /// Indices into `tokens` whose logits are wanted, ascending.
     pub logit_rows: &'a [u32],
+    /// Which tokens belong to adapters: spans in order, that do not overlap.
+    pub adapters: &'a [AdapterSpan<'a>],
 }

@@ -1,5 +1,6 @@
 //! The one decoder: interprets a [`ModelSpec`] over packed weights, for a batch of tokens of many sequences.
 
+mod adapter;
 mod check;
 mod heads;
 mod latent;
@@ -12,8 +13,10 @@ mod scratch;
 use crate::{
     AlibiSpec, AttentionSpec, Batch, BlockSpec, EmbeddingSpec, KvCache, LoadOptions, MlpSpec, ModelError, ModelSpec,
     family, rotary,
-    weights::{Linear, WeightSource},
+    weights::WeightSource,
 };
+use adapter::{Changed, DecoderId, LayerAdapters, Site};
+pub use adapter::{Adapter, AdapterSpan};
 use layer::{Attention, Layer, Norm};
 use mlp::{Gated, Mlp};
 use names::Names;
@@ -26,6 +29,7 @@ use yantra_kernels::{
 
 /// A decoder-only transformer ready to run.
 pub struct Decoder {
+    id: DecoderId,
     spec: ModelSpec,
     embedding: Table,
     positions: Option<Table>,
@@ -68,6 +72,7 @@ impl Decoder {
         let EmbeddingSpec { learned_positions, norm: embedding_norm, .. } = spec.embedding;
         let positions = || table(&format!("{}.weight", names.positions()), spec.context_length);
         Ok(Self {
+            id: DecoderId::new(),
             embedding: table(&names.embedding(), spec.vocab_size)?,
             positions: learned_positions.then(positions).transpose()?,
             embedding_norm: embedding_norm.then(|| norm(names.embedding_norm())).transpose()?,
@@ -121,15 +126,16 @@ impl Decoder {
         scratch.resize(spec, batch.tokens.len());
         self.embed(cx, batch, scratch)?;
         for (index, layer) in self.layers.iter().enumerate() {
-            self.attend(cx, index, layer, batch, &mut kv.pages, scratch);
+            let adapters = LayerAdapters { spans: batch.adapters, layer: index };
+            self.attend(cx, adapters, layer, batch, &mut kv.pages, scratch);
             if spec.block.parallel {
-                self.feed_forward(cx, layer, scratch);
-                self.join_attention(cx, layer, scratch);
+                self.feed_forward(cx, adapters, layer, scratch);
+                self.join_attention(cx, adapters, layer, scratch);
             } else {
-                self.join_attention(cx, layer, scratch);
-                self.feed_forward(cx, layer, scratch);
+                self.join_attention(cx, adapters, layer, scratch);
+                self.feed_forward(cx, adapters, layer, scratch);
             }
-            self.join_feed_forward(cx, layer, scratch);
+            self.join_feed_forward(cx, adapters, layer, scratch);
         }
         logits.resize(batch.logit_rows.len() * spec.vocab_size, 0.0);
         if batch.logit_rows.is_empty() {
@@ -165,19 +171,20 @@ impl Decoder {
     fn attend(
         &self,
         cx: &Compute,
-        index: usize,
+        adapters: LayerAdapters<'_>,
         layer: &Layer,
         batch: &Batch<'_>,
         kv: &mut KvPages,
         scratch: &mut Scratch,
     ) {
         let AttentionSpec { num_heads, scale, softcap, latent, rope_style, .. } = self.spec.attention;
-        let Scratch { hidden, input, query, key, value, attended, latent: latent_scratch, .. } = scratch;
+        let Scratch { hidden, input, query, key, value, attended, latent: latent_scratch, adapters: buffers, .. } = scratch;
         self.enter(cx, layer.attention_norm.as_ref(), hidden, input);
         let table = layer.rope.map(|index| &self.ropes[index]);
         match (&layer.attention, &latent) {
             (Attention::Heads(heads), _) => {
-                heads.project(cx, &self.spec.attention, table, batch.positions, input, query, key, value);
+                let adapters = (adapters, buffers.between());
+                heads.project(cx, &self.spec.attention, table, batch.positions, input, adapters, query, key, value);
             }
             (Attention::Latent(weights), Some(latent)) => {
                 let rope = (table, rope_style);
@@ -185,7 +192,7 @@ impl Decoder {
             }
             (Attention::Latent(_), None) => unreachable!("weights are loaded as the specification says"),
         }
-        kv.store(cx, index, key, value, batch.slots);
+        kv.store(cx, adapters.layer, key, value, batch.slots);
         let params = AttentionParams {
             window: layer.spec.window,
             chunk: layer.spec.chunk,
@@ -194,28 +201,34 @@ impl Decoder {
             sinks: layer.sinks.as_deref(),
             ..AttentionParams::new(num_heads, scale)
         };
-        attention(cx, &params, query, kv.layer(index), batch.sequences, attended);
+        attention(cx, &params, query, kv.layer(adapters.layer), batch.sequences, attended);
     }
 
-    fn join_attention(&self, cx: &Compute, layer: &Layer, scratch: &mut Scratch) {
-        let Scratch { hidden, input, attended, block, latent: latent_scratch, .. } = scratch;
+    fn join_attention(&self, cx: &Compute, adapters: LayerAdapters<'_>, layer: &Layer, scratch: &mut Scratch) {
+        let Scratch { hidden, input, attended, block, latent: latent_scratch, adapters: buffers, .. } = scratch;
         let values = match (&layer.attention, &self.spec.attention.latent) {
             (Attention::Latent(weights), Some(latent)) => weights.values(cx, latent, attended, latent_scratch),
             _ => attended,
         };
         input.set(cx, values, hidden.len() / self.spec.hidden_size, self.spec.output_size());
-        self.join(cx, &layer.output, layer.post_attention_norm.as_ref(), input, block, hidden);
+        let (norm, changed) = (layer.post_attention_norm.as_ref(), Changed { site: Site::Output, base: &layer.output, out: block });
+        self.join(cx, changed, norm, input, (adapters, buffers.between()), hidden);
     }
 
     /// Leaves what the network's last matrix reads in `scratch.gated`, or what experts gave in `scratch.experts`.
-    fn feed_forward(&self, cx: &Compute, layer: &Layer, scratch: &mut Scratch) {
-        let Scratch { hidden, input, inner, gated, experts: expert_scratch, .. } = scratch;
+    fn feed_forward(&self, cx: &Compute, adapters: LayerAdapters<'_>, layer: &Layer, scratch: &mut Scratch) {
+        let Scratch { hidden, input, inner, gated, experts: expert_scratch, adapters: buffers, .. } = scratch;
         self.enter(cx, layer.mlp_norm.as_ref(), hidden, input);
         match (&layer.mlp, layer.spec.mlp) {
             (Mlp::Plain { up, .. }, MlpSpec::Plain { intermediate_size, activation }) => {
                 let inner = &mut inner[..input.num_tokens() * intermediate_size];
                 linear(cx, input, &mut [up.job(inner)]);
+                let changed = Changed { site: Site::Up, base: up, out: &mut *inner };
+                adapters.change(cx, input, [changed], buffers.between());
                 gated.set_activated(cx, activation, inner, input.num_tokens(), intermediate_size);
+            }
+            (Mlp::Gated(network), MlpSpec::Gated { activation, .. }) if adapters.touch(&[Site::Gate, Site::Up]) => {
+                network.inside_with(cx, activation, input, adapters, buffers, gated);
             }
             (Mlp::Gated(network), MlpSpec::Gated { activation, .. }) => network.inside(cx, activation, input, gated),
             (Mlp::Experts(experts), MlpSpec::Experts(spec)) => {
@@ -225,11 +238,14 @@ impl Decoder {
         }
     }
 
-    fn join_feed_forward(&self, cx: &Compute, layer: &Layer, scratch: &mut Scratch) {
-        let Scratch { hidden, gated, block, experts, .. } = scratch;
+    fn join_feed_forward(&self, cx: &Compute, adapters: LayerAdapters<'_>, layer: &Layer, scratch: &mut Scratch) {
+        let Scratch { hidden, gated, block, experts, adapters: buffers, .. } = scratch;
         let norm = layer.post_mlp_norm.as_ref();
         match &layer.mlp {
-            Mlp::Plain { down, .. } | Mlp::Gated(Gated { down, .. }) => self.join(cx, down, norm, gated, block, hidden),
+            Mlp::Plain { down, .. } | Mlp::Gated(Gated { down, .. }) => {
+                let changed = Changed { site: Site::Down, base: down, out: block };
+                self.join(cx, changed, norm, gated, (adapters, buffers.between()), hidden);
+            }
             Mlp::Experts(_) => self.join_block(cx, norm, &mut experts.mixed, hidden),
         }
     }
@@ -246,16 +262,22 @@ impl Decoder {
     fn join(
         &self,
         cx: &Compute,
-        projection: &Linear,
+        projection: Changed<'_>,
         post_norm: Option<&Norm>,
         input: &Activations,
-        block: &mut [f32],
+        adapters: (LayerAdapters<'_>, &mut Vec<f32>),
         hidden: &mut [f32],
     ) {
-        if post_norm.is_none() && self.spec.block.residual_scale == 1.0 {
-            return linear(cx, input, &mut [LinearJob { accumulate: true, ..projection.job(hidden) }]);
+        let Changed { site, base, out: block } = projection;
+        let (adapters, buffer) = adapters;
+        let is_changed = adapters.touch(&[site]);
+        if !is_changed && post_norm.is_none() && self.spec.block.residual_scale == 1.0 {
+            return linear(cx, input, &mut [LinearJob { accumulate: true, ..base.job(hidden) }]);
         }
-        linear(cx, input, &mut [projection.job(block)]);
+        linear(cx, input, &mut [base.job(block)]);
+        if is_changed {
+            adapters.change(cx, input, [Changed { site, base, out: &mut *block }], buffer);
+        }
         self.join_block(cx, post_norm, block, hidden);
     }
 

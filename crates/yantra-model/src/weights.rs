@@ -217,7 +217,7 @@ impl Place {
     }
 
     /// The rows of the matrix out of the tensor's, each of so many `values`.
-    fn pick<T: Copy>(&self, stored: &[T], values: usize) -> Vec<T> {
+    pub(crate) fn pick<T: Copy>(&self, stored: &[T], values: usize) -> Vec<T> {
         self.rows.iter().flat_map(|rows| &stored[rows.start * values..rows.end * values]).copied().collect()
     }
 

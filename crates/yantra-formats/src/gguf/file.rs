@@ -105,6 +105,11 @@ impl GgufFile {
         info.view(self.parts.get(info.part)?)
     }
 
+    /// All bytes of the files.
+    pub(crate) fn bytes(&self) -> impl Iterator<Item = &[u8]> {
+        self.parts.iter().map(|part| &**part)
+    }
+
     /// Bytes of all files together.
     pub fn total_bytes(&self) -> u64 {
         self.parts.iter().map(|part| part.len() as u64).sum()

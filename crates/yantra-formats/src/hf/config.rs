@@ -29,7 +29,7 @@ impl Config {
     }
 
     /// Reads the file at `path`, which must hold an object; `None` if there is no file.
-    pub(super) fn read_optional_object(path: &Path) -> Result<Option<Self>, FormatError> {
+    pub(crate) fn read_optional_object(path: &Path) -> Result<Option<Self>, FormatError> {
         let Some(config) = Self::read_optional(path)? else { return Ok(None) };
         if !config.value.is_object() {
             return Err(config.invalid(format!("expected an object, found {}", kind(&config.value))));
@@ -84,7 +84,7 @@ impl Config {
         plain.or_else(dotted).filter(|value| !value.is_null())
     }
 
-    pub(super) fn invalid(&self, problem: String) -> FormatError {
+    pub(crate) fn invalid(&self, problem: String) -> FormatError {
         FormatError::Json { path: self.path.clone(), problem }
     }
 }

@@ -52,6 +52,11 @@ impl SafetensorsFile {
         &self.path
     }
 
+    /// All bytes of the file.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.mapping
+    }
+
     /// The free-form `__metadata__` of the file.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.header.metadata

@@ -24,6 +24,16 @@ impl Decoder {
         if let Some(row) = batch.logit_rows.iter().find(|row| **row as usize >= num_tokens) {
             return invalid(format!("logits of token {row} wanted of a batch of {num_tokens}"));
         }
+        let mut end = 0;
+        for span in batch.adapters {
+            if span.tokens.start < end || span.tokens.end < span.tokens.start || span.tokens.end > num_tokens {
+                return invalid(format!("inconsistent span of an adapter {:?} in {num_tokens} tokens", span.tokens));
+            }
+            if !span.adapter.is_for(&self.id) {
+                return invalid("an adapter of another model".to_owned());
+            }
+            end = span.tokens.end;
+        }
         let mut next = 0;
         for sequence in batch.sequences {
             let pages = sequence.context_len.div_ceil(PAGE_TOKENS);

@@ -1,6 +1,7 @@
 //! Queries, keys and values by a matrix each: multi-head, grouped-query and multi-query attention.
 
 use super::{
+    adapter::{Changed, LayerAdapters, Site},
     layer::Norm,
     names::{Names, Role},
 };
@@ -45,7 +46,12 @@ impl Heads {
     }
 
     pub(super) fn matrices(&self) -> impl Iterator<Item = &PackedLinear> {
-        [&self.query, &self.key, &self.value].into_iter().map(|linear| &linear.weight)
+        self.linears().into_iter().map(|linear| &linear.weight)
+    }
+
+    /// Those of queries, keys and values.
+    pub(super) fn linears(&self) -> [&Linear; 3] {
+        [&self.query, &self.key, &self.value]
     }
 
     /// Makes queries, keys and values, rotated and all.
@@ -57,12 +63,22 @@ impl Heads {
         table: Option<&RopeTable>,
         positions: &[u32],
         input: &Activations,
+        adapters: (LayerAdapters<'_>, &mut Vec<f32>),
         query: &mut [f32],
         key: &mut [f32],
         value: &mut [f32],
     ) {
         let AttentionSpec { num_heads, num_kv_heads, head_dim, rope_style, clip, qk_norm, sharpening, .. } = *spec;
         linear(cx, input, &mut [self.query.job(query), self.key.job(key), self.value.job(value)]);
+        let (adapters, buffer) = adapters;
+        if adapters.touch(&[Site::Query, Site::Key, Site::Value]) {
+            let products = [
+                Changed { site: Site::Query, base: &self.query, out: &mut *query },
+                Changed { site: Site::Key, base: &self.key, out: &mut *key },
+                Changed { site: Site::Value, base: &self.value, out: &mut *value },
+            ];
+            adapters.change(cx, input, products, buffer);
+        }
         if let Some(bound) = clip {
             [&mut *query, key, value].into_iter().for_each(|values| clamp(cx, values, bound));
         }

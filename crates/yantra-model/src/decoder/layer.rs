@@ -76,7 +76,7 @@ impl Layer {
     }
 }
 
-fn output_place(spec: &ModelSpec, names: &Names<'_>, index: usize) -> Place {
+pub(super) fn output_place(spec: &ModelSpec, names: &Names<'_>, index: usize) -> Place {
     names.matrix(spec, index, Role::Output, spec.hidden_size)
 }
 

@@ -1,6 +1,7 @@
 //! The feed-forward block: with a gate, without one, or a mixture of gated experts.
 
 use super::{
+    adapter::{AdapterScratch, Changed, LayerAdapters, Site},
     layer::Norm,
     names::{Names, Role},
 };
@@ -23,8 +24,8 @@ pub(super) enum Mlp {
 
 /// `down(activation(gate(x)) * up(x))`.
 pub(super) struct Gated {
-    gate: Linear,
-    up: Linear,
+    pub(super) gate: Linear,
+    pub(super) up: Linear,
     pub(super) down: Linear,
 }
 
@@ -185,6 +186,27 @@ impl Gated {
     /// Leaves what the last matrix reads in `out`.
     pub(super) fn inside(&self, cx: &Compute, function: ActivationFn, input: &Activations, out: &mut Activations) {
         linear_gated(cx, input, self.job(function), out);
+    }
+
+    /// As [`Self::inside`] with adapters: they need both products before these are joined.
+    pub(super) fn inside_with(
+        &self,
+        cx: &Compute,
+        function: ActivationFn,
+        input: &Activations,
+        adapters: LayerAdapters<'_>,
+        scratch: &mut AdapterScratch,
+        out: &mut Activations,
+    ) {
+        let (num_tokens, rows) = (input.num_tokens(), self.up.weight.rows());
+        let (gate, up, buffer) = scratch.gated(num_tokens * rows);
+        linear(cx, input, &mut [self.gate.job(gate), self.up.job(up)]);
+        let products = [
+            Changed { site: Site::Gate, base: &self.gate, out: &mut *gate },
+            Changed { site: Site::Up, base: &self.up, out: &mut *up },
+        ];
+        adapters.change(cx, input, products, buffer);
+        out.set_gated(cx, function, gate, up, num_tokens, rows);
     }
 }
 

@@ -97,6 +97,8 @@ pub(crate) struct Names<'a> {
     gguf_roles: &'static [(Role, &'static str)],
     /// The family's names and what precedes them; `None`: the checkpoint is GGUF, whose names hardly differ.
     hugging_face: Option<(TensorNames, &'static str)>,
+    /// Whether these are not the checkpoint's own names.
+    foreign: bool,
 }
 
 impl<'a> Names<'a> {
@@ -105,7 +107,14 @@ impl<'a> Names<'a> {
         let found = |prefix: &&str| checkpoint.tensor(&format!("{prefix}{}.weight", names.embedding)).is_some();
         let prefix = || PREFIXES.into_iter().find(found).unwrap_or(PREFIXES[0]);
         let hugging_face = matches!(checkpoint, Checkpoint::HuggingFace(_)).then(|| (names, prefix()));
-        Self { checkpoint, gguf_roles: names.gguf_roles, hugging_face }
+        Self { checkpoint, gguf_roles: names.gguf_roles, hugging_face, foreign: false }
+    }
+
+    /// The names that a checkpoint of the other format has, without what precedes them: what its adapters go by.
+    pub(crate) fn foreign(checkpoint: &'a Checkpoint, family: &Family) -> Self {
+        let names = family.names;
+        let hugging_face = matches!(checkpoint, Checkpoint::Gguf(_)).then_some((names, ""));
+        Self { checkpoint, gguf_roles: names.gguf_roles, hugging_face, foreign: true }
     }
 
     pub(crate) fn embedding(&self) -> String {
@@ -167,6 +176,10 @@ impl<'a> Names<'a> {
 
     /// Whether there is a tensor of that name, which comes without `.weight`.
     pub(crate) fn has(&self, name: &str) -> bool {
+        if self.foreign {
+            // Fused as the family has it; GGUF's converter takes few matrices together, and tells only in the file.
+            return self.hugging_face.is_some() || !name.ends_with("attn_qkv");
+        }
         self.checkpoint.tensor(&format!("{name}.weight")).is_some()
     }
 

@@ -1,6 +1,6 @@
 //! Intermediate values of a step, kept between steps so that a step allocates nothing.
 
-use super::{Decoder, latent::LatentScratch, mlp::ExpertScratch};
+use super::{Decoder, adapter::AdapterScratch, latent::LatentScratch, mlp::ExpertScratch};
 use crate::ModelSpec;
 use yantra_kernels::{ActivationKind, ActivationKinds, Activations};
 
@@ -20,6 +20,7 @@ pub struct Scratch {
     pub(super) gated: Activations,
     pub(super) experts: ExpertScratch,
     pub(super) latent: LatentScratch,
+    pub(super) adapters: AdapterScratch,
     /// A block's output where it does not join the stream as it is.
     pub(super) block: Vec<f32>,
 }
@@ -45,6 +46,7 @@ impl Decoder {
             gated: Activations::new(kinds),
             experts: ExpertScratch::new(kinds),
             latent: LatentScratch::new(kinds),
+            adapters: AdapterScratch::default(),
             block: Vec::new(),
         }
     }

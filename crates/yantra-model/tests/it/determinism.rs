@@ -101,7 +101,7 @@ fn check_random_batches(level: CpuLevel, format: KvFormat, count: usize) {
         pages: &sequences[0].pages,
     };
     let batch =
-        Batch { tokens: &tokens, positions: &positions, slots: &positions, sequences: &[span], logit_rows: &[] };
+        Batch { tokens: &tokens, positions: &positions, slots: &positions, sequences: &[span], logit_rows: &[], adapters: &[] };
     decoder.forward(&computes[0], &batch, &mut kv, &mut scratch, &mut logits).unwrap();
     for index in 0..count {
         let first = random.within(0..sequences.len());
@@ -128,7 +128,7 @@ fn check_random_batches(level: CpuLevel, format: KvFormat, count: usize) {
             AttentionSequence { query_start, query_len, context_len, pages: &sequences[member].pages }
         }));
         let batch =
-            Batch { tokens: &tokens, positions: &positions, slots: &slots, sequences: &spans, logit_rows: &rows };
+            Batch { tokens: &tokens, positions: &positions, slots: &slots, sequences: &spans, logit_rows: &rows, adapters: &[] };
         decoder.forward(&computes[index % 2], &batch, &mut kv, &mut scratch, &mut logits).unwrap();
         for (span, &member) in spans.iter().zip(&members) {
             let together = &logits[span.query_start * SHAPE.vocab..][..span.query_len * SHAPE.vocab];
@@ -174,7 +174,7 @@ fn malformed_batches_are_refused() {
     let mut kv = KvCache::new(decoder.spec(), KvFormat::F32, 2).unwrap();
     let mut check =
         |tokens: &[u32], positions: &[u32], slots: &[u32], sequence: AttentionSequence<'_>, message: &str| {
-            let batch = Batch { tokens, positions, slots, sequences: &[sequence], logit_rows: &[] };
+            let batch = Batch { tokens, positions, slots, sequences: &[sequence], logit_rows: &[], adapters: &[] };
             let result = decoder.forward(&compute, &batch, &mut kv, &mut decoder.scratch(), &mut Vec::new());
             let error = match result {
                 Err(ModelError::Batch { message }) => message,
