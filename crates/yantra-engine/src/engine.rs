@@ -29,7 +29,7 @@ use speculate::Speculating;
 use spilling::Spilling;
 
 use crate::{
-    AttentionSequence, Batch, EngineConfig, EngineError, EngineHandle, RequestId, Scheduler, StepModel, TextDecoder,
+    AdapterSpan, AttentionSequence, Batch, EngineConfig, EngineError, EngineHandle, RequestId, Scheduler, StepModel, TextDecoder,
     constraint::masks::MaskThreads,
     handle::{Message, Shared},
     request::ModelLimits,
@@ -250,7 +250,8 @@ impl Core {
 
     /// Runs the model; a panic in it is an error like any other (where the program unwinds at all).
     fn forward(&mut self, plan: &StepPlan) -> Result<(), EngineError> {
-        let Self { model, scheduler, logits, .. } = self;
+        let Self { model, scheduler, logits, choices, requests, .. } = self;
+        let adapters = adapter_spans(plan, choices, requests);
         let mut spans = recycle(std::mem::take(&mut self.spans));
         scheduler.spans(plan, &mut spans);
         let batch = Batch {
@@ -259,6 +260,7 @@ impl Core {
             slots: plan.slots(),
             sequences: &spans,
             logit_rows: plan.logit_rows(),
+            adapters: &adapters,
         };
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             plan.copies().iter().for_each(|&(from, to)| model.copy_page(from, to));
@@ -328,6 +330,26 @@ impl Drop for Core {
             self.shared.counters.healthy.store(false, Relaxed);
         }
     }
+}
+
+/// The tokens of a plan that belong to adapters; neighbours of one adapter are one span.
+fn adapter_spans<'a>(
+    plan: &StepPlan,
+    choices: &[Option<Choice>],
+    requests: &'a [Option<ActiveRequest>],
+) -> Vec<AdapterSpan<'a>> {
+    let mut spans: Vec<AdapterSpan<'a>> = Vec::new();
+    for entry in plan.entries() {
+        let choice = choices.get(entry.key.index()).and_then(Option::as_ref);
+        let active = choice.and_then(|choice| requests.get(choice.request)?.as_ref());
+        let Some(adapter) = active.and_then(|active| active.request.adapter.as_deref()) else { continue };
+        let (start, end) = (entry.query_start, entry.query_start + entry.query_len);
+        match spans.last_mut() {
+            Some(last) if last.tokens.end == start && std::ptr::eq(last.adapter, adapter) => last.tokens.end = end,
+            _ => spans.push(AdapterSpan { tokens: start..end, adapter }),
+        }
+    }
+    spans
 }
 
 /// Empties a buffer of spans for another lifetime, keeping its memory.

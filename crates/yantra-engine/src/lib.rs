@@ -38,7 +38,9 @@ mod stop;
 mod text;
 pub mod timeline;
 
-pub use batch::{AttentionSequence, Batch};
+pub use yantra_model::Adapter;
+
+pub use batch::{AdapterSpan, AttentionSequence, Batch};
 pub use config::EngineConfig;
 pub use constraint::{Constraint, ConstraintError, Grammar, MAX_GRAMMAR_BYTES, Vocabulary};
 pub use embedder::{EmbedError, EmbedModel, EmbedSink, EmbedderHandle, EmbedderStats, EncoderRunner};

@@ -1,5 +1,6 @@
 //! From a model file to a running model: memory plan, weights, tokeniser, template, engine.
 
+mod adapters;
 mod draft;
 mod memory;
 mod suggestion;
@@ -9,6 +10,7 @@ use crate::{
     SamplingParams, Speculation,
     spill::{self, Spill, SpillError, SpillStore},
 };
+pub use adapters::{AdapterError, AdapterLoader};
 use draft::DraftPlan;
 use std::{
     fmt,
@@ -201,6 +203,8 @@ pub struct LoadedModel {
     pub suggested_sampling: Option<SamplingParams>,
     /// Facts for people.
     pub info: ModelInfo,
+    /// Loads adapters of it, if it generates text.
+    pub adapters: Option<AdapterLoader>,
 }
 
 /// What a loaded model does.
@@ -334,8 +338,10 @@ pub fn load(
         (tokenizer.join(), model)
     });
     let tokenizer = tokenizer.map_err(|_| LoadError::TokenizerPanicked)??;
+    let mut adapted = None;
     let kind = match kind? {
         Prepared::Generate(runner, spill) => {
+            adapted = Some(Arc::clone(runner.decoder()));
             let drafter = draft::drafter(runner.decoder().spec(), &tokenizer, compute, options, &plan)?;
             let decoder = Some(Arc::new(tokenizer.clone()) as _);
             let engine = Engine::spawn_with(runner, decoder, options.engine.clone(), drafter, spill)?;
@@ -345,7 +351,12 @@ pub fn load(
     };
     let template = ChatTemplate::from_checkpoint(&checkpoint, &tokenizer)?;
     let suggested_sampling = suggestion::of(&checkpoint);
-    Ok(LoadedModel { kind, template, tokenizer, suggested_sampling, info: info(&checkpoint, plan.context)? })
+    let info = info(&checkpoint, plan.context)?;
+    let adapters = adapted.map(|decoder| {
+        let token_budget = options.engine.token_budget;
+        AdapterLoader::new(decoder, checkpoint, compute.level(), token_budget, plan.reserved_bytes())
+    });
+    Ok(LoadedModel { kind, template, tokenizer, suggested_sampling, info, adapters })
 }
 
 enum Prepared {

@@ -7,7 +7,7 @@ use yantra_model::{Batch, Decoder, KvCache, ModelError, PAGE_TOKENS, Scratch};
 
 /// A decoder with its own KV cache, stepped by the engine.
 pub struct ModelRunner {
-    decoder: Decoder,
+    decoder: Arc<Decoder>,
     compute: Arc<Compute>,
     kv: KvCache,
     bytes_per_page: usize,
@@ -20,11 +20,12 @@ impl ModelRunner {
     /// # Errors
     /// If the memory can not be had.
     pub fn new(
-        decoder: Decoder,
+        decoder: impl Into<Arc<Decoder>>,
         compute: Arc<Compute>,
         kv_format: KvFormat,
         num_pages: usize,
     ) -> Result<Self, ModelError> {
+        let decoder = decoder.into();
         let kv = KvCache::new(decoder.spec(), kv_format, num_pages)?;
         let bytes_per_page = KvCache::bytes_per_page(decoder.spec(), kv_format);
         let scratch = decoder.scratch();
@@ -32,7 +33,7 @@ impl ModelRunner {
     }
 
     /// The decoder being run.
-    pub fn decoder(&self) -> &Decoder {
+    pub fn decoder(&self) -> &Arc<Decoder> {
         &self.decoder
     }
 }

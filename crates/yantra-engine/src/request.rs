@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use yantra_model::Adapter;
+
 use crate::{Grammar, SubmitError};
 
 /// The limits of a request's fields.
@@ -73,7 +75,9 @@ pub struct Request {
     pub tenant: Option<Arc<str>>,
     /// How much of the engine its tenant gets beside others.
     pub weight: u32,
-    /// Requests share cached prompts only with requests of the same salt.
+    /// The adapter it is computed with, which must be of the engine's own model. It stays as long as requests have it.
+    pub adapter: Option<Arc<Adapter>>,
+    /// Requests share cached prompts only with requests of the same salt, and of the same adapter.
     pub cache_salt: Option<String>,
     /// Most tokens drafted per step, if the engine speculates; `None`: as many as it likes, 0: none. The answer is the
     /// same.
@@ -98,6 +102,7 @@ impl Default for Request {
             priority: 0,
             tenant: None,
             weight: 1,
+            adapter: None,
             cache_salt: None,
             max_draft: None,
         }

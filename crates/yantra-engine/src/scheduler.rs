@@ -119,6 +119,8 @@ pub struct Scheduler {
     running: Vec<Rank>,
     tenants: Tenants,
     counts: SchedulerCounts,
+    /// Scratch: the decoding sequences in the order of their tokens in a step.
+    decoding_order: Vec<u32>,
     /// Scratch of prefix look-ups.
     found: Vec<u32>,
     /// Put back since the step's planning began.
@@ -139,6 +141,7 @@ impl Scheduler {
             running: Vec::with_capacity(config.max_sequences),
             tenants: Tenants::default(),
             counts: SchedulerCounts::default(),
+            decoding_order: Vec::new(),
             found: Vec::new(),
             preempted: Vec::new(),
             out_of_pages: false,

@@ -52,7 +52,10 @@ impl ActiveRequest {
             id,
             sink,
             place: Some(place),
-            scope: Arc::new(CacheScope { salt: request.cache_salt.take() }),
+            scope: Arc::new(CacheScope {
+                salt: request.cache_salt.take(),
+                adapter: request.adapter.as_ref().map(|adapter| *adapter.content_hash()),
+            }),
             tag,
             seed: request.sampling.seed.unwrap_or_else(rng::unpredictable_seed),
             choices: vec![Progress::NotStarted; request.n],

@@ -20,6 +20,8 @@ const MAX_COMPARED: usize = 64;
 pub struct CacheScope {
     /// The request's salt.
     pub salt: Option<String>,
+    /// The content hash of the adapter that computed them.
+    pub adapter: Option<[u8; 32]>,
 }
 
 /// Hash of one full page of a sequence. The scope is part of the first page's hash; later pages inherit it.
@@ -31,6 +33,8 @@ pub fn hash_page(scope: Option<&CacheScope>, tokens: &[u32]) -> u64 {
     };
     let salt = scope.and_then(|scope| scope.salt.as_deref()).unwrap_or_default();
     let start = salt.bytes().fold(salt.len() as u64, |hash, byte| mix(hash, u64::from(byte)));
+    let adapter = scope.and_then(|scope| scope.adapter.as_ref()).map_or(&[][..], |hash| hash);
+    let start = adapter.iter().fold(start, |hash, &byte| mix(hash, u64::from(byte)));
     tokens.iter().fold(start, |hash, &token| mix(hash, u64::from(token) + 1))
 }
 
@@ -302,7 +306,7 @@ mod tests {
     use super::*;
 
     fn scope(salt: Option<&str>) -> Arc<CacheScope> {
-        Arc::new(CacheScope { salt: salt.map(str::to_owned) })
+        Arc::new(CacheScope { salt: salt.map(str::to_owned), adapter: None })
     }
 
     #[test]
@@ -379,7 +383,7 @@ mod tests {
 
     #[test]
     fn the_hash_tells_order_length_and_salt_apart() {
-        let salted = CacheScope { salt: Some("a".to_owned()) };
+        let salted = CacheScope { salt: Some("a".to_owned()), adapter: None };
         let hashes = [
             hash_page(None, &[1, 2]),
             hash_page(None, &[2, 1]),

@@ -117,15 +117,27 @@ impl Scheduler {
             }
             at += 1;
         }
-        for at in 0..self.running.len() {
-            let key = self.running[at].key;
-            if self.sequences[key as usize].remaining() == 1 {
-                unplanned -= 1;
-                self.trim_draft(key, plan.tokens_left - 1 - unplanned);
-                self.plan_tokens(plan, key, 1, None);
-                self.sequences[key as usize].draft.clear();
-            }
+        let order = self.decoding_order();
+        for &key in &order {
+            unplanned -= 1;
+            self.trim_draft(key, plan.tokens_left - 1 - unplanned);
+            self.plan_tokens(plan, key, 1, None);
+            self.sequences[key as usize].draft.clear();
         }
+        self.decoding_order = order;
+    }
+
+    /// Running sequences that lack one token, those of one adapter together: its matrices are then read once. The buffer
+    /// is the scheduler's.
+    fn decoding_order(&mut self) -> Vec<u32> {
+        let mut order = std::mem::take(&mut self.decoding_order);
+        let sequence = |key: u32| &self.sequences[key as usize];
+        order.clear();
+        order.extend(self.running.iter().map(|rank| rank.key).filter(|&key| sequence(key).remaining() == 1));
+        if order.iter().any(|&key| sequence(key).scope.adapter.is_some()) {
+            order.sort_by_key(|&key| sequence(key).scope.adapter);
+        }
+        order
     }
 
     /// Cuts the sequence's draft to `most` tokens and to what there are pages for without preemption.

@@ -146,6 +146,7 @@ impl DraftModel {
             slots: &input.slots,
             sequences: &spans,
             logit_rows: &input.rows,
+            adapters: &[],
         };
         model.forward(&batch, logits)
     }

@@ -19,6 +19,10 @@ impl PageKey {
             hash.update(b"salt");
             hash.update(salt);
         }
+        if let Some(adapter) = &scope.adapter {
+            hash.update(b"adapter");
+            hash.update(adapter);
+        }
         Self(hash.finalize().into())
     }
 
@@ -81,7 +85,8 @@ mod tests {
     #[test]
     fn keys_tell_models_scopes_and_prefixes_apart() {
         let (model, other) = (PageKey([1; 32]), PageKey([2; 32]));
-        let scope = |salt: Option<&str>| CacheScope { salt: salt.map(str::to_owned) };
+        let scope = |salt: Option<&str>| CacheScope { salt: salt.map(str::to_owned), adapter: None };
+        let adapted = |byte| CacheScope { salt: None, adapter: Some([byte; 32]) };
         let plain = model.of_scope(&scope(None));
         let keys = [
             plain.of_next(&[1, 2]),
@@ -91,6 +96,8 @@ mod tests {
             model.of_scope(&scope(Some(""))).of_next(&[1, 2]),
             model.of_scope(&scope(Some("a"))).of_next(&[1, 2]),
             other.of_scope(&scope(None)).of_next(&[1, 2]),
+            model.of_scope(&adapted(1)).of_next(&[1, 2]),
+            model.of_scope(&adapted(2)).of_next(&[1, 2]),
         ];
         let distinct: std::collections::HashSet<_> = keys.iter().collect();
         assert_eq!(distinct.len(), keys.len());

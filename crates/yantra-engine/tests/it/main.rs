@@ -1,6 +1,7 @@
 //! The engine as its users see it, on a model that detects wrong paging.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
 
+mod adapters;
 mod embedder;
 mod engine;
 mod failures;

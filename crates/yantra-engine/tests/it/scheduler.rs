@@ -98,7 +98,8 @@ impl Simulation {
         let mut prompt = self.rng.tokens(prompt_len, 2);
         let scores = self.rng.chance(15);
         let salt = self.rng.chance(20).then(|| "salt".to_owned());
-        let mut scope = Arc::new(CacheScope { salt });
+        let adapter = [None, None, Some([1; 32]), Some([2; 32])][self.rng.below(4)];
+        let mut scope = Arc::new(CacheScope { salt, adapter });
         let twin = self.rng.chance(40).then(|| self.any_key()).flatten();
         if let Some(twin) = twin.filter(|_| !self.rng.chance(10)) {
             (prompt, scope) = (self.live[&twin].prompt.clone(), Arc::clone(&self.live[&twin].scope));
@@ -313,7 +314,7 @@ fn a_prefix_being_computed_is_waited_for_and_then_shared() {
     assert_eq!(step(&mut scheduler), [(first, 6)], "the second waits for the first's third page");
     assert_eq!(step(&mut scheduler), [(first, 1), (second, 2)], "and then computes the part that is no full page");
     assert_eq!(scheduler.counts().prefix_hit_tokens, 12);
-    let other = CacheScope { salt: Some("other".to_owned()) };
+    let other = CacheScope { salt: Some("other".to_owned()), adapter: None };
     let scope = Arc::new(other);
     let salted = scheduler.add(NewSequence {
         prompt: &prompt,
@@ -440,7 +441,7 @@ fn a_tenant_that_floods_has_its_share_of_the_batch() {
         prefix_cache: true,
     };
     let mut scheduler = Scheduler::new(config);
-    let scope = Arc::new(CacheScope { salt: None });
+    let scope = Arc::new(CacheScope { salt: None, adapter: None });
     let (mut plan, mut arrival) = (StepPlan::default(), 0);
     let mut add = |scheduler: &mut Scheduler, tenant: &str, weight: u32| {
         arrival += 1;
