@@ -48,7 +48,7 @@ pub use error::{ApiError, ErrorBody, ErrorDetail};
 pub use file::{FileDeleted, FileList, FileObject, FileUpload};
 pub use forms::{TextOrDocument, TextOrItems, WordOrObject};
 pub use generation::{GenerationParams, SamplingDefaults};
-pub use loading::{LoadModelRequest, ModelDeletion, UnloadModelRequest};
+pub use loading::{LoadAdapterRequest, LoadModelRequest, ModelDeletion, UnloadAdapterRequest, UnloadModelRequest};
 pub use messages::{
     BlockDelta, ContentBlock, MessageParam, MessagesError, MessagesErrorDetail, MessagesEvent, MessagesRequest,
     MessagesResponse, MessagesUsage, StopDelta, TokenCount,

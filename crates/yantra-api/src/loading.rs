@@ -42,6 +42,29 @@ pub struct UnloadModelRequest {
     pub model: String,
 }
 
+/// A LoRA adapter to load, named as in vLLM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"lora_name": "support", "lora_path": "/models/adapters/support"}))]
+pub struct LoadAdapterRequest {
+    /// The name that requests will give as their model.
+    pub lora_name: String,
+    /// A PEFT directory or a GGUF adapter below one of the server's `model_dirs`.
+    pub lora_path: String,
+    /// The model it was made for. Default: the only one that generates text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base_model: Option<String>,
+}
+
+/// A LoRA adapter to unload, named as in vLLM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"lora_name": "support"}))]
+pub struct UnloadAdapterRequest {
+    /// Its name.
+    pub lora_name: String,
+}
+
 /// A model that is gone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ModelDeletion {

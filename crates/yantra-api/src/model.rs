@@ -25,6 +25,9 @@ pub struct ModelCard {
     pub owned_by: String,
     /// Most tokens (prompt and answer) of a request; named as in vLLM.
     pub max_model_len: usize,
+    /// Of an adapter: the model it belongs to; named as in vLLM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
     /// What only Yantra tells.
     pub yantra: ModelDetails,
 }

@@ -29,7 +29,8 @@ use speculate::Speculating;
 use spilling::Spilling;
 
 use crate::{
-    AdapterSpan, AttentionSequence, Batch, EngineConfig, EngineError, EngineHandle, RequestId, Scheduler, StepModel, TextDecoder,
+    AdapterSpan, AttentionSequence, Batch, EngineConfig, EngineError, EngineHandle, RequestId, Scheduler, StepModel,
+    TextDecoder,
     constraint::masks::MaskThreads,
     handle::{Message, Shared},
     request::ModelLimits,

@@ -65,7 +65,9 @@ impl AdapterFile {
             let weights = SafetensorsFile::open(weights)?;
             return match weights.skipped().first() {
                 None => Ok(Self::Peft { config, weights }),
-                Some(tensor) => Err(not_an_adapter(format!("its tensor '{}' is of type {}", tensor.name, tensor.dtype))),
+                Some(tensor) => {
+                    Err(not_an_adapter(format!("its tensor '{}' is of type {}", tensor.name, tensor.dtype)))
+                }
             };
         }
         let names = file_names(path)?;
@@ -79,9 +81,10 @@ impl AdapterFile {
         let file = GgufFile::open(path)?;
         match file.metadata().get_str("general.type") {
             Ok("adapter") => Ok(Self::Gguf(file)),
-            Ok(other) => {
-                Err(FormatError::NotAnAdapter { path: path.to_owned(), found: format!("a GGUF file of type '{other}'") })
-            }
+            Ok(other) => Err(FormatError::NotAnAdapter {
+                path: path.to_owned(),
+                found: format!("a GGUF file of type '{other}'"),
+            }),
             Err(_) => {
                 let found = "a GGUF file that does not say what it is (general.type)".to_owned();
                 Err(FormatError::NotAnAdapter { path: path.to_owned(), found })

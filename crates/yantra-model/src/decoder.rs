@@ -12,11 +12,10 @@ mod scratch;
 
 use crate::{
     AlibiSpec, AttentionSpec, Batch, BlockSpec, EmbeddingSpec, KvCache, LoadOptions, MlpSpec, ModelError, ModelSpec,
-    family, rotary,
-    weights::WeightSource,
+    family, rotary, weights::WeightSource,
 };
-use adapter::{Changed, DecoderId, LayerAdapters, Site};
 pub use adapter::{Adapter, AdapterSpan};
+use adapter::{Changed, DecoderId, LayerAdapters, Site};
 use layer::{Attention, Layer, Norm};
 use mlp::{Gated, Mlp};
 use names::Names;
@@ -178,7 +177,8 @@ impl Decoder {
         scratch: &mut Scratch,
     ) {
         let AttentionSpec { num_heads, scale, softcap, latent, rope_style, .. } = self.spec.attention;
-        let Scratch { hidden, input, query, key, value, attended, latent: latent_scratch, adapters: buffers, .. } = scratch;
+        let Scratch { hidden, input, query, key, value, attended, latent: latent_scratch, adapters: buffers, .. } =
+            scratch;
         self.enter(cx, layer.attention_norm.as_ref(), hidden, input);
         let table = layer.rope.map(|index| &self.ropes[index]);
         match (&layer.attention, &latent) {
@@ -211,7 +211,8 @@ impl Decoder {
             _ => attended,
         };
         input.set(cx, values, hidden.len() / self.spec.hidden_size, self.spec.output_size());
-        let (norm, changed) = (layer.post_attention_norm.as_ref(), Changed { site: Site::Output, base: &layer.output, out: block });
+        let (norm, changed) =
+            (layer.post_attention_norm.as_ref(), Changed { site: Site::Output, base: &layer.output, out: block });
         self.join(cx, changed, norm, input, (adapters, buffers.between()), hidden);
     }
 

@@ -29,8 +29,8 @@ use crate::usage::Ledger;
 use crate::watched::Watched;
 use crate::work::{BodyBudget, Lanes};
 use crate::{
-    batches, chat, completions, console, embeddings, files, health, loading, messages, metrics, models, moderations,
-    openapi, quota, rerank, responses, stats, tokenize, usage,
+    adapters, batches, chat, completions, console, embeddings, files, health, loading, messages, metrics, models,
+    moderations, openapi, quota, rerank, responses, stats, tokenize, usage,
 };
 
 /// What all endpoints share; cheap to clone.
@@ -218,6 +218,8 @@ pub(crate) fn router(app: &App) -> Router {
             .route(&format!("{prefix}/models"), get(models::list))
             .route(&format!("{prefix}/models/load"), post(loading::load))
             .route(&format!("{prefix}/models/unload"), post(loading::unload))
+            .route(&format!("{prefix}/load_lora_adapter"), post(adapters::load))
+            .route(&format!("{prefix}/unload_lora_adapter"), post(adapters::unload))
             .route(&format!("{prefix}/models/{{*id}}"), get(models::retrieve).delete(loading::delete))
             .route(&format!("{prefix}/tokenize"), post(tokenize::tokenize))
             .route(&format!("{prefix}/detokenize"), post(tokenize::detokenize))

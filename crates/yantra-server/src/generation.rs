@@ -8,7 +8,7 @@ use yantra_engine::{Constraint, EngineHandle, Event, Grammar, Request, RequestId
 use yantra_store::Used;
 
 use crate::failure;
-use crate::registry::ServedModel;
+use crate::registry::{Generator, ServedModel};
 use crate::requests;
 use crate::storage::now;
 use crate::telemetry;
@@ -39,7 +39,7 @@ impl Generation {
         deadline: Instant,
     ) -> Result<Self, ApiError> {
         let (sender, events) = unbounded_channel();
-        let engine = &model.generator()?.engine;
+        let Generator { engine, adapter, .. } = model.generator()?;
         // Dropping it on an error below cancels those already submitted.
         let mut generation = Self {
             engine: engine.clone(),
@@ -51,7 +51,8 @@ impl Generation {
             used: Vec::new(),
         };
         let kept = requests::current();
-        for (number, request) in requests.into_iter().enumerate() {
+        for (number, mut request) in requests.into_iter().enumerate() {
+            request.adapter.clone_from(adapter);
             let sender = sender.clone();
             let kept = kept.clone();
             let sink = move |mut event| {
@@ -227,6 +228,8 @@ pub(crate) fn engine_request(
             true => params.cache_salt.clone(),
             false => tenant.cache_salt(params.cache_salt.clone()),
         },
+        // Known where the request is submitted.
+        adapter: None,
         max_draft: None,
     })
 }

@@ -16,6 +16,7 @@
 //! # Ok(()) }
 //! ```
 
+mod adapters;
 mod app;
 mod auth;
 mod batches;

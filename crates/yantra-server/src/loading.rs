@@ -4,6 +4,7 @@
 //! first: it takes nothing new, and what runs may finish within the drain deadline.
 
 use std::fmt::Debug;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,6 +40,12 @@ pub trait ModelLoader: Debug + Send + Sync {
     /// # Errors
     /// Why it could not be loaded; shown in `/ready`.
     fn load(&self, model: &str, id: &str, aliases: &[String]) -> Result<ServedModel, String>;
+
+    /// Where the adapter lies that a client names so, if clients may have it. Quick: reads nothing of it.
+    ///
+    /// # Errors
+    /// What the client is to be told.
+    fn adapter_path(&self, path: &str) -> Result<PathBuf, ApiError>;
 
     /// A model has been unloaded; its memory is free.
     fn unloaded(&self, id: &str);
@@ -114,7 +121,7 @@ pub(crate) async fn delete(visit: Visit, Path(id): Path<String>) -> Result<Json<
 }
 
 /// What loads models here, if whoever asks may have models loaded and unloaded.
-fn allowed(visit: &Visit) -> Result<Arc<dyn ModelLoader>, ApiError> {
+pub(crate) fn allowed(visit: &Visit) -> Result<Arc<dyn ModelLoader>, ApiError> {
     if !visit.app.config().allow_model_changes {
         let message = "models can not be changed here: it needs the setting [server] allow_model_changes = true";
         return Err(ApiError::forbidden("model_changes_disabled", message));
@@ -128,7 +135,7 @@ fn allowed(visit: &Visit) -> Result<Arc<dyn ModelLoader>, ApiError> {
     loader.ok_or_else(|| ApiError::not_configured("loading models", "ServerBuilder::model_loader"))
 }
 
-fn refused(error: RegistryError) -> ApiError {
+pub(crate) fn refused(error: RegistryError) -> ApiError {
     match error {
         RegistryError::NameTaken { .. } => ApiError::conflict("model_exists", error.to_string()).at("name"),
         RegistryError::BadName { .. } => ApiError::invalid_param("name", error),

@@ -11,7 +11,7 @@ use crate::registry::{ModelKind, ServedModel};
 /// Lists the models that take requests.
 #[utoipa::path(get, path = "/v1/models", operation_id = "list_models", tag = "Models", responses((status = 200, body = ModelList)))]
 pub(crate) async fn list(State(app): State<App>) -> Json<ModelList> {
-    let data = app.registry().all_ready().iter().map(|model| card(model)).collect();
+    let data = app.registry().with_adapters().iter().map(|model| card(model)).collect();
     Json(ModelList { object: "list".to_owned(), data })
 }
 
@@ -25,7 +25,7 @@ pub(crate) async fn retrieve(State(app): State<App>, Path(id): Path<String>) -> 
     Ok(Json(card(&*app.registry().find(&id)?)))
 }
 
-fn card(model: &ServedModel) -> ModelCard {
+pub(crate) fn card(model: &ServedModel) -> ModelCard {
     let (kind, template, dimensions) = match &model.kind {
         ModelKind::Generate(generator) => ("generate", generator.template.as_ref(), None),
         ModelKind::Embed(embedder) => ("embed", None, Some(embedder.handle.dimensions())),
@@ -36,6 +36,7 @@ fn card(model: &ServedModel) -> ModelCard {
         created: model.created,
         owned_by: model.owned_by.clone(),
         max_model_len: model.context(),
+        parent: model.parent.clone(),
         yantra: ModelDetails {
             kind: kind.to_owned(),
             aliases: model.aliases.clone(),

@@ -5,8 +5,8 @@ use utoipa::OpenApi;
 
 use crate::document::Common;
 use crate::{
-    batches, chat, completions, embeddings, files, health, loading, messages, metrics, models, moderations, requests,
-    rerank, responses, stats, tokenize, usage,
+    adapters, batches, chat, completions, embeddings, files, health, loading, messages, metrics, models, moderations,
+    requests, rerank, responses, stats, tokenize, usage,
 };
 
 #[derive(OpenApi)]
@@ -41,6 +41,8 @@ use crate::{
         loading::delete,
         loading::load,
         loading::unload,
+        adapters::load,
+        adapters::unload,
         moderations::moderations,
         tokenize::tokenize,
         tokenize::detokenize,

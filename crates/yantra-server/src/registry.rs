@@ -3,7 +3,8 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use yantra_api::{ApiError, LoadState, ModelLoad, SamplingDefaults};
-use yantra_engine::{EmbedderHandle, EngineHandle};
+use yantra_engine::load::AdapterLoader;
+use yantra_engine::{Adapter, EmbedderHandle, EngineHandle};
 use yantra_text::{ChatTemplate, Tokenizer};
 
 /// Seconds after which a client of a loading model should try again.
@@ -20,6 +21,8 @@ pub struct ServedModel {
     pub created: u64,
     /// Who owns it, for `/v1/models`.
     pub owned_by: String,
+    /// Of an adapter: the model it belongs to, whose engine it shares.
+    pub parent: Option<String>,
     /// What is known of it, for `/v1/models`.
     pub facts: ModelFacts,
     /// What it does.
@@ -59,6 +62,10 @@ pub struct Generator {
     pub template: Option<ChatTemplate>,
     /// Sampling where a request says nothing.
     pub defaults: SamplingDefaults,
+    /// The adapter that requests are computed with.
+    pub adapter: Option<Arc<Adapter>>,
+    /// Loads adapters of the model, if it can have any.
+    pub adapters: Option<AdapterLoader>,
 }
 
 /// What embedding takes.
@@ -168,6 +175,14 @@ impl Entry {
     fn answers_to(&self, name: &str) -> bool {
         self.id == name || self.aliases.iter().any(|alias| alias == name)
     }
+
+    /// Of an adapter: the model it belongs to.
+    fn parent(&self) -> Option<&str> {
+        match &self.state {
+            State::Ready(model) => model.parent.as_deref(),
+            _ => None,
+        }
+    }
 }
 
 /// All models, ready or not. Shared between the server and whoever loads models.
@@ -199,6 +214,10 @@ impl Registry {
         let available: Vec<String> = entries.iter().map(|entry| entry.id.clone()).collect();
         let entry = entries.iter_mut().find(|entry| entry.answers_to(name));
         let entry = entry.ok_or_else(|| ApiError::model_not_found(name, &available))?;
+        if entry.parent().is_some() {
+            let message = format!("'{name}' is an adapter; /v1/unload_lora_adapter unloads it");
+            return Err(ApiError::invalid_param("model", message).with_code("wrong_model_kind"));
+        }
         let conflict = |what: &str| {
             let message = format!("the model '{name}' is {what}; it can be unloaded only once it is there");
             Err(ApiError::conflict("model_busy", message).at("model"))
@@ -213,9 +232,33 @@ impl Registry {
         Ok((entry.id.clone(), model))
     }
 
-    /// Forgets a model.
+    /// Forgets a model and its adapters.
     pub(crate) fn remove(&self, id: &str) {
-        self.entries.write().unwrap_or_else(PoisonError::into_inner).retain(|entry| entry.id != id);
+        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        entries.retain(|entry| entry.id != id && entry.parent() != Some(id));
+    }
+
+    /// Registers an adapter of a model that takes requests.
+    ///
+    /// # Errors
+    /// A name is taken, or no name.
+    pub fn ready_adapter(&self, adapter: ServedModel) -> Result<(), RegistryError> {
+        let (id, aliases) = (adapter.id.clone(), adapter.aliases.clone());
+        self.put(Entry { id, aliases, state: State::Ready(Arc::new(adapter)) }, |old| {
+            matches!(old, State::Failed { .. })
+        })
+    }
+
+    /// Forgets an adapter: requests that run keep it.
+    pub(crate) fn remove_adapter(&self, name: &str) -> Result<(), ApiError> {
+        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(at) = entries.iter().position(|entry| entry.id == name && entry.parent().is_some()) else {
+            let adapters: Vec<String> =
+                entries.iter().filter(|entry| entry.parent().is_some()).map(|entry| entry.id.clone()).collect();
+            return Err(ApiError::model_not_found(name, &adapters).at("lora_name"));
+        };
+        entries.remove(at);
+        Ok(())
     }
 
     /// Registers a model that takes requests; replaces the entry of the same id, if there is one.
@@ -237,10 +280,10 @@ impl Registry {
         self.update(id, State::Failed { message: message.into() });
     }
 
-    /// Every model's state, in the order of registration.
+    /// Every model's state but adapters', in the order of registration.
     #[must_use]
     pub fn states(&self) -> Vec<ModelLoad> {
-        self.read(|entries| entries.iter().map(load_of).collect())
+        self.read(|entries| entries.iter().filter(|entry| entry.parent().is_none()).map(load_of).collect())
     }
 
     /// The model of this name.
@@ -261,7 +304,9 @@ impl Registry {
         if let Some(name) = name {
             return self.find(name);
         }
-        let names: Vec<String> = self.read(|entries| entries.iter().map(|entry| entry.id.clone()).collect());
+        let is_model = |entry: &&Entry| entry.parent().is_none();
+        let names: Vec<String> =
+            self.read(|entries| entries.iter().filter(is_model).map(|entry| entry.id.clone()).collect());
         match names.as_slice() {
             [only] => self.find(only),
             names => Err(needed(names)),
@@ -275,7 +320,7 @@ impl Registry {
         }
         // What a model does is known once it is loaded.
         let can = |entry: &&Entry| match &entry.state {
-            State::Ready(model) => model.kind.does(task),
+            State::Ready(model) => model.kind.does(task) && model.parent.is_none(),
             State::Loading { .. } | State::Failed { .. } => true,
             State::Unloading => false,
         };
@@ -292,8 +337,13 @@ impl Registry {
         }
     }
 
-    /// The models that take requests.
+    /// The models that take requests, without adapters.
     pub(crate) fn all_ready(&self) -> Vec<Arc<ServedModel>> {
+        self.with_adapters().into_iter().filter(|model| model.parent.is_none()).collect()
+    }
+
+    /// The models that take requests, and their adapters.
+    pub(crate) fn with_adapters(&self) -> Vec<Arc<ServedModel>> {
         self.read(|entries| {
             let ready = |entry: &Entry| match &entry.state {
                 State::Ready(model) => Some(Arc::clone(model)),

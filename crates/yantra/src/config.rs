@@ -9,6 +9,7 @@ use crate::suggest::did_you_mean;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use yantra_engine::SpeculationMethod;
 use yantra_kernels::{KvFormat, WeightFormat};
@@ -113,6 +114,8 @@ pub(crate) struct RawModel {
     pub(crate) quantize: Option<String>,
     pub(crate) embedding_dtype: Option<String>,
     pub(crate) draft_model: Option<String>,
+    /// Paths of LoRA adapters by the names that requests use.
+    pub(crate) adapters: BTreeMap<String, PathBuf>,
 }
 
 /// Everything checked.
@@ -193,6 +196,8 @@ pub(crate) struct ModelSettings {
     pub(crate) aliases: Vec<String>,
     /// A path or a catalogue name.
     pub(crate) model: String,
+    /// Names and paths of its LoRA adapters.
+    pub(crate) adapters: Vec<(String, PathBuf)>,
     pub(crate) engine: EngineSettings,
 }
 
@@ -368,7 +373,8 @@ impl RawEngine {
 fn refuse_names_given_twice(models: &[ModelSettings]) -> Result<()> {
     let mut seen: Vec<(&str, &str)> = Vec::new();
     for model in models {
-        for name in std::iter::once(&model.name).chain(&model.aliases) {
+        let adapters = model.adapters.iter().map(|(name, _)| name);
+        for name in std::iter::once(&model.name).chain(&model.aliases).chain(adapters) {
             match seen.iter().find(|(other, _)| other == name) {
                 None => seen.push((name, &model.model)),
                 Some((_, other)) if *other == model.model => {
@@ -393,7 +399,7 @@ impl RawModel {
         let model =
             model.ok_or_else(|| usage("a [[models]] entry has no `model`: expected a path or a catalogue name"))?;
         let name = self.name.unwrap_or_else(|| default_name(&model));
-        for name in std::iter::once(&name).chain(&self.aliases) {
+        for name in std::iter::once(&name).chain(&self.aliases).chain(self.adapters.keys()) {
             if name.is_empty() || name.chars().any(|c| c.is_whitespace() || c.is_control()) {
                 return Err(usage(format!("the model name `{name}` is empty or has white space")));
             }
@@ -410,7 +416,8 @@ impl RawModel {
             engine.embedding_dtype = Some(parse_dtype(dtype)?);
         }
         engine.draft_model = self.draft_model.or(engine.draft_model);
-        Ok(ModelSettings { name, aliases: self.aliases, model, engine })
+        let adapters = self.adapters.into_iter().collect();
+        Ok(ModelSettings { name, aliases: self.aliases, model, adapters, engine })
     }
 }
 
@@ -465,6 +472,8 @@ pub(crate) fn parse_size(what: &str, text: &str) -> Result<u64> {
 /// Compares the keys of `given` with those of `known`, tables and lists of tables included.
 fn refuse_unknown_keys(place: &str, given: &Value, known: &Value) -> Result<()> {
     match (given, known) {
+        // Names that users give.
+        (Value::Object(_), Value::Object(known)) if known.is_empty() => Ok(()),
         (Value::Object(given), Value::Object(known)) => given.iter().try_for_each(|(key, value)| {
             let full = if place.is_empty() { key.clone() } else { format!("{place}.{key}") };
             match known.get(key) {

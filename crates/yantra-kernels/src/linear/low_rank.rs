@@ -60,8 +60,13 @@ pub fn add_low_rank(cx: &Compute, x: &Activations, jobs: &mut [LowRankJob<'_>], 
     let jobs = &*jobs;
     plan.run(cx, 8, &|index, out, tokens, units| {
         let (up, x) = (jobs[index].up, &*downs[index].out);
-        let epilogue =
-            Epilogue { out: out.wrapping_add(tokens.start * up.rows), stride: up.rows, rows: up.rows, bias: None, accumulate: true };
+        let epilogue = Epilogue {
+            out: out.wrapping_add(tokens.start * up.rows),
+            stride: up.rows,
+            rows: up.rows,
+            bias: None,
+            accumulate: true,
+        };
         up.multiply_floats(&x[tokens.start * up.cols..tokens.end * up.cols], units, epilogue);
     });
     PLAN.set(plan);
@@ -97,7 +102,9 @@ mod tests {
             x.set(&cx, &test_support::random(1, 400 * COLS), 400, COLS);
             let weights: Vec<_> = cases
                 .iter()
-                .map(|(rank, rows, down, up, _)| (packed(&cx, *down, 2, *rank, COLS), packed(&cx, *up, 3, *rows, *rank)))
+                .map(|(rank, rows, down, up, _)| {
+                    (packed(&cx, *down, 2, *rank, COLS), packed(&cx, *up, 3, *rows, *rank))
+                })
                 .collect();
             let start = |rows: usize, tokens: &Range<usize>| test_support::random(4, rows * tokens.len());
             let mut outs: Vec<_> = cases.iter().map(|(_, rows, .., tokens)| start(*rows, tokens)).collect();
@@ -111,7 +118,11 @@ mod tests {
                 let mut between = Activations::new(ActivationKinds { float: true, int8: false });
                 between.set(&cx, &all[tokens.start * rank..tokens.end * rank], tokens.len(), *rank);
                 let mut expected = start(*rows, tokens);
-                linear(&cx, &between, &mut [LinearJob { weight: up, bias: None, out: &mut expected, accumulate: true }]);
+                linear(
+                    &cx,
+                    &between,
+                    &mut [LinearJob { weight: up, bias: None, out: &mut expected, accumulate: true }],
+                );
                 assert_eq!(*out, expected, "rank {rank}");
             }
         }

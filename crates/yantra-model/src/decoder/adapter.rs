@@ -90,7 +90,10 @@ impl PartialEq for Adapter {
 
 impl fmt::Debug for Adapter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Adapter").field("rank", &self.rank).field("parameters", &self.parameters).finish_non_exhaustive()
+        f.debug_struct("Adapter")
+            .field("rank", &self.rank)
+            .field("parameters", &self.parameters)
+            .finish_non_exhaustive()
     }
 }
 

@@ -57,7 +57,9 @@ impl Base {
             spans.push(AttentionSequence { query_start: start, query_len: own.len(), context_len: own.len(), pages });
             tokens.extend_from_slice(own);
             positions.extend(0..own.len() as u32);
-            slots.extend((0..own.len()).map(|at| pages[at / PAGE_TOKENS] * PAGE_TOKENS as u32 + (at % PAGE_TOKENS) as u32));
+            slots.extend(
+                (0..own.len()).map(|at| pages[at / PAGE_TOKENS] * PAGE_TOKENS as u32 + (at % PAGE_TOKENS) as u32),
+            );
             if let Some(adapter) = *adapter {
                 adapters.push(AdapterSpan { tokens: start..tokens.len(), adapter });
             }
@@ -75,7 +77,10 @@ impl Base {
         let mut logits = Vec::new();
         decoder.forward(&self.runner.compute, &batch, &mut kv, &mut decoder.scratch(), &mut logits).unwrap();
         let vocab_size = decoder.spec().vocab_size;
-        spans.iter().map(|span| logits[span.query_start * vocab_size..][..span.query_len * vocab_size].to_vec()).collect()
+        spans
+            .iter()
+            .map(|span| logits[span.query_start * vocab_size..][..span.query_len * vocab_size].to_vec())
+            .collect()
     }
 }
 
@@ -183,7 +188,8 @@ fn the_hash_is_of_settings_and_matrices() {
 
 /// A copy of the plain adapter with other settings, in the folder cargo keeps for tests.
 fn changed(label: &str, change: impl FnOnce(&mut Value)) -> PathBuf {
-    let (source, copy) = (adapter_directory("plain"), Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("lora-{label}")));
+    let (source, copy) =
+        (adapter_directory("plain"), Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("lora-{label}")));
     fs::create_dir_all(&copy).unwrap();
     fs::copy(source.join("adapter_model.safetensors"), copy.join("adapter_model.safetensors")).unwrap();
     let mut config = read(&source.join("adapter_config.json"));
@@ -197,9 +203,17 @@ fn what_is_not_built_is_refused_by_name() {
     let base = Base::load("llama", CpuLevel::detect(), None);
     let cases = [
         ("bias", json!("lora_only"), "an adapter that trained biases (bias = 'lora_only') is not supported"),
-        ("modules_to_save", json!(["lm_head"]), "the setting modules_to_save = [\"lm_head\"] of an adapter is not supported"),
+        (
+            "modules_to_save",
+            json!(["lm_head"]),
+            "the setting modules_to_save = [\"lm_head\"] of an adapter is not supported",
+        ),
         ("peft_type", json!("LOHA"), "peft_type 'LOHA' (LORA is) is not supported"),
-        ("alora_invocation_tokens", json!([1]), "the setting alora_invocation_tokens = [1] of an adapter is not supported"),
+        (
+            "alora_invocation_tokens",
+            json!([1]),
+            "the setting alora_invocation_tokens = [1] of an adapter is not supported",
+        ),
         (
             "init_lora_weights",
             json!("pissa_niter_4"),

@@ -100,8 +100,14 @@ fn check_random_batches(level: CpuLevel, format: KvFormat, count: usize) {
         context_len: start as usize,
         pages: &sequences[0].pages,
     };
-    let batch =
-        Batch { tokens: &tokens, positions: &positions, slots: &positions, sequences: &[span], logit_rows: &[], adapters: &[] };
+    let batch = Batch {
+        tokens: &tokens,
+        positions: &positions,
+        slots: &positions,
+        sequences: &[span],
+        logit_rows: &[],
+        adapters: &[],
+    };
     decoder.forward(&computes[0], &batch, &mut kv, &mut scratch, &mut logits).unwrap();
     for index in 0..count {
         let first = random.within(0..sequences.len());
@@ -127,8 +133,14 @@ fn check_random_batches(level: CpuLevel, format: KvFormat, count: usize) {
         let spans = Vec::from_iter(spans.into_iter().map(|(query_start, query_len, context_len, member)| {
             AttentionSequence { query_start, query_len, context_len, pages: &sequences[member].pages }
         }));
-        let batch =
-            Batch { tokens: &tokens, positions: &positions, slots: &slots, sequences: &spans, logit_rows: &rows, adapters: &[] };
+        let batch = Batch {
+            tokens: &tokens,
+            positions: &positions,
+            slots: &slots,
+            sequences: &spans,
+            logit_rows: &rows,
+            adapters: &[],
+        };
         decoder.forward(&computes[index % 2], &batch, &mut kv, &mut scratch, &mut logits).unwrap();
         for (span, &member) in spans.iter().zip(&members) {
             let together = &logits[span.query_start * SHAPE.vocab..][..span.query_len * SHAPE.vocab];

@@ -48,7 +48,14 @@ impl Runner {
         let slots: Vec<u32> = positions.iter().map(slot).collect();
         let sequence = AttentionSequence { query_start: 0, query_len: tokens.len(), context_len: end, pages: &pages };
         let rows: Vec<u32> = (first_row as u32..tokens.len() as u32).collect();
-        let batch = Batch { tokens, positions: &positions, slots: &slots, sequences: &[sequence], logit_rows: &rows, adapters: &[] };
+        let batch = Batch {
+            tokens,
+            positions: &positions,
+            slots: &slots,
+            sequences: &[sequence],
+            logit_rows: &rows,
+            adapters: &[],
+        };
         let mut logits = Vec::new();
         self.decoder.forward(&self.compute, &batch, &mut self.kv, &mut self.scratch, &mut logits).unwrap();
         logits

@@ -1,5 +1,6 @@
 //! Models that come and go while the server runs.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -39,6 +40,10 @@ impl ModelLoader for Shelf {
             _ => ModelKind::Generate(Setup { delay: Duration::from_millis(5), ..Setup::default() }.generator()),
         };
         Ok(ServedModel { aliases: aliases.to_vec(), ..served(id, kind) })
+    }
+
+    fn adapter_path(&self, path: &str) -> Result<PathBuf, ApiError> {
+        Ok(PathBuf::from(path))
     }
 
     fn unloaded(&self, id: &str) {
@@ -231,4 +236,47 @@ async fn only_who_may_changes_models() {
     };
     assert_eq!((load(&bob).await, load("configured-key").await, load("x").await), (403, 403, 401));
     assert_eq!(load(&alice).await, 202);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn adapters_are_listed_answer_and_go() {
+    let setup = Setup::default();
+    let generator = setup.generator();
+    let engine = generator.engine.clone();
+    let adapter = ServedModel {
+        aliases: Vec::new(),
+        parent: Some("story".to_owned()),
+        ..served("tale", ModelKind::Generate(generator.clone()))
+    };
+    let server = Server::builder(ServerConfig::try_from(allowed()).unwrap())
+        .model(served("story", ModelKind::Generate(generator)))
+        .model(adapter)
+        .model_loader(Arc::new(Shelf::default()) as Arc<dyn ModelLoader>)
+        .build()
+        .unwrap();
+    let server = Harness::serve(server, engine).await;
+    let models: Value = serde_json::from_str(&server.get("/v1/models").await.1).unwrap();
+    let parents: Vec<_> = models["data"].as_array().unwrap().iter().map(|m| (&m["id"], &m["parent"])).collect();
+    assert_eq!(parents, [(&json!("story"), &Value::Null), (&json!("tale"), &json!("story"))]);
+    assert_eq!(server.ok("/v1/chat/completions", &ask("tale", 2)).await["model"], "tale");
+    assert_eq!(state(&server, "tale").await, None, "a part of its model");
+    let mut nameless = ask("", 2);
+    nameless.as_object_mut().unwrap().remove("model");
+    assert_eq!(server.ok("/v1/chat/completions", &nameless).await["model"], "story", "the only model");
+
+    let load = |name: &str, base: &str| json!({"lora_name": name, "lora_path": "/x", "base_model": base});
+    let (status, body) = post(&server, "/v1/load_lora_adapter", load("tale", "story")).await;
+    assert_eq!((status, &body["error"]["code"]), (409, &json!("model_exists")), "{body}");
+    let (status, body) = post(&server, "/v1/load_lora_adapter", load("new", "story")).await;
+    assert_eq!((status, &body["error"]["param"]), (400, &json!("lora_path")), "{body}");
+    let (status, body) = post(&server, "/v1/load_lora_adapter", load("new", "none")).await;
+    assert_eq!((status, &body["error"]["param"]), (404, &json!("base_model")), "{body}");
+    let (status, _) = post(&server, "/v1/models/unload", json!({"model": "tale"})).await;
+    assert_eq!(status, 400, "it is no model of its own");
+
+    assert_eq!(post(&server, "/v1/unload_lora_adapter", json!({"lora_name": "story"})).await.0, 404);
+    let (status, body) = post(&server, "/v1/unload_lora_adapter", json!({"lora_name": "tale"})).await;
+    assert_eq!((status, body), (200, json!({"id": "tale", "object": "model", "deleted": true})));
+    assert_eq!(post(&server, "/v1/chat/completions", ask("tale", 2)).await.0, 404);
+    assert_eq!(server.ok("/v1/chat/completions", &ask("story", 2)).await["model"], "story");
 }

@@ -180,6 +180,7 @@ pub fn served(id: &str, kind: ModelKind) -> ServedModel {
         aliases: vec![format!("{id}-alias")],
         created: 1_700_000_000,
         owned_by: "yantra".to_owned(),
+        parent: None,
         facts: ModelFacts { family: Some("story".to_owned()), ..ModelFacts::default() },
         kind,
     }
@@ -235,7 +236,14 @@ impl Setup {
         let text: Arc<dyn TextDecoder> = Arc::new(Text(tokenizer.clone()));
         let engine = Engine::spawn(Box::new(model), Some(text), self.engine.clone()).unwrap();
         let template = ChatTemplate::new(TEMPLATE, "", "<|im_end|>").unwrap();
-        Generator { engine, tokenizer, template: Some(template), defaults: self.defaults }
+        Generator {
+            engine,
+            tokenizer,
+            template: Some(template),
+            defaults: self.defaults,
+            adapter: None,
+            adapters: None,
+        }
     }
 
     pub async fn start(self) -> Harness {

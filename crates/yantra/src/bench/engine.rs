@@ -243,6 +243,7 @@ impl<'a> Stepper<'a> {
                 slots: &slots,
                 sequences: &[span],
                 logit_rows: if upto == end { &last } else { &[] },
+                adapters: &[],
             };
             self.model.forward(&batch, &mut self.logits)?;
             position = upto;
@@ -265,8 +266,14 @@ impl<'a> Stepper<'a> {
                 pages: &self.pages[sequence][..pages_used],
             })
             .collect();
-        let step =
-            Batch { tokens: &tokens, positions: &positions, slots: &slots, sequences: &spans, logit_rows: &rows };
+        let step = Batch {
+            tokens: &tokens,
+            positions: &positions,
+            slots: &slots,
+            sequences: &spans,
+            logit_rows: &rows,
+            adapters: &[],
+        };
         self.model.forward(&step, &mut self.logits)?;
         Ok(())
     }

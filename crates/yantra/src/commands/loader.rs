@@ -102,9 +102,22 @@ impl ModelLoader for Loader {
             None => return Err("the path is not UTF-8".to_owned()),
         };
         let engine = self.settings.engine.clone();
-        let settings =
-            ModelSettings { name: id.to_owned(), aliases: aliases.to_vec(), model: model.to_owned(), engine };
+        let settings = ModelSettings {
+            name: id.to_owned(),
+            aliases: aliases.to_vec(),
+            model: model.to_owned(),
+            adapters: Vec::new(),
+            engine,
+        };
         self.load_one(&settings).map_err(|error| format!("{error:#}"))
+    }
+
+    fn adapter_path(&self, path: &str) -> Result<PathBuf, ApiError> {
+        let expected = "the path of an adapter below the server's model_dirs expected";
+        below(Path::new(path), self.settings.server.model_dirs()).ok_or_else(|| {
+            ApiError::invalid_param("lora_path", format_args!("'{path}' given, {expected}"))
+                .with_code("model_not_allowed")
+        })
     }
 
     fn unloaded(&self, id: &str) {

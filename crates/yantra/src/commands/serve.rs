@@ -17,6 +17,7 @@ Examples:
   yantra serve smollm2-135m minilm-l6 --name chat=smollm2-135m --name embed=minilm-l6
   yantra serve model.gguf --host 0.0.0.0 --port 9000 --api-key \"$KEY\"
   yantra serve model.gguf --tls-cert chain.pem --tls-key key.pem
+  yantra serve smollm2-135m --lora support=./adapters/support
   yantra serve smollm2-135m --state-dir ./state
   yantra serve smollm2-135m --kv-spill ./spill --kv-spill-limit 8GiB
   yantra serve --config yantra.toml
@@ -43,6 +44,10 @@ pub(crate) struct ServeArgs {
     /// Name that requests use for a model; several for one model are the name and its aliases
     #[arg(long = "name", value_name = "NAME=MODEL")]
     names: Vec<String>,
+    /// LoRA adapter of the first model, a PEFT directory or a GGUF file, and the name that requests use for it; may be given
+    /// several times
+    #[arg(long = "lora", value_name = "NAME=PATH")]
+    loras: Vec<String>,
     /// TOML file [default: YANTRA_CONFIG]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -157,6 +162,14 @@ fn models(args: &ServeArgs) -> Result<Vec<RawModel>> {
             models.push(RawModel { model: Some(model.clone()), ..RawModel::default() });
         }
     }
+    for assignment in &args.loras {
+        let parts = assignment.split_once('=').filter(|(name, path)| !name.is_empty() && !path.is_empty());
+        let (name, path) = parts.ok_or_else(|| usage(format!("--lora is `{assignment}`, expected NAME=PATH")))?;
+        let model = models.first_mut().ok_or_else(|| usage("--lora is given without a model it belongs to"))?;
+        if model.adapters.insert(name.into(), path.into()).is_some() {
+            return Err(usage(format!("two adapters are named `{name}`")));
+        }
+    }
     Ok(models)
 }
 
@@ -189,6 +202,17 @@ mod tests {
         assert!(parsed(&["--name", "x=a", "--name", "x=b"]).unwrap_err().to_string().contains("two models are named"));
         assert!(parsed(&["a", "--name", "wrong"]).unwrap_err().to_string().contains("NAME=MODEL"));
         assert!(parsed(&[]).unwrap_err().to_string().contains("no model to serve"));
+    }
+
+    #[test]
+    fn adapters_belong_to_the_first_model() {
+        let settings = parsed(&["a", "b", "--lora", "x=one", "--lora", "y=two=2"]).unwrap();
+        let adapters = [("x".to_owned(), "one".into()), ("y".to_owned(), "two=2".into())];
+        assert_eq!(settings.models[0].adapters, adapters);
+        assert!(settings.models[1].adapters.is_empty());
+        for line in [&["a", "--lora", "x"][..], &["a", "--lora", "=x"], &["a", "--lora", "x=a", "--lora", "x=b"]] {
+            assert!(parsed(line).is_err(), "{line:?}");
+        }
     }
 
     #[test]

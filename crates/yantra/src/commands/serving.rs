@@ -67,14 +67,25 @@ fn load_all(settings: &Settings, loader: &Loader, registry: &Registry) -> Result
         registry.progress(&model.name, 0.0, "loading");
         let served = loader.load_one(model);
         let served = served.inspect_err(|error| registry.failed(&model.name, format!("{error:#}")))?;
+        // Before the model takes requests: who waits for it can count on them.
+        let adapters = model.adapters.iter().map(|(name, path)| {
+            let adapter = ServedModel::adapter(&served, name, path).map_err(anyhow::Error::msg);
+            adapter.with_context(|| format!("cannot load the adapter `{name}` from {}", path.display()))
+        });
+        let adapters = adapters.collect::<Result<Vec<_>>>();
+        let adapters = adapters.inspect_err(|error| registry.failed(&model.name, format!("{error:#}")))?;
         registry.ready(served).with_context(|| format!("cannot serve `{}`", model.name))?;
+        for adapter in adapters {
+            let name = adapter.id.clone();
+            registry.ready_adapter(adapter).with_context(|| format!("cannot serve `{name}`"))?;
+        }
     }
     Ok(())
 }
 
 /// A loaded model as the server takes it.
 pub(crate) fn served(settings: &ModelSettings, loaded: LoadedModel, sampling: &SamplingParams) -> ServedModel {
-    let LoadedModel { kind, tokenizer, template, info, .. } = loaded;
+    let LoadedModel { kind, tokenizer, template, info, adapters, .. } = loaded;
     let defaults = SamplingDefaults {
         temperature: sampling.temperature,
         top_p: sampling.top_p,
@@ -84,7 +95,7 @@ pub(crate) fn served(settings: &ModelSettings, loaded: LoadedModel, sampling: &S
     };
     let kind = match kind {
         yantra_engine::load::ModelKind::Generate(engine) => {
-            ModelKind::Generate(Generator { engine, tokenizer, template, defaults })
+            ModelKind::Generate(Generator { engine, tokenizer, template, defaults, adapter: None, adapters })
         }
         yantra_engine::load::ModelKind::Embed(handle) => ModelKind::Embed(Embedder { handle, tokenizer }),
     };
@@ -93,6 +104,7 @@ pub(crate) fn served(settings: &ModelSettings, loaded: LoadedModel, sampling: &S
         aliases: settings.aliases.clone(),
         created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
         owned_by: "yantra".to_owned(),
+        parent: None,
         facts: ModelFacts {
             family: Some(info.family),
             parameters: Some(info.parameters),

@@ -44,7 +44,12 @@ impl Decoder {
     /// # Errors
     /// If a tensor does not belong to a matrix that adapters may change, has another shape than it must, or a setting asks
     /// for something that is not built.
-    pub fn load_adapter(&self, checkpoint: &Checkpoint, file: &AdapterFile, cx: &Compute) -> Result<Adapter, ModelError> {
+    pub fn load_adapter(
+        &self,
+        checkpoint: &Checkpoint,
+        file: &AdapterFile,
+        cx: &Compute,
+    ) -> Result<Adapter, ModelError> {
         let settings = Settings::read(file)?;
         let mut modules = modules(file)?;
         let sites = sites::of_layers(checkpoint, file)?;
@@ -65,10 +70,13 @@ impl Decoder {
         });
         let layers = layers?;
         if let Some((name, _)) = modules.iter().find(|(_, module)| !module.used) {
-            let feature = format!("an adapter of '{name}', which is no matrix of this model's attention or feed-forward network,");
+            let feature = format!(
+                "an adapter of '{name}', which is no matrix of this model's attention or feed-forward network,"
+            );
             return Err(ModelError::Unsupported { feature });
         }
-        let hash = hash.map_err(|_| ModelError::Unsupported { feature: "an adapter that can not be hashed".to_owned() })?;
+        let hash =
+            hash.map_err(|_| ModelError::Unsupported { feature: "an adapter that can not be hashed".to_owned() })?;
         let rank = layers.iter().flatten().flatten().map(|part| part.down.rows()).max().unwrap_or(0);
         let parameters = file.tensors().map(|tensor| tensor.num_elements()).sum();
         Ok(Adapter { decoder: self.id, layers, hash, parameters, rank })
@@ -160,7 +168,11 @@ impl Maker<'_> {
             }
         }
         let (down_format, up_format) = formats(&base.weight);
-        Ok(Some(LowRank { down: self.pack(down_format, rank, cols, &down)?, up: self.pack(up_format, rows, rank, &up)?, factors }))
+        Ok(Some(LowRank {
+            down: self.pack(down_format, rank, cols, &down)?,
+            up: self.pack(up_format, rows, rank, &up)?,
+            factors,
+        }))
     }
 
     /// A magnitude for each row of the matrix.

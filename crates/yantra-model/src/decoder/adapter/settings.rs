@@ -90,7 +90,9 @@ impl Settings {
             return unsupported(format!("an adapter of type '{kind}' (lora is)"));
         }
         if file.metadata().contains("adapter.alora.invocation_tokens") {
-            return unsupported("an adapter that begins at its invocation tokens (adapter.alora.invocation_tokens)".into());
+            return unsupported(
+                "an adapter that begins at its invocation tokens (adapter.alora.invocation_tokens)".into(),
+            );
         }
         let alpha = f64::from(file.metadata().get_f32("adapter.lora.alpha")?);
         let alpha = Some(alpha).filter(|alpha| *alpha != 0.0);

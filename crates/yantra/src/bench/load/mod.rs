@@ -38,7 +38,8 @@ pub(crate) struct LoadArgs {
     /// Server to measure; give several to compare them in turns
     #[arg(long = "url", value_name = "URL", default_value = "http://127.0.0.1:8080")]
     urls: Vec<String>,
-    /// Model to ask for, one for all or one per URL [default: the first the server lists]
+    /// Model to ask for, one for all or one per URL; of several with commas between each request asks the next [default:
+    /// the first the server lists]
     #[arg(long = "model", value_name = "NAME")]
     models: Vec<String>,
     /// Closed loop: clients that each send their next request when the last one is answered
@@ -137,6 +138,7 @@ pub(crate) fn run(args: &LoadArgs) -> Result<()> {
 pub(crate) struct Target {
     /// One for each key.
     endpoints: Vec<Endpoint>,
+    /// Several with commas between are asked in turn.
     pub(crate) model: String,
     /// Another tenant's clients.
     pub(crate) flood: Option<Flood>,
@@ -158,7 +160,9 @@ impl Target {
 
     /// The body of the request of this number.
     pub(crate) fn body(&self, requests: &prompts::Requests, number: u64) -> serde_json::Value {
-        let mut body = requests.body(number, &self.model);
+        let count = self.model.split(',').count() as u64;
+        let model = self.model.split(',').nth((number % count) as usize).unwrap_or(&self.model);
+        let mut body = requests.body(number, model);
         if let Some(body) = body.as_object_mut() {
             body.extend(self.extra.clone());
         }
