@@ -7,17 +7,13 @@ use crate::{
     mapping::Mapping,
 };
 use sha2::{Digest, Sha256};
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
 
 /// An open adapter.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "lives while an adapter is loaded; a box would only be in the way")]
 pub enum AdapterFile {
     /// A directory with `adapter_config.json` and `adapter_model.safetensors`.
     Peft {
@@ -129,13 +125,5 @@ impl AdapterFile {
             Self::Gguf(file) => file.bytes().for_each(|part| hash.update(part)),
         }
         hash.finalize().into()
-    }
-
-    /// Where the settings are, for errors.
-    pub fn settings_path(&self) -> PathBuf {
-        match self {
-            Self::Peft { config, .. } => config.path().to_owned(),
-            Self::Gguf(file) => file.path().to_owned(),
-        }
     }
 }
