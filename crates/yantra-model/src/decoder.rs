@@ -15,6 +15,7 @@ use crate::{
     weights::{Linear, WeightSource},
 };
 use layer::{Attention, Layer, Norm};
+pub use mlp::Routing;
 use mlp::{Gated, Mlp};
 use names::Names;
 pub use scratch::Scratch;
@@ -97,6 +98,11 @@ impl Decoder {
         self.matrices().map(PackedLinear::bytes).chain(tables).sum()
     }
 
+    /// Bytes of the packed weights of one expert of a layer; 0 if it has none.
+    pub fn expert_bytes(&self, layer: usize) -> usize {
+        self.layers.get(layer).map_or(0, |layer| layer.mlp.expert_bytes())
+    }
+
     fn matrices(&self) -> impl Iterator<Item = &PackedLinear> {
         self.layers.iter().flat_map(Layer::matrices).chain([&self.head])
     }
@@ -123,11 +129,11 @@ impl Decoder {
         for (index, layer) in self.layers.iter().enumerate() {
             self.attend(cx, index, layer, batch, &mut kv.pages, scratch);
             if spec.block.parallel {
-                self.feed_forward(cx, layer, scratch);
+                self.feed_forward(cx, index, layer, scratch);
                 self.join_attention(cx, layer, scratch);
             } else {
                 self.join_attention(cx, layer, scratch);
-                self.feed_forward(cx, layer, scratch);
+                self.feed_forward(cx, index, layer, scratch);
             }
             self.join_feed_forward(cx, layer, scratch);
         }
@@ -208,7 +214,7 @@ impl Decoder {
     }
 
     /// Leaves what the network's last matrix reads in `scratch.gated`, or what experts gave in `scratch.experts`.
-    fn feed_forward(&self, cx: &Compute, layer: &Layer, scratch: &mut Scratch) {
+    fn feed_forward(&self, cx: &Compute, index: usize, layer: &Layer, scratch: &mut Scratch) {
         let Scratch { hidden, input, inner, gated, experts: expert_scratch, .. } = scratch;
         self.enter(cx, layer.mlp_norm.as_ref(), hidden, input);
         match (&layer.mlp, layer.spec.mlp) {
@@ -219,7 +225,7 @@ impl Decoder {
             }
             (Mlp::Gated(network), MlpSpec::Gated { activation, .. }) => network.inside(cx, activation, input, gated),
             (Mlp::Experts(experts), MlpSpec::Experts(spec)) => {
-                experts.mix(cx, &spec, layer.mlp_norm.as_ref(), hidden, input, gated, expert_scratch);
+                experts.mix(cx, (index, &spec), layer.mlp_norm.as_ref(), hidden, input, gated, expert_scratch);
             }
             _ => unreachable!("weights are loaded as the specification says"),
         }

@@ -17,7 +17,7 @@ mod spec;
 mod weights;
 
 pub use batch::Batch;
-pub use decoder::{Decoder, Scratch};
+pub use decoder::{Decoder, Routing, Scratch};
 pub use encoder::{Encoder, EncoderDtype, EncoderSpec, Pooling};
 pub use error::ModelError;
 pub use footprint::Footprint;

@@ -52,6 +52,23 @@ pub(super) struct ExpertScratch {
     rows: Vec<f32>,
     /// The sum of all, `[num_tokens, hidden_size]`.
     pub(super) mixed: Vec<f32>,
+    /// What was chosen so far, if somebody wants to know.
+    pub(super) log: Option<Vec<Routing>>,
+}
+
+/// Which experts the tokens of a layer went to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Routing {
+    /// The layer.
+    pub layer: usize,
+    /// Experts it has.
+    pub num_experts: usize,
+    /// Experts of a token.
+    pub top_k: usize,
+    /// The experts of every token so far, `[num_tokens, top_k]`.
+    pub chosen: Vec<u32>,
+    /// Their weights.
+    pub weights: Vec<f32>,
 }
 
 impl ExpertScratch {
@@ -59,7 +76,20 @@ impl ExpertScratch {
         let (input, gated) = (Activations::new(kinds), Activations::new(kinds));
         let (sorted, chosen) = (SortedAssignments::default(), Vec::new());
         let (logits, weights, rows, mixed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { logits, chosen, weights, sorted, input, gated, rows, mixed }
+        Self { logits, chosen, weights, sorted, input, gated, rows, mixed, log: None }
+    }
+
+    /// Writes down what was chosen in a layer.
+    fn note(&mut self, layer: usize, spec: &ExpertsSpec) {
+        let Some(log) = &mut self.log else { return };
+        let known = log.iter().position(|routing| routing.layer == layer);
+        let known = known.unwrap_or_else(|| {
+            let ExpertsSpec { num_experts, top_k, .. } = *spec;
+            log.push(Routing { layer, num_experts, top_k, ..Routing::default() });
+            log.len() - 1
+        });
+        log[known].chosen.extend_from_slice(&self.chosen);
+        log[known].weights.extend_from_slice(&self.weights);
     }
 
     /// Bytes for each token of a step, but for activations.
@@ -107,6 +137,12 @@ impl Mlp {
             shared: experts.shared.map(|_| shared()).transpose()?,
             shared_router: weighed.then(|| matrix(Role::SharedRouter)).transpose()?,
         }))
+    }
+
+    /// Bytes of one of the experts, if there are any.
+    pub(super) fn expert_bytes(&self) -> usize {
+        let Self::Experts(Experts { experts, .. }) = self else { return 0 };
+        experts.first().map_or(0, |expert| expert.matrices().map(PackedLinear::bytes).sum())
     }
 
     pub(super) fn matrices(&self) -> Box<dyn Iterator<Item = &PackedLinear> + '_> {
@@ -194,7 +230,7 @@ impl Experts {
     pub(super) fn mix(
         &self,
         cx: &Compute,
-        spec: &ExpertsSpec,
+        (layer, spec): (usize, &ExpertsSpec),
         norm: Option<&Norm>,
         hidden: &[f32],
         input: &Activations,
@@ -204,6 +240,7 @@ impl Experts {
         let num_tokens = input.num_tokens();
         let width = hidden.len() / num_tokens.max(1);
         self.choose(cx, spec, input, scratch);
+        scratch.note(layer, spec);
         scratch.mixed.resize(hidden.len(), 0.0);
         match &self.shared {
             Some(shared) => self.share(cx, spec, shared, input, gated, scratch),

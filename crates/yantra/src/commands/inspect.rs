@@ -1,5 +1,6 @@
 //! `yantra inspect`: what is in a model file, without loading it.
 
+use super::experts;
 use crate::{
     backend,
     config::RawEngine,
@@ -7,7 +8,7 @@ use crate::{
 };
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 use yantra_engine::load;
 use yantra_formats::{Array, Checkpoint, TensorInfo, Value as MetadataValue};
 use yantra_text::{ChatTemplate, Tokenizer};
@@ -18,7 +19,8 @@ Examples:
   yantra inspect model.gguf --tensors
   yantra inspect model.gguf --template
   yantra inspect ./hugging-face-directory --json
-  yantra inspect model.gguf --context 4096 --max-sequences 8      (memory plan for these settings)";
+  yantra inspect model.gguf --context 4096 --max-sequences 8      (memory plan for these settings)
+  yantra inspect mixture.gguf --experts --file text.txt           (which experts the text's tokens go to)";
 
 /// Show what is in a model file
 #[derive(Debug, Clone, clap::Args)]
@@ -33,6 +35,15 @@ pub(crate) struct InspectArgs {
     /// Print the chat template
     #[arg(long)]
     template: bool,
+    /// Run a text through a mixture of experts and show where its tokens go: load, imbalance, entropy, and what a batch reads
+    #[arg(long, requires = "file")]
+    experts: bool,
+    /// The text for --experts
+    #[arg(long, value_name = "FILE", requires = "experts")]
+    file: Option<PathBuf>,
+    /// Use only this many tokens of the text
+    #[arg(long, value_name = "N", default_value_t = 4096, requires = "experts")]
+    tokens: usize,
     /// Print JSON instead of tables
     #[arg(long)]
     json: bool,
@@ -56,6 +67,10 @@ pub(crate) fn run(args: &InspectArgs) -> Result<()> {
         return Ok(());
     }
     let settings = args.engine.clone().over_environment()?;
+    if let Some(file) = args.file.as_ref().filter(|_| args.experts) {
+        let tokenizer = tokenizer.with_context(|| format!("{} has no usable tokeniser", path.display()))?;
+        return experts::run(&checkpoint, &tokenizer, &settings, file, args.tokens, args.json);
+    }
     let mut options = backend::load_options(&settings);
     options.draft_model = backend::draft_model(&options)?;
     let plan = load::plan_memory(&checkpoint, &options);
