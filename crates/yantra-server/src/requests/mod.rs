@@ -20,8 +20,8 @@ use crate::body::QueryFields;
 use crate::failure::Failure;
 use crate::tenant::{Tenant, Visit};
 
-use kept::Kept;
-pub(crate) use layer::{current, keep, note, note_submitted};
+pub(crate) use kept::Kept;
+pub(crate) use layer::{current, keep, note, note_submitted, trace};
 
 /// Requests told at once if the client does not say.
 const DEFAULT_LIMIT: usize = 50;
