@@ -75,5 +75,5 @@ pub use tools::{
     AnswerParser, Dialect, FunctionCall, FunctionDelta, Piece, Reasoning, ToolCall, ToolCallDelta, ToolPlan, call_id,
     calls_as_text,
 };
-pub use traces::{TraceDeleted, TraceList, TraceRecord, TraceSummary, training_messages};
+pub use traces::{TraceDeleted, TraceList, TraceRecord, TraceSummary, training_example};
 pub use usage::{FinishReason, PromptTokensDetails, Usage, UsageList, UsageRecord};

@@ -67,6 +67,9 @@ pub struct TraceRecord {
     /// The answer, put together where it was streamed; null where there was none, and of embeddings.
     #[schema(value_type = Option<Object>)]
     pub output: Option<Value>,
+    /// Whether `/v1/requests/{id}` still tells where its time went.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeline: Option<bool>,
 }
 
 /// Traces.
@@ -95,28 +98,35 @@ pub struct TraceDeleted {
     pub deleted: bool,
 }
 
-/// The conversation of a request, and its first answer as the assistant's next message, as training data have them.
-/// `None`: it was no conversation, or what is kept is not all of it.
+/// The conversation of a request with its first answer as the assistant's next message, and the tools there were, as
+/// training data have them: `{"messages": […], "tools": […]}`. `None`: it was no conversation, or what is kept is not all
+/// of it.
 #[must_use]
-pub fn training_messages(endpoint: &str, input: &Value, output: &Value) -> Option<Vec<Value>> {
-    let (mut messages, answer) = match endpoint {
+pub fn training_example(endpoint: &str, input: &Value, output: &Value) -> Option<Value> {
+    let (mut messages, tools, answer) = match endpoint {
         "/v1/chat/completions" => {
-            (input["messages"].as_array()?.clone(), chat_answer(&output["choices"][0]["message"])?)
+            let tools = input["tools"].as_array().cloned();
+            (input["messages"].as_array()?.clone(), tools, chat_answer(&output["choices"][0]["message"])?)
         }
         "/v1/messages" => {
             let request: MessagesRequest = serde_json::from_value(input.clone()).ok()?;
-            (as_values(&request.chat_request().ok()?.messages)?, messages_answer(output["content"].as_array()?))
+            let chat = request.chat_request().ok()?;
+            (as_values(&chat.messages)?, chat.tools, messages_answer(output["content"].as_array()?))
         }
         // What came before is not in the request.
         "/v1/responses" if input["previous_response_id"].is_null() => {
             let request: ResponsesRequest = serde_json::from_value(input.clone()).ok()?;
-            let messages = request.chat_request(&[]).ok()?.messages;
-            (as_values(&messages)?, responses_answer(output["output"].as_array()?))
+            let chat = request.chat_request(&[]).ok()?;
+            (as_values(&chat.messages)?, chat.tools, responses_answer(output["output"].as_array()?))
         }
         _ => return None,
     };
     messages.push(answer);
-    Some(messages)
+    let mut example = json!({"messages": messages});
+    if let Some(tools) = tools.filter(|tools| !tools.is_empty()) {
+        example["tools"] = json!(tools);
+    }
+    Some(example)
 }
 
 fn as_values(messages: &[ChatMessage]) -> Option<Vec<Value>> {
@@ -185,8 +195,8 @@ mod tests {
     use super::*;
 
     fn check(endpoint: &str, input: &Value, output: &Value, expected: &Value) {
-        let messages = training_messages(endpoint, input, output);
-        assert_eq!(messages.map_or(Value::Null, Value::Array), *expected, "{endpoint}");
+        let example = training_example(endpoint, input, output);
+        assert_eq!(example.map_or(Value::Null, |example| example["messages"].clone()), *expected, "{endpoint}");
     }
 
     #[test]
@@ -215,6 +225,9 @@ mod tests {
         check("/v1/responses", &json!({"instructions": "Be brief.", "input": "Hi"}), &output, &expected);
         let continued = json!({"input": "Hi", "previous_response_id": "resp-1"});
         check("/v1/responses", &continued, &output, &Value::Null);
+        let tools = json!([{"type": "function", "name": "f", "parameters": {"type": "object"}}]);
+        let example = training_example("/v1/responses", &json!({"input": "Hi", "tools": tools}), &output);
+        assert_eq!(example.map(|example| example["tools"][0]["function"]["name"].clone()), Some(json!("f")));
         check("/v1/embeddings", &json!({"input": "Hi"}), &Value::Null, &Value::Null);
         check("/v1/chat/completions", &json!({"messages": [user]}), &json!({"error": {}}), &Value::Null);
     }

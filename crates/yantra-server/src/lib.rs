@@ -76,4 +76,4 @@ pub use server::{Reload, ServeError, Server, ServerBuilder};
 pub use shutdown::Shutdown;
 pub use telemetry::{RawTelemetryConfig, TelemetryError};
 pub use tls::TlsError;
-pub use traces::{RawPattern, RawRedaction, RawTracesConfig, Redactor, TraceMode};
+pub use traces::{RawPattern, RawRedaction, RawTracesConfig, Redactor, TraceMode, trace_record, trace_summary};

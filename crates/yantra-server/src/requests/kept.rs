@@ -29,6 +29,8 @@ pub(crate) struct Kept {
     endpoint: String,
     /// Whether it may be in the list.
     is_listed: bool,
+    /// Whether what it says is kept.
+    is_traced: bool,
     created: SystemTime,
     begun: Instant,
     facts: Mutex<Facts>,
@@ -63,9 +65,9 @@ struct Run {
 }
 
 impl Kept {
-    pub(super) fn new(id: &str, tenant: Tenant, endpoint: String, is_listed: bool) -> Self {
+    pub(super) fn new(id: &str, tenant: Tenant, endpoint: String, is_listed: bool, is_traced: bool) -> Self {
         let (created, begun) = (SystemTime::now(), Instant::now());
-        Self { id: id.into(), tenant, endpoint, is_listed, created, begun, facts: Mutex::default() }
+        Self { id: id.into(), tenant, endpoint, is_listed, is_traced, created, begun, facts: Mutex::default() }
     }
 
     /// The endpoint's path.
@@ -201,7 +203,7 @@ impl Kept {
         let mut timelines: Vec<RequestTimeline> = facts.timelines.iter().map(wire).collect();
         drop(facts);
         timelines.sort_by_key(|timeline| timeline.prompt);
-        RequestRecord { why: why::sentences(&summary, &timelines), summary, timelines }
+        RequestRecord { traced: self.is_traced, why: why::sentences(&summary, &timelines), summary, timelines }
     }
 }
 

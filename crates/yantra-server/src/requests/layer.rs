@@ -65,7 +65,7 @@ pub(crate) async fn keep(State(app): State<App>, request: Request, next: Next) -
     if !is_listed && traces.is_none() {
         return next.run(request).await;
     }
-    let kept = Arc::new(Kept::new(id, tenant.clone(), endpoint, is_listed));
+    let kept = Arc::new(Kept::new(id, tenant.clone(), endpoint, is_listed, traces.is_some()));
     let trace = traces.and_then(|traces| traces.begin(&kept, tenant));
     let current = Current { kept, trace };
     let mut end = End { current: current.clone(), takes_answer: false, is_whole: false };

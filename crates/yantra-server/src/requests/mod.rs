@@ -53,6 +53,11 @@ impl Requests {
         }
     }
 
+    /// Whether a request of this id is kept that a tenant may see.
+    pub(crate) fn has(&self, tenant: &Tenant, id: &str) -> bool {
+        self.of(tenant).iter().any(|request| request.is_called(id))
+    }
+
     /// The requests that a tenant may see, latest first.
     fn of(&self, tenant: &Tenant) -> Vec<Arc<Kept>> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);

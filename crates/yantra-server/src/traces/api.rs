@@ -5,7 +5,7 @@ use axum::extract::Path;
 use serde::Deserialize;
 use serde_json::Value;
 use yantra_api::{ApiError, ErrorBody, TraceDeleted, TraceList, TraceRecord, TraceSummary, Usage};
-use yantra_store::TracesOf;
+use yantra_store::{Trace, TracesOf};
 
 use crate::body::QueryFields;
 use crate::failure::Failure;
@@ -73,7 +73,7 @@ pub(crate) async fn list(
     };
     let page = storage.run(move |store| store.traces(&of)).await?;
     let page = page.ok_or_else(|| no_trace(query.after.as_deref().unwrap_or_default()).at("after"))?;
-    let data: Vec<TraceSummary> = page.items.into_iter().map(summary).collect();
+    let data: Vec<TraceSummary> = page.items.into_iter().map(trace_summary).collect();
     let id = |trace: Option<&TraceSummary>| trace.map(|trace| trace.id.clone());
     let (first_id, last_id) = (id(data.first()), id(data.last()));
     Ok(Json(TraceList { object: "list".to_owned(), data, first_id, last_id, has_more: page.has_more }))
@@ -91,9 +91,9 @@ pub(crate) async fn retrieve(visit: Visit, Path(id): Path<String>) -> Result<Jso
     let (owner, name) = (visit.tenant.owner().map(str::to_owned), id.clone());
     let found = storage.run(move |store| store.trace(owner.as_deref(), &name)).await?;
     let trace = found.ok_or_else(|| no_trace(&id))?;
-    let read = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
-    let (input, output) = (read(&trace.input), trace.output.as_deref().map(read));
-    Ok(Json(TraceRecord { summary: summary(trace.summary), input, output }))
+    let mut record = trace_record(trace);
+    record.timeline = Some(visit.app.requests().has(&visit.tenant, &record.summary.request_id));
+    Ok(Json(record))
 }
 
 /// Deletes a request and its answer.
@@ -116,7 +116,17 @@ fn no_trace(id: &str) -> ApiError {
     ApiError::not_found(format!("there is no trace '{id}'")).at("id")
 }
 
-fn summary(trace: yantra_store::TraceSummary) -> TraceSummary {
+/// A kept trace as the API tells it.
+#[must_use]
+pub fn trace_record(trace: Trace) -> TraceRecord {
+    let read = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
+    let (input, output) = (read(&trace.input), trace.output.as_deref().map(read));
+    TraceRecord { summary: trace_summary(trace.summary), input, output, timeline: None }
+}
+
+/// The same without what it says.
+#[must_use]
+pub fn trace_summary(trace: yantra_store::TraceSummary) -> TraceSummary {
     let facts = trace.facts;
     let count = |tokens: u64| usize::try_from(tokens).unwrap_or(usize::MAX);
     TraceSummary {

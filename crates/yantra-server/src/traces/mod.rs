@@ -21,6 +21,7 @@ use tokio::sync::mpsc::{self, Receiver, Sender};
 use crate::keys::digest;
 use crate::work::BodyBudget;
 
+pub use api::{trace_record, trace_summary};
 pub(crate) use config::TracesConfig;
 pub use config::{RawPattern, RawRedaction, RawTracesConfig, TraceMode};
 pub use redact::Redactor;

@@ -195,7 +195,7 @@ mod tests {
         );
         // Test numbers of the networks: Visa, Mastercard, American Express.
         check("credit_card", "4111 1111 1111 1111, 5555-5555-5555-4444; 378282246310005.", "█, █; █.");
-        check("credit_card", "room 12 4111 1111 1111 1111 34", "room 12 █ 34");
+        check("credit_card", "room 12 4111 1111 1111 1111 35", "room 12 █ 35");
         check("credit_card", "4111 1111 1111 1112 and 17642880001234", "4111 1111 1111 1112 and 17642880001234");
         check("credit_card", "004111111111111111", "004111111111111111");
         check("ip", "From 192.168.0.1 to 2001:db8::1, ::1 and ::ffff:10.0.0.1.", "From █ to █, █ and █.");
