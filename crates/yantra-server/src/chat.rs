@@ -239,7 +239,7 @@ impl sse::Whole for Whole {
     }
 
     fn to_json(self) -> serde_json::Result<Value> {
-        let mut answer = serde_json::to_value(self.answer)?;
+        let mut answer = sse::as_sent(&self.answer)?;
         for (index, reason) in self.finish_reasons.into_iter().enumerate() {
             answer["choices"][index]["finish_reason"] = serde_json::to_value(reason)?;
         }

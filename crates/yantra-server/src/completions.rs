@@ -272,7 +272,7 @@ impl sse::Whole for Completion {
     }
 
     fn to_json(self) -> serde_json::Result<Value> {
-        serde_json::to_value(self)
+        sse::as_sent(&self)
     }
 }
 

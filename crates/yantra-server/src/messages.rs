@@ -307,6 +307,6 @@ impl sse::Whole for Whole {
     }
 
     fn to_json(self) -> serde_json::Result<Value> {
-        serde_json::to_value(self.0)
+        sse::as_sent(&self.0)
     }
 }

@@ -366,7 +366,7 @@ impl sse::Whole for Whole {
     fn add(&mut self, _: &ResponsesEvent) {}
 
     fn to_json(self) -> serde_json::Result<Value> {
-        serde_json::to_value(self.0)
+        sse::as_sent(&self.0)
     }
 }
 

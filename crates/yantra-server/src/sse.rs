@@ -139,6 +139,11 @@ impl<C: Chunks> Drop for Frames<C> {
     }
 }
 
+/// An answer's JSON with its numbers as they go over the wire: those of single precision in as few digits as tell them.
+pub(crate) fn as_sent(answer: &impl Serialize) -> serde_json::Result<Value> {
+    serde_json::from_str(&serde_json::to_string(answer)?)
+}
+
 /// What an event's text takes in memory, and about what its log-probabilities do.
 fn text_bytes(event: &Event) -> usize {
     match event {

@@ -203,7 +203,7 @@ async fn of_clients_that_go_away_what_they_were_told_is_kept() {
         }
         let mut response = post(&server, path, path, &body).await;
         let mut seen = String::new();
-        while seen.matches("delta").count() < 8 {
+        while seen.matches("delta").count() < 40 {
             seen += &String::from_utf8_lossy(&response.chunk().await.unwrap().unwrap());
         }
         drop(response);
@@ -235,7 +235,10 @@ async fn traces_are_searched_and_come_in_pages() {
     let (_directory, server) = start(full()).await;
     for (id, text) in [("first", "Tell me of the मंत्र"), ("second", "A red fox"), ("third", "The fox is red")]
     {
-        traced(&server, "/v1/chat/completions", id, &chat(text)).await;
+        let mut body = chat(text);
+        // The whole story, and what it begins with once more.
+        body["max_tokens"] = json!(90);
+        traced(&server, "/v1/chat/completions", id, &body).await;
     }
     assert_eq!(list(&server, "query=red+fox", "none").await, ["third", "second"]);
     assert_eq!(list(&server, "query=%22red+fox%22", "none").await, ["second"]);

@@ -241,7 +241,7 @@ fn write_all(store: &Store, of: TracesOf, format: Format, out: &mut impl Write) 
 
 /// A line to learn from, if the trace has one.
 fn conversation(record: &TraceRecord, exported: &mut Exported) -> Option<Value> {
-    let TraceRecord { summary, input, output } = record;
+    let TraceRecord { summary, input, output, .. } = record;
     if !matches!(&*summary.endpoint, "/v1/chat/completions" | "/v1/messages" | "/v1/responses") {
         exported.not_conversations += 1;
         return None;
