@@ -392,7 +392,7 @@ mod tests {
         traces("max_bytes = 7", "'traces.max_bytes': 7 given, at least 1048576 expected");
         traces("redact = [\"emails\"]", "'traces.redact': 'emails' given, one of email, phone,");
         traces("redact = [\"email\", { name = \"ticket\", pattern = \"TK-[0-9]+\" }]", "ok");
-        traces("redact = [{ name = \"ticket\", patern = \"TK\" }]", "redact");
+        traces("redact = [{ name = \"ticket\", regex = \"TK\" }]", "redact");
         for host in ["0.0.0.0", "::", "192.168.1.5", "example.org", "[::]"] {
             check(&format!("host = \"{host}\""), "without API keys");
             check(&format!("host = \"{host}\"\napi_keys = [\"secret-key\"]"), "ok");

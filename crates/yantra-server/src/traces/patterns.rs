@@ -223,7 +223,7 @@ mod tests {
             let error = Patterns::compile(&[raw]).unwrap_err();
             assert!(error.contains(part), "{error}");
         };
-        wrong(RawRedaction::Known("emial".to_owned()), "one of email, phone, credit_card, ip, api_key expected");
+        wrong(RawRedaction::Known("mail".to_owned()), "one of email, phone, credit_card, ip, api_key expected");
         wrong(own("x", "("), "the pattern of 'x' can not be read");
         wrong(own("x", "a*"), "matches nothing at all");
         wrong(own("a b", "a"), "the name 'a b' given");

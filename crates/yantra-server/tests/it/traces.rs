@@ -180,7 +180,7 @@ async fn failures_are_kept_unless_nothing_was_understood() {
     let (trace, answer) = traced(&server, "/v1/chat/completions", "wrong", &body).await;
     assert_eq!((&trace["state"], &trace["status"], &trace["model"]), (&json!("failed"), &json!(400), &json!("")));
     assert_eq!(trace["output"], serde_json::from_str::<Value>(&answer).unwrap());
-    assert_eq!(post(&server, "/v1/chat/completions", "odd", &json!({"mesages": []})).await.status(), 400);
+    assert_eq!(post(&server, "/v1/chat/completions", "odd", &json!({"texts": []})).await.status(), 400);
     traced(&server, "/v1/chat/completions", "right", &chat("Hello")).await;
     assert_eq!(list(&server, "", "none").await, ["right", "wrong"]);
 }

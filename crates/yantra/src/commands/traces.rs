@@ -33,8 +33,9 @@ Examples:
   yantra traces export --state-dir ./state --since 2026-11-01 --until 2026-12-01T00:00:00Z --model chat
   yantra traces export --state-dir ./state --since 12h --format chat --output train.jsonl
 
-`jsonl` writes each trace as `GET /v1/traces/{id}` tells it, the oldest first. `chat` writes conversations with their answers,
-{\"messages\": [...]}, ready for fine-tuning, and leaves out what is no conversation, failed, was cut off or is not whole.";
+`jsonl` writes each trace as `GET /v1/traces/{id}` tells it, the oldest first. `chat` writes conversations
+with their answers, {\"messages\": [...]}, ready for fine-tuning, and leaves out what is no conversation,
+failed, was cut off or is not whole.";
 
 const SEARCH_EXAMPLES: &str = "\
 Examples:
@@ -42,15 +43,16 @@ Examples:
   yantra traces search --state-dir ./state '\"late delivery\" invoic*' --since 7d
   yantra traces search --state-dir ./state मंत्र --json
 
-All words have to be there, in the request or in the answer; \"words in quotes\" in their order; beginnings* go on.";
+All words have to be there, in the request or in the answer; \"words in quotes\" in their order;
+beginnings* go on.";
 
 const PRUNE_EXAMPLES: &str = "\
 Examples:
   yantra traces prune --state-dir ./state --older-than 7d
   yantra traces prune --state-dir ./state --older-than 0d      (all of them)
 
-A server prunes by itself, as retention_days and max_bytes of [server.traces] say. The space is used again; with no server
-running, it is given back to the system.";
+A server prunes by itself, as retention_days and max_bytes of [server.traces] say. The space is used again;
+with no server running, it is given back to the system.";
 
 /// Traces read at a time: a server beside us wants the database too.
 const PAGE: usize = 64;

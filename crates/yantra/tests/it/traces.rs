@@ -15,6 +15,7 @@ fn what_a_server_has_kept_is_exported_searched_and_pruned() {
     let state = directory.path().join("state");
     let place = ["--state-dir", state.to_str().unwrap()];
     let Some(server) = Serving::start(&["--context", "256", place[0], place[1], "--traces", "full"]) else { return };
+    server.wait_until_ready();
     let ask = |path: &str, body: Value| server.ask("POST", path, "application/json", &body.to_string());
     // Up to the first space, so that it ends by itself; or cut off.
     let chat = |text: &str, stop: &str, max_tokens: usize| {
