@@ -17,6 +17,8 @@ const PAGE: usize = 20;
 const MAX_PAGE: usize = 100;
 /// Longest question, in characters.
 const MAX_QUERY_CHARS: usize = 500;
+/// The end of the year 9999, in seconds since 1970.
+const MAX_SECONDS: u64 = 253_402_300_799;
 
 /// Which traces.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -31,10 +33,10 @@ pub(crate) struct TracesQuery {
     /// Only those of this endpoint, such as `/v1/chat/completions`.
     endpoint: Option<String>,
     /// Only those that came then or later, in seconds since 1970.
-    #[param(minimum = 0)]
+    #[param(minimum = 0, maximum = 253_402_300_799i64)]
     since: Option<u64>,
     /// Only those that came before, in seconds since 1970.
-    #[param(minimum = 0)]
+    #[param(minimum = 0, maximum = 253_402_300_799i64)]
     until: Option<u64>,
     /// Only those behind this one.
     after: Option<String>,
@@ -59,14 +61,19 @@ pub(crate) async fn list(
         let message = format!("{chars} characters given, at most {MAX_QUERY_CHARS} expected");
         return Err(ApiError::invalid_param("query", message).into());
     }
-    let ms = |seconds: u64| seconds.saturating_mul(1000);
+    let ms = |param: &str, given: Option<u64>| match given {
+        Some(seconds) if seconds > MAX_SECONDS => {
+            Err(ApiError::invalid_param(param, format!("{seconds} given, at most {MAX_SECONDS} expected")))
+        }
+        given => Ok(given.map(|seconds| seconds * 1000)),
+    };
     let of = TracesOf {
         owner: visit.tenant.owner().map(str::to_owned),
         query: query.query,
         model: query.model,
         endpoint: query.endpoint,
-        since_ms: query.since.map(ms),
-        until_ms: query.until.map(ms),
+        since_ms: ms("since", query.since)?,
+        until_ms: ms("until", query.until)?,
         after: query.after.clone(),
         limit: files::page_limit(query.limit, PAGE, MAX_PAGE)?,
         ascending: false,

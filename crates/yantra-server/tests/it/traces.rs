@@ -259,7 +259,15 @@ async fn traces_are_searched_and_come_in_pages() {
     {
         assert_eq!(get(&server, &format!("/v1/traces?query={query}"), "none").await.0, 200, "{query}");
     }
-    for wrong in ["limit=0", "limit=101", "since=x", "what=1", &format!("query={}", "x".repeat(501))] {
+    for wrong in [
+        "limit=0",
+        "limit=101",
+        "since=x",
+        "since=-1",
+        "until=253402300800",
+        "what=1",
+        &format!("query={}", "x".repeat(501)),
+    ] {
         assert_eq!(get(&server, &format!("/v1/traces?{wrong}"), "none").await.0, 400, "{wrong}");
     }
     let (status, error) = get(&server, "/v1/traces?after=trace-none", "none").await;
