@@ -30,6 +30,7 @@ mod responses;
 mod stats;
 mod tokenize;
 mod tools;
+mod traces;
 mod usage;
 
 pub use batch::{
@@ -74,4 +75,5 @@ pub use tools::{
     AnswerParser, Dialect, FunctionCall, FunctionDelta, Piece, Reasoning, ToolCall, ToolCallDelta, ToolPlan, call_id,
     calls_as_text,
 };
+pub use traces::{TraceDeleted, TraceList, TraceRecord, TraceSummary, training_example};
 pub use usage::{FinishReason, PromptTokensDetails, Usage, UsageList, UsageRecord};

@@ -50,13 +50,13 @@ impl Generation {
             model: model.id.clone(),
             used: Vec::new(),
         };
-        let kept = requests::current();
+        let current = requests::current();
         for (number, request) in requests.into_iter().enumerate() {
             let sender = sender.clone();
-            let kept = kept.clone();
+            let current = current.clone();
             let sink = move |mut event| {
-                if let Some(kept) = &kept {
-                    kept.event(number, &mut event);
+                if let Some(current) = &current {
+                    current.kept.event(number, &mut event);
                 }
                 sender.send((number, event)).is_ok()
             };

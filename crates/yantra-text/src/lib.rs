@@ -26,5 +26,5 @@ mod wordpiece;
 
 pub use error::TextError;
 pub use stream::DetokenizeStream;
-pub use template::{ChatInput, ChatTemplate, Clock, Prompt, strftime};
+pub use template::{ChatInput, ChatTemplate, Clock, Prompt, parse_rfc3339, strftime};
 pub use tokenizer::{EncodeOptions, MAX_TEXT_BYTES, Tokenizer};

@@ -32,6 +32,7 @@ enum Command {
     Pull(commands::pull::PullArgs),
     Inspect(commands::inspect::InspectArgs),
     Keys(commands::keys::KeysArgs),
+    Traces(commands::traces::TracesArgs),
     Perplexity(commands::perplexity::PerplexityArgs),
     /// Measure speed: of models in this process, of a server under load, or of the hardware
     #[command(subcommand)]
@@ -72,6 +73,7 @@ impl Cli {
             Command::Pull(args) => commands::pull::run(&args),
             Command::Inspect(args) => commands::inspect::run(&args),
             Command::Keys(args) => commands::keys::run(&args),
+            Command::Traces(args) => commands::traces::run(&args),
             Command::Perplexity(args) => commands::perplexity::run(&args),
             Command::Bench(Bench::Engine(args)) => bench::engine::run(&args),
             Command::Bench(Bench::Hardware(args)) => bench::hardware::run(&args),

@@ -22,3 +22,4 @@ mod structured;
 mod support;
 mod telemetry;
 mod tools;
+mod traces;

@@ -13,3 +13,4 @@ pub(crate) mod reload;
 pub(crate) mod sampling;
 pub(crate) mod serve;
 pub(crate) mod serving;
+pub(crate) mod traces;

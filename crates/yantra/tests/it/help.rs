@@ -24,6 +24,10 @@ fn help_of_every_command() {
     check("bench_speculation", &["bench", "speculation"]);
     check("bench_tools", &["bench", "tools"]);
     check("keys", &["keys"]);
+    check("traces", &["traces"]);
+    check("traces_export", &["traces", "export"]);
+    check("traces_search", &["traces", "search"]);
+    check("traces_prune", &["traces", "prune"]);
     check("completions", &["completions"]);
 }
 

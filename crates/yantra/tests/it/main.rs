@@ -10,5 +10,6 @@ mod isolation;
 mod keys;
 mod serve;
 mod serving;
+mod traces;
 mod wrong_use;
 mod yantra;
