@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use crate::ApiError;
+use crate::{ApiError, Reasoning};
 
 /// Most choices of which an answer is one.
 const MAX_CHOICES: usize = 65_536;
@@ -30,6 +30,8 @@ pub struct Constrained {
     pub constraint: Constraint,
     /// Where that was said.
     pub param: String,
+    /// Reasoning that may come before it, free.
+    pub after: Option<Reasoning>,
 }
 
 /// The form of an answer.
@@ -123,7 +125,7 @@ fn any_object() -> Value {
 }
 
 fn at(param: &str, constraint: Constraint) -> Constrained {
-    Constrained { constraint, param: param.to_owned() }
+    Constrained { constraint, param: param.to_owned(), after: None }
 }
 
 fn check_schema(param: &str, schema: &Value) -> Result<(), ApiError> {

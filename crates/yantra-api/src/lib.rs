@@ -72,6 +72,6 @@ pub use stats::{
 pub use tokenize::{DetokenizeRequest, DetokenizeResponse, TokenizeRequest, TokenizeResponse};
 pub use tools::{
     AnswerParser, Dialect, FunctionCall, FunctionDelta, Piece, Reasoning, ToolCall, ToolCallDelta, ToolPlan, call_id,
-    calls_as_text,
+    calls_as_text, name_calls_by_position,
 };
 pub use usage::{FinishReason, PromptTokensDetails, Usage, UsageList, UsageRecord};

@@ -16,16 +16,18 @@
 mod cache;
 mod following;
 pub(crate) mod masks;
+mod preface;
 mod schema;
 mod vocabulary;
 
 pub(crate) use cache::GrammarCompiler;
 pub(crate) use following::Following;
+pub use preface::Preface;
 pub use vocabulary::Vocabulary;
 
 use std::sync::Arc;
 
-use llguidance::{Matcher, api::TopLevelGrammar};
+use llguidance::{Matcher, api::TopLevelGrammar, toktrie::TokTrie};
 use serde_json::Value;
 
 /// Longest grammar, schema or list of choices, in bytes of text.
@@ -44,6 +46,8 @@ pub enum Constraint {
     Lark(String),
     /// One of these texts.
     Choice(Vec<String>),
+    /// Reasoning, free, and then what the other constraint says.
+    After(Preface, Box<Constraint>),
 }
 
 /// A constraint that can not be followed.
@@ -113,11 +117,13 @@ impl Constraint {
             Self::JsonSchema(schema) => schema.to_string().len(),
             Self::Regex(text) | Self::Lark(text) => text.len(),
             Self::Choice(choices) => choices.iter().map(String::len).sum(),
+            Self::After(_, then) => then.len(),
         }
     }
 
-    fn grammar(&self) -> TopLevelGrammar {
+    fn grammar(&self, vocabulary: &TokTrie) -> TopLevelGrammar {
         match self {
+            Self::After(preface, then) => preface.before(then.grammar(vocabulary), vocabulary),
             Self::JsonSchema(schema) => TopLevelGrammar::from_json_schema(schema::compiled(schema)),
             Self::Regex(regex) => TopLevelGrammar::from_regex(regex),
             Self::Lark(grammar) => TopLevelGrammar::from_lark(grammar.clone()),
