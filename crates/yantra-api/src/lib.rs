@@ -41,7 +41,7 @@ pub use chat::{
     ChatRequest, ChatTokenLogprob, ChatTopLogprob, StreamOptions, template_messages,
 };
 pub use completion::{Completion, CompletionChoice, CompletionLogprobs, CompletionRequest};
-pub use constraint::{Constrained, Constraint, NamedSchema, ResponseFormat, StructuredOutputs};
+pub use constraint::{Constrained, Constraint, GrammarSyntax, NamedSchema, ResponseFormat, StructuredOutputs};
 pub use content::{ContentPart, MessageContent, Prompt, StringOrList};
 pub use embedding::{Embedding, EmbeddingRequest, EmbeddingResponse, EmbeddingUsage, EmbeddingValue, EncodingFormat};
 pub use error::{ApiError, ErrorBody, ErrorDetail};

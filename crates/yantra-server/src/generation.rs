@@ -240,6 +240,8 @@ pub(crate) fn grammar(engine: &EngineHandle, constrained: Option<Constrained>) -
         yantra_api::Constraint::JsonSchema(schema) => Constraint::JsonSchema(schema),
         yantra_api::Constraint::Regex(regex) => Constraint::Regex(regex),
         yantra_api::Constraint::Lark(grammar) => Constraint::Lark(grammar),
+        yantra_api::Constraint::Gbnf(grammar) => Constraint::Gbnf(grammar),
+        yantra_api::Constraint::Grammar(grammar) => Constraint::of_grammar(grammar),
         yantra_api::Constraint::Choice(choices) => Constraint::Choice(choices),
     };
     let constraint = match after.and_then(preface) {

@@ -50,7 +50,7 @@ impl Style {
         open: "<minimax:tool_call>",
         close: "</minimax:tool_call>",
         opens_each: false,
-        name: ["\n<invoke name=\"", "\">\n"],
+        name: ["<invoke name=\"", "\">\n"],
         end: "</invoke>\n",
         argument: ["<parameter name=\"", "\">", "</parameter>\n"],
         value_end: "</parameter>",
@@ -64,7 +64,7 @@ pub(super) fn grammar(wanted: Wanted<'_>, style: &Style) -> Result<String, Strin
     let close = quoted(style.close);
     let (first, next) = match style.opens_each {
         true => (format!("call {close}"), format!("\"\\n\" {} call {close}", wanted.marker(style.open))),
-        false => ("call".to_owned(), "call".to_owned()),
+        false => ("\"\\n\" call".to_owned(), "call".to_owned()),
     };
     let rest = if wanted.parallel { format!(" ({next})*") } else { String::new() };
     let last = if style.opens_each { String::new() } else { format!(" {close}") };

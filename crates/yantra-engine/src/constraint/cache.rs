@@ -65,7 +65,7 @@ impl GrammarCompiler {
             return Err(invalid(format!("{bytes} bytes given, at most {MAX_GRAMMAR_BYTES} expected")));
         }
         let factory = self.factory.get_or_init(|| self.factory()).as_ref().map_err(Clone::clone)?;
-        let parser = factory.create_parser(constraint.grammar(factory.tok_env().tok_trie()));
+        let parser = factory.create_parser(constraint.grammar(factory.tok_env().tok_trie())?);
         let parser = parser.map_err(|error| invalid(format!("{error:#}")))?;
         let mut start = Matcher::new(Ok(parser));
         // A grammar can be well-formed and still too large to begin with, or allow no text at all.
