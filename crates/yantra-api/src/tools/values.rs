@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 
 /// A number that a double holds, in as many digits as it takes to tell it from the next one.
 const NUMBER: &str = r"/-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,17})?([eE][+-]?[0-9]{1,2})?/";
-/// The largest integer of 18 digits.
-const MAX_INTEGER: i64 = 999_999_999_999_999_999;
+/// The largest power of ten that 64 bits hold and a double, by which llguidance compares, has exactly.
+const MAX_INTEGER: i64 = 1_000_000_000_000_000_000;
 /// Keywords that say nothing of what is allowed.
 pub(super) const ANNOTATIONS: [&str; 7] =
     ["description", "title", "default", "examples", "$schema", "$comment", "deprecated"];
@@ -168,7 +168,7 @@ fn has_open_number(schema: &Value) -> bool {
     is_open || of_properties.into_iter().flat_map(Map::values).chain(schema.get("items")).any(has_open_number)
 }
 
-/// A schema whose integers have at most 18 digits, unless it says more itself.
+/// A schema whose integers have at most 19 digits, unless it says more itself.
 pub(super) fn bounded(schema: &Value) -> Value {
     let mut schema = schema.clone();
     bound(&mut schema);

@@ -52,7 +52,16 @@ ws     ::= | " " | "\n" [ \t]{0,20}
         "{\"a\":[true,false,null, -1.5e3],\n\t\"b\": {\"c\": \"\\u00e9 \\\"é🦊\"}}",
         "{ \"a\": [[], [{}]] }\n",
     ];
-    let refused = ["[]", "{\"a\": 01}", "{\"a\": 1,}", "{\"a\"  : 1}", "{\"a\": \"\n\"}", "{\"a\": \"\\x\"}", "{\"a\": tru}", "{"];
+    let refused = [
+        "[]",
+        "{\"a\": 01}",
+        "{\"a\": 1,}",
+        "{\"a\"  : 1}",
+        "{\"a\": \"\n\"}",
+        "{\"a\": \"\\x\"}",
+        "{\"a\": tru}",
+        "{",
+    ];
     check(grammar, &allowed, &refused);
 }
 
@@ -66,14 +75,26 @@ ident ::= [a-z] [a-z0-9_]* ws
 num   ::= [0-9]+ ws
 ws    ::= [ \t\n]*
 "#;
-    check(grammar, &["1=1\n", "a + (b_1* 2)=x\n", "1 \n+ 2 = 3\n\n4=4\n"], &["1=1", "1+=1\n", "(1=1\n", "A=1\n", "1=1 2\n"]);
-    check("root ::= pair\npair ::= word \"x\" pair | \"!\"\nword ::= [a-z]+", &["ax!", "axxbx!", "!"], &["x!", "a!", "ax"]);
+    check(
+        grammar,
+        &["1=1\n", "a +(b_1 *2)=x\n", "1 \n+2 = 3\n\n4=4\n"],
+        &["1=1", "1+=1\n", "(1=1\n", "A=1\n", "1=1 2\n"],
+    );
+    check(
+        "root ::= pair\npair ::= word \"x\" pair | \"!\"\nword ::= [a-z]+",
+        &["ax!", "axxbx!", "!"],
+        &["x!", "a!", "ax"],
+    );
     check("root ::= e\ne ::= e \"+\" e | d\nd ::= \"a\" | \"ab\"", &["a", "ab+a+ab"], &["b", "a+", "aab"]);
 }
 
 #[test]
 fn lists_chess_and_japanese() {
-    check("root ::= item+\n\n# What is listed.\nitem ::= \"- \" [^\\r\\n\\x0b\\x0c\\x85\\u2028\\u2029]+ \"\\n\"\n", &["- a\n- é b\n"], &["", "- \n", "- a", "* a\n"]);
+    check(
+        "root ::= item+\n\n# What is listed.\nitem ::= \"- \" [^\\r\\n\\x0b\\x0c\\x85\\u2028\\u2029]+ \"\\n\"\n",
+        &["- a\n- é b\n"],
+        &["", "- \n", "- a", "* a\n"],
+    );
     let chess = r#"root ::= "1. " move " " move "\n" ([1-9] [0-9]? ". " move " " move "\n")+
 move ::= (pawn | nonpawn | castle) [+#]?
 nonpawn ::= [NBKQR] [a-h]? [1-8]? "x"? [a-h] [1-8]
@@ -111,17 +132,17 @@ number ::= [0-9]+
 singleLineComment ::= "//" [^\n]* "\n"
 ws ::= ([ \t\n]+)
 "##;
-    let allowed = [
-        "",
-        "int f(int x){while(x<=10){x = x*(2+x);}// so\nreturn x;}",
-        "int f(){return 1;}char g(){}",
-    ];
+    let allowed = ["", "int f(int x){while(x<=10){x = x*(2+x);}// so\nreturn x;}", "int f(){return 1;}char g(){}"];
     check(grammar, &allowed, &["int f(){return 1}", "f(){}", "int f(){x=1;}", "int f(){while(x){}}"]);
 }
 
 #[test]
 fn every_form_of_gbnf() {
-    check("root ::= a{2} b{1,} \"x\"{0,2} .\na ::= \"\\x41\"\nb ::= \"\\u00e9\"", &["AAé!", "AAééxx\n", "AAéx"], &["AAé", "Aé!", "AAéxxx!"]);
+    check(
+        "root ::= a{2} b{1,} \"x\"{0,2} .\na ::= \"\\x41\"\nb ::= \"\\u00e9\"",
+        &["AAé!", "AAééxx\n", "AAéx"],
+        &["AAé", "Aé!", "AAéxxx!"],
+    );
     check("root ::= [\\]\\[\\\\^-]* (\"a\" |\n \"b\")?", &["[]\\^-b", "", "a"], &["c", "ab"]);
     check("root ::= \"\" | \"(\" root \")\"", &["", "(())"], &["(", "())"]);
     check("root ::= \"/*\" \"\\\"\" \"\\t\"", &["/*\"\t"], &["/*"]);

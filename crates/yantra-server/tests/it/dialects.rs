@@ -256,6 +256,8 @@ async fn thinking_models_think_first() {
         }
         request
     };
+    // The model begins its story somewhere.
+    let has_thought = |text: &str| !text.is_empty() && ("I wonder. ".ends_with(text) || text.ends_with("I wonder. "));
     let plain = json!({"enable_thinking": false});
     for (extra, thinks) in [(json!({}), true), (json!({"chat_template_kwargs": plain}), false)] {
         let mut request = ask(extra);
@@ -263,11 +265,7 @@ async fn thinking_models_think_first() {
         let message = server.ok("/v1/chat/completions", &request).await["choices"][0]["message"].clone();
         let answer: Value = serde_json::from_str(message["content"].as_str().unwrap()).unwrap();
         assert!(answer["n"].as_u64().is_some_and(|n| n < 10), "{message}");
-        assert_eq!(
-            message["reasoning_content"].as_str().is_some_and(|text| text.contains("wonder")),
-            thinks,
-            "{message}"
-        );
+        assert_eq!(message["reasoning_content"].as_str().is_some_and(has_thought), thinks, "{message}");
     }
     // A demanded call is thought about as well, in any dialect.
     let tool = json!({"type": "function", "function": {"name": "f", "parameters": schema}});
@@ -277,6 +275,6 @@ async fn thinking_models_think_first() {
         );
         let message = server.ok("/v1/chat/completions", &request).await["choices"][0]["message"].clone();
         assert_eq!(message["tool_calls"][0]["function"]["name"], "f", "{format}: {message}");
-        assert!(message["reasoning_content"].as_str().unwrap().contains("wonder"), "{format}: {message}");
+        assert!(message["reasoning_content"].as_str().is_some_and(has_thought), "{format}: {message}");
     }
 }

@@ -7,8 +7,7 @@ use super::{
     first::{Chars, Sets},
 };
 
-struct Writer<'a> {
-    rules: &'a [Choice],
+struct Writer {
     sets: Sets,
     /// Whether a rule does not contain itself, and so can be a terminal.
     is_flat: Vec<bool>,
@@ -20,7 +19,7 @@ struct Writer<'a> {
 /// The grammar, of which the first rule is the start.
 pub(super) fn written(rules: &[Choice]) -> String {
     let sets = Sets::of(rules);
-    let mut writer = Writer { rules, sets, is_flat: flat(rules), text: String::new(), parts: 0 };
+    let mut writer = Writer { sets, is_flat: flat(rules), text: String::new(), parts: 0 };
     for (number, rule) in rules.iter().enumerate() {
         if writer.is_flat[number] {
             let terminal = writer.terminal_choice(rule);
@@ -58,7 +57,7 @@ fn is_flat(item: &Item, flat: &[bool]) -> bool {
     }
 }
 
-impl Writer<'_> {
+impl Writer {
     /// Ways that are not terminals as a whole, followed by one of `follow`.
     fn choice(&mut self, choice: &Choice, follow: &Chars) -> String {
         let ways: Vec<String> = choice.iter().map(|sequence| self.sequence(sequence, follow)).collect();

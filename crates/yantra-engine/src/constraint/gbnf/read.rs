@@ -267,8 +267,10 @@ impl Reader {
             Some('u') => 4,
             Some('U') => 8,
             _ => {
-                return Err(self
-                    .error_at(start, "an unknown escape; \\n, \\r, \\t, \\\\, \\\", \\[, \\], \\x, \\u, \\U expected"));
+                return Err(self.error_at(
+                    start,
+                    "an unknown escape; \\n, \\r, \\t, \\\\, \\\", \\[, \\], \\x, \\u, \\U expected",
+                ));
             }
         };
         let hex: String = self.text[self.at.min(self.text.len())..].iter().take(digits).collect();
