@@ -40,7 +40,7 @@ pub mod timeline;
 
 pub use batch::{AttentionSequence, Batch};
 pub use config::EngineConfig;
-pub use constraint::{Constraint, ConstraintError, Grammar, MAX_GRAMMAR_BYTES, Vocabulary};
+pub use constraint::{Constraint, ConstraintError, Grammar, MAX_GRAMMAR_BYTES, Preface, Vocabulary};
 pub use embedder::{EmbedError, EmbedModel, EmbedSink, EmbedderHandle, EmbedderStats, EncoderRunner};
 pub use engine::Engine;
 pub use error::{EngineError, SubmitError};

@@ -303,6 +303,12 @@ impl Tokenizer {
         matches!(self.inner.vocab.kind(id), TokenKind::Control | TokenKind::Unknown)
     }
 
+    /// Whether a text is the name of a token that is structure, or ends a generation, and so can not be a part of text.
+    #[must_use]
+    pub fn is_control(&self, text: &str) -> bool {
+        self.token_id(text).is_some_and(|id| self.is_special(id) || self.eos_ids().contains(&id))
+    }
+
     /// Whether [`EncodeOptions::add_special`] puts a begin-of-sequence token first.
     #[must_use]
     pub fn adds_bos(&self) -> bool {

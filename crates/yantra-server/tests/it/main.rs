@@ -3,6 +3,7 @@
 
 mod batches;
 mod dashboard;
+mod dialects;
 mod document;
 mod embeddings;
 mod endpoints;
