@@ -18,7 +18,7 @@ use yantra_kernels::{
 pub(super) enum Mlp {
     Plain { up: Linear, down: Linear },
     Gated(Gated),
-    Experts(Experts),
+    Experts(Box<Experts>),
 }
 
 /// `down(activation(gate(x)) * up(x))`.
@@ -130,26 +130,27 @@ impl Mlp {
         let bias = || source.vector(&names.choice_bias(index), experts.num_experts);
         let shared = || gated(Role::SharedGate, Role::SharedUp, Role::SharedDown);
         let weighed = experts.shared.is_some_and(|shared| shared.weighed);
-        Ok(Self::Experts(Experts {
+        Ok(Self::Experts(Box::new(Experts {
             router: matrix(Role::Router)?,
             choice_bias: experts.choice_bias.then(bias).transpose()?,
             experts: (0..experts.num_experts).map(expert).collect::<Result<_, _>>()?,
             shared: experts.shared.map(|_| shared()).transpose()?,
             shared_router: weighed.then(|| matrix(Role::SharedRouter)).transpose()?,
-        }))
+        })))
     }
 
     /// Bytes of one of the experts, if there are any.
     pub(super) fn expert_bytes(&self) -> usize {
-        let Self::Experts(Experts { experts, .. }) = self else { return 0 };
-        experts.first().map_or(0, |expert| expert.matrices().map(PackedLinear::bytes).sum())
+        let Self::Experts(mixture) = self else { return 0 };
+        mixture.experts.first().map_or(0, |expert| expert.matrices().map(PackedLinear::bytes).sum())
     }
 
     pub(super) fn matrices(&self) -> Box<dyn Iterator<Item = &PackedLinear> + '_> {
         match self {
             Self::Plain { up, down } => Box::new([&up.weight, &down.weight].into_iter()),
             Self::Gated(gated) => Box::new(gated.matrices()),
-            Self::Experts(Experts { router, experts, shared, shared_router, .. }) => {
+            Self::Experts(mixture) => {
+                let Experts { router, experts, shared, shared_router, .. } = &**mixture;
                 let routers = [router].into_iter().chain(shared_router).map(|linear| &linear.weight);
                 Box::new(routers.chain(experts.iter().chain(shared).flat_map(Gated::matrices)))
             }
@@ -227,6 +228,7 @@ impl Gated {
 impl Experts {
     /// Leaves the sum of what each token's experts gave in `scratch.mixed`. `input` is the normalised residual stream
     /// `hidden`; `gated` is a buffer.
+    #[expect(clippy::too_many_arguments, reason = "the operands of a block")]
     pub(super) fn mix(
         &self,
         cx: &Compute,
