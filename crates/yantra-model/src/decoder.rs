@@ -52,7 +52,22 @@ impl Decoder {
     /// # Errors
     /// If the architecture is unknown, a tensor is missing or has another shape, or memory runs out.
     pub fn load(checkpoint: &Checkpoint, cx: &Compute, options: LoadOptions) -> Result<Self, ModelError> {
-        let (family, spec) = family::resolve(checkpoint)?;
+        Self::load_adapted(checkpoint, cx, options, |_| ())
+    }
+
+    /// [`Decoder::load`] of another model than the checkpoint describes, to see what a choice does: `adapt` may change
+    /// windows, rotations and factors, but no shapes.
+    ///
+    /// # Errors
+    /// As [`Decoder::load`].
+    pub fn load_adapted(
+        checkpoint: &Checkpoint,
+        cx: &Compute,
+        options: LoadOptions,
+        adapt: impl FnOnce(&mut ModelSpec),
+    ) -> Result<Self, ModelError> {
+        let (family, mut spec) = family::resolve(checkpoint)?;
+        adapt(&mut spec);
         let source = WeightSource::new(checkpoint, options);
         let names = Names::new(checkpoint, family);
         let max_context = options.max_context.unwrap_or(spec.context_length);
@@ -194,6 +209,7 @@ impl Decoder {
         kv.store(cx, index, key, value, batch.slots);
         let params = AttentionParams {
             window: layer.spec.window,
+            sink_tokens: layer.spec.sink_tokens,
             chunk: layer.spec.chunk,
             softcap,
             alibi: self.slopes.as_deref(),

@@ -55,6 +55,7 @@ enum Bench {
     Embed(bench::embed::EmbedArgs),
     Load(bench::load::LoadArgs),
     Speculation(bench::speculation::SpeculationArgs),
+    Context(bench::context::ContextArgs),
     Tools(bench::tools::ToolsArgs),
 }
 
@@ -80,6 +81,7 @@ impl Cli {
             Command::Bench(Bench::Embed(args)) => bench::embed::run(&args),
             Command::Bench(Bench::Load(args)) => bench::load::run(&args),
             Command::Bench(Bench::Speculation(args)) => bench::speculation::run(&args),
+            Command::Bench(Bench::Context(args)) => bench::context::run(&args),
             Command::Bench(Bench::Tools(args)) => bench::tools::run(&args),
             Command::Completions { shell } => {
                 let mut script = Vec::new();

@@ -193,7 +193,8 @@ fn common(family: &Family, p: &Parameters<'_>) -> Result<ModelSpec, ModelError> 
         let intermediate_size = p.count(INTERMEDIATE_SIZE)?.unwrap_or(4 * hidden_size);
         MlpSpec::Plain { intermediate_size, activation }
     };
-    let layer = LayerSpec { window: None, chunk: None, rope: Some(rope::rope(p, head_dim, rope::FULL)?), mlp };
+    let layer =
+        LayerSpec { window: None, sink_tokens: 0, chunk: None, rope: Some(rope::rope(p, head_dim, rope::FULL)?), mlp };
     Ok(ModelSpec {
         family: family.name,
         vocab_size: vocab_size(p, family, hidden_size)?,
