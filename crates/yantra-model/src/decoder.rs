@@ -7,8 +7,8 @@ mod plan;
 mod scratch;
 
 use crate::{
-    AlibiSpec, AttentionSpec, Batch, BlockSpec, EmbeddingSpec, KvCache, LoadOptions, MlpSpec, ModelError, ModelSpec, family,
-    rotary,
+    AlibiSpec, AttentionSpec, Batch, BlockSpec, EmbeddingSpec, KvCache, LoadOptions, MlpSpec, ModelError, ModelSpec,
+    family, rotary,
     weights::{Linear, WeightSource},
 };
 use layer::{Layer, Norm};
@@ -48,7 +48,7 @@ impl Decoder {
     /// If the architecture is unknown, a tensor is missing or has another shape, or memory runs out.
     pub fn load(checkpoint: &Checkpoint, cx: &Compute, options: LoadOptions) -> Result<Self, ModelError> {
         let (family, spec) = family::resolve(checkpoint)?;
-        let source = WeightSource::new(checkpoint, options);
+        let source = WeightSource::new(checkpoint, options)?;
         let names = Names::new(checkpoint, family);
         let max_context = options.max_context.unwrap_or(spec.context_length);
         let specs = spec.layers.iter().map(|layer| layer.rope.as_ref());

@@ -12,6 +12,7 @@ pub mod family;
 mod footprint;
 mod kv;
 mod parameters;
+mod quantized;
 mod rotary;
 mod spec;
 mod weights;
@@ -22,9 +23,10 @@ pub use encoder::{Encoder, EncoderDtype, EncoderSpec, Pooling};
 pub use error::ModelError;
 pub use footprint::Footprint;
 pub use kv::{KvCache, PAGE_TOKENS};
+pub use quantized::{Quantization, quantization};
 pub use spec::{
-    AlibiSpec, AttentionSpec, BlockSpec, EmbeddingSpec, LayerSpec, MlpSpec, ModelSpec, NormKind, NormSpec, QkNorm, RopeScaling,
-    RopeSpec,
+    AlibiSpec, AttentionSpec, BlockSpec, EmbeddingSpec, LayerSpec, MlpSpec, ModelSpec, NormKind, NormSpec, QkNorm,
+    RopeScaling, RopeSpec,
 };
 pub use weights::LoadOptions;
 pub use yantra_kernels::AttentionSequence;

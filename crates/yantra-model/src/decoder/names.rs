@@ -3,9 +3,10 @@
 use crate::{
     ModelSpec,
     family::{Family, FusedRows},
+    quantized::is_stored,
     weights::Place,
 };
-use std::ops::Range;
+use std::{iter, ops::Range};
 use yantra_formats::Checkpoint;
 
 /// The part a tensor plays in a layer.
@@ -120,8 +121,9 @@ impl<'a> Names<'a> {
             Some((names, "language_model.model.")) => format!("language_model.{}", names.head),
             Some((names, _)) => names.head.to_owned(),
         };
-        let name = if self.checkpoint.tensor(&head).is_some() { head } else { self.embedding() };
-        Place::whole(name.trim_end_matches(".weight"), spec.vocab_size)
+        let (head, embedding) = (head.trim_end_matches(".weight"), self.embedding());
+        let name = if self.has(head) { head } else { embedding.trim_end_matches(".weight") };
+        Place::whole(name, spec.vocab_size)
     }
 
     /// The name without `.weight` or `.bias`.
@@ -146,7 +148,7 @@ impl<'a> Names<'a> {
 
     /// Whether there is a tensor of that name, which comes without `.weight`.
     fn has(&self, name: &str) -> bool {
-        self.checkpoint.tensor(&format!("{name}.weight")).is_some()
+        is_stored(self.checkpoint, name)
     }
 
     /// Where a layer's matrix of so many rows lies.
@@ -173,7 +175,9 @@ impl<'a> Names<'a> {
                 };
                 let first = if role == Role::Gate { 0 } else { rows };
                 match fused {
-                    Some(name) => Place { name, stored_rows: 2 * rows, rows: vec![first..first + rows], ..whole },
+                    Some(name) => {
+                        Place { name, stored_rows: 2 * rows, rows: iter::once(first..first + rows).collect(), ..whole }
+                    }
                     None => whole,
                 }
             }
