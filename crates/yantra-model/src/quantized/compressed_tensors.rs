@@ -33,6 +33,7 @@ pub(super) struct Settings {
     block: Option<[usize; 2]>,
     /// Columns of a group, if all layers have the same.
     group_size: Option<usize>,
+    bits: Option<usize>,
 }
 
 impl Settings {
@@ -48,7 +49,7 @@ impl Settings {
         {
             return Err(unsupported("compressed-tensors with transforms of activations".to_owned()));
         }
-        let mut settings = Self { block: None, group_size: None };
+        let mut settings = Self { block: None, group_size: None, bits: None };
         let groups = config.section("config_groups");
         let names = groups.as_ref().and_then(|groups| groups.value().as_object());
         for group in names.into_iter().flat_map(|names| names.keys()) {
@@ -61,6 +62,7 @@ impl Settings {
             }
             let size = group.find::<f64>("weights.group_size")?.filter(|size| *size > 0.0);
             settings.group_size = size.map(|size| size as usize).or(settings.group_size);
+            settings.bits = group.find("weights.num_bits")?.or(settings.bits);
         }
         Ok(settings)
     }
@@ -116,7 +118,9 @@ fn packed<'a>(tensors: &Tensors<'a>, settings: &Settings, wanted: &Wanted<'_>) -
     let Wanted { name, rows, cols, .. } = *wanted;
     let packed = format!("{name}.weight_packed");
     let shape = tensors.require(&packed)?.shape;
-    let bits = [4, 8, 2, 3, 5, 6, 7, 1].into_iter().find(|bits| shape == [rows, (cols * bits).div_ceil(32)]);
+    // Groups of layers may have other numbers of bits.
+    let numbers = settings.bits.into_iter().chain(1..=8);
+    let bits = numbers.into_iter().find(|bits| shape == [rows, (cols * bits).div_ceil(32)]).filter(|bits| *bits <= 8);
     let bits = bits.ok_or_else(|| {
         let expected = format!("[{rows}, {cols} * bits / 32] words with 1 to 8 bits");
         tensors.wrong(&packed, format!("has shape {shape:?}: expected {expected}"))

@@ -15,12 +15,13 @@ use super::{
 };
 use crate::ModelError;
 use std::ops::Range;
-use yantra_formats::hf::Config;
+use yantra_formats::{RawTensor, hf::Config};
 
 /// What the tensors do not tell.
 pub(super) struct Settings {
     /// Whether zero points are stored less one.
     zeros_less_one: bool,
+    bits: Option<usize>,
     group_size: Option<usize>,
 }
 
@@ -36,7 +37,7 @@ impl Settings {
         };
         // -1: a row is a group.
         let group_size = config.find::<f64>("group_size")?.filter(|size| *size > 0.0).map(|size| size as usize);
-        Ok(Self { zeros_less_one, group_size })
+        Ok(Self { zeros_less_one, bits: config.find("bits")?, group_size })
     }
 }
 
@@ -48,7 +49,7 @@ pub(super) fn matrix<'a>(
     let Wanted { name, rows, cols, .. } = *wanted;
     let part = |ending: &str| format!("{name}.{ending}");
     let Some(qweight) = tensors.find(&part("qweight")) else { return Ok(None) };
-    let bits = bits(tensors, qweight.name, qweight.shape, [rows, cols])?;
+    let bits = bits(tensors, settings, &qweight, [rows, cols])?;
     let words = tensors.bytes(&part("qweight"), "I32", qweight.shape)?;
     let num_groups = tensors.require(&part("scales"))?.shape.first().copied().unwrap_or(0);
     let groups = groups(tensors, settings, name, cols, num_groups)?;
@@ -69,12 +70,18 @@ pub(super) fn matrix<'a>(
 }
 
 /// Bits of a code, by the words there are: checkpoints may have another number in some layers than the configuration says.
-fn bits(tensors: &Tensors<'_>, name: &str, shape: &[usize], [rows, cols]: [usize; 2]) -> Result<usize, ModelError> {
+fn bits(
+    tensors: &Tensors<'_>,
+    settings: &Settings,
+    qweight: &RawTensor<'_>,
+    [rows, cols]: [usize; 2],
+) -> Result<usize, ModelError> {
     const BUILT: [usize; 4] = [2, 3, 4, 8];
-    let fits = |bits: &usize| shape == [(cols * bits).div_ceil(32), rows];
-    BUILT.into_iter().find(fits).ok_or_else(|| {
+    let fits = |bits: &usize| qweight.shape == [(cols * bits).div_ceil(32), rows];
+    let usual = settings.bits.filter(|bits| BUILT.contains(bits) && fits(bits));
+    usual.or_else(|| BUILT.into_iter().find(fits)).ok_or_else(|| {
         let expected = format!("[{cols} * bits / 32, {rows}] words with 2, 3, 4 or 8 bits");
-        tensors.wrong(name, format!("has shape {shape:?}: expected {expected}"))
+        tensors.wrong(qweight.name, format!("has shape {:?}: expected {expected}", qweight.shape))
     })
 }
 

@@ -7,8 +7,10 @@ From PyPI: torch 2.15, transformers 5.24, compressed-tensors 0.20.1, gptqmodel 7
 of scales (round to nearest; none of the calibration matters for how a file is read) and `config.json`.
 
 FOLDER gets a directory for each model with `expected.json` in it: a prompt; the logits of some of its positions, computed
-by transformers in float32 on the weights as those functions dequantise them; and two sums over each matrix (of its values,
-and of its values times a weight that depends on the place), to hold the dequantised weights themselves against.
+by transformers in float32 on the weights as those functions dequantise them, with the activations before matrices that
+Yantra maps onto its own block formats (INT8_ACTIVATIONS) rounded as it rounds them; and sums over each matrix (of its values,
+of its values times a weight that depends on the place, and of their magnitudes), to hold the dequantised weights
+themselves against.
 """
 
 import json
@@ -29,6 +31,12 @@ SIZES = dict(
     num_key_value_heads=2, max_position_embeddings=64, bos_token_id=1, eos_token_id=2, pad_token_id=0,
     tie_word_embeddings=True, attn_implementation="eager",
 )
+# What becomes Q4_0, Q5_0, Q8_0 or MXFP4, whose kernels read signed bytes with a scale for each 32.
+INT8_ACTIVATIONS = {
+    "gptq_4bit", "gptq_4bit_without_g_idx", "gptq_4bit_asymmetric", "gptq_4bit_asymmetric_v2", "gptq_2bit", "gptq_3bit",
+    "gptq_8bit_rows", "awq", "compressed_int4", "compressed_int4_asymmetric", "compressed_int8_rows", "compressed_int3",
+    "compressed_w8a8", "compressed_mxfp4", "mxfp4",
+}
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -49,6 +57,13 @@ def linears(model):
     return [(name, module) for name, module in model.named_modules() if name.rsplit(".", 1)[-1] in LINEARS]
 
 
+def round_activations(module, inputs):
+    """The largest of 32 values becomes 127."""
+    groups = inputs[0].unflatten(-1, (-1, 32))
+    scale = groups.abs().amax(-1, keepdim=True) / 127
+    return (torch.where(scale > 0, (groups / scale).round() * scale, groups).flatten(-2),)
+
+
 def save(folder, name, model, quantise, config, seed, keep=()):
     """Quantises all linears but those that `keep` ends, each into its tensors and its dequantised weight."""
     directory = folder / name
@@ -64,6 +79,8 @@ def save(folder, name, model, quantise, config, seed, keep=()):
         tensors.update({f"{layer}.{key}" if key[0] != "_" else layer + key: value for key, value in parts.items()})
         with torch.no_grad():
             module.weight.copy_(weight.float())
+        if name in INT8_ACTIVATIONS:
+            module.register_forward_pre_hook(round_activations)
         values = weight.double().flatten()
         places = (torch.arange(len(values)) * 31 % 97).double()
         checks[layer] = [float(values.sum()), float((values * places).sum()), float(values.abs().sum())]
@@ -156,7 +173,9 @@ def awq(group):
 def compressed(format, weights, inputs=None, scale_dtype=torch.bfloat16):
     """compressed-tensors compresses, and decompresses."""
     from compressed_tensors.compressors import BaseCompressor
+    from compressed_tensors.compressors.nvfp4.helpers import unpack_fp4_from_uint8
     from compressed_tensors.quantization import QuantizationScheme
+    from compressed_tensors.quantization.lifecycle.forward import dequantize
     from compressed_tensors.quantization.utils import calculate_qparams
 
     scheme = QuantizationScheme(targets=["Linear"], weights=weights, input_activations=inputs)
@@ -186,6 +205,11 @@ def compressed(format, weights, inputs=None, scale_dtype=torch.bfloat16):
         parts = compressor.compress(dict(state), scheme)
         # In single precision nothing is rounded.
         full = compressor.decompress(dict(parts), scheme)["weight"].float()
+        if "weight_global_scale" in parts:
+            # Its `decompress` rounds to bfloat16.
+            codes = unpack_fp4_from_uint8(parts["weight_packed"], rows, cols, torch.float32)
+            full = dequantize(codes, parts["weight_scale"].float(), args=args, dtype=torch.float32,
+                              global_scale=parts["weight_global_scale"])
         if parts["weight_scale"].dtype == torch.float32:
             parts["weight_scale"] = parts["weight_scale"].to(scale_dtype)
         return parts, full
