@@ -399,5 +399,11 @@ pub fn info(checkpoint: &Checkpoint, context_length: usize) -> Result<ModelInfo,
         }
     }
     let quantization = by_format.iter().max_by_key(|(_, sum)| *sum).map_or("", |(format, _)| format.name());
-    Ok(ModelInfo { family, parameters, quantization: quantization.to_owned(), context_length, size_bytes })
+    let mut quantization = quantization.to_owned();
+    if let Some(by_another_program) = yantra_model::quantization(checkpoint) {
+        parameters += by_another_program.num_values;
+        size_bytes += checkpoint.others().map(|tensor| tensor.data.len() as u64).sum::<u64>();
+        quantization = by_another_program.label;
+    }
+    Ok(ModelInfo { family, parameters, quantization, context_length, size_bytes })
 }

@@ -68,7 +68,7 @@ impl Decoder {
     ) -> Result<Self, ModelError> {
         let (family, mut spec) = family::resolve(checkpoint)?;
         adapt(&mut spec);
-        let source = WeightSource::new(checkpoint, options);
+        let source = WeightSource::new(checkpoint, options)?;
         let names = Names::new(checkpoint, family);
         let max_context = options.max_context.unwrap_or(spec.context_length);
         let specs = spec.layers.iter().map(|layer| layer.rope.as_ref());

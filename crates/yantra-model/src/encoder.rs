@@ -118,7 +118,7 @@ impl Encoder {
     /// If the checkpoint is no encoder, a tensor is missing or has another shape, or memory runs out.
     pub fn load(checkpoint: &Checkpoint, cx: &Compute, options: LoadOptions) -> Result<Self, ModelError> {
         let spec = EncoderSpec::read(checkpoint)?;
-        let source = WeightSource::new(checkpoint, options);
+        let source = WeightSource::new(checkpoint, options)?;
         let names = Names::new(checkpoint, &source);
         let hidden = spec.hidden_size;
         let table = |name: &str, rows: usize| source.table(&format!("{name}.weight"), rows, hidden);
@@ -149,7 +149,7 @@ impl Encoder {
     /// As [`Encoder::load`].
     pub fn footprint(checkpoint: &Checkpoint, cx: &Compute, options: LoadOptions) -> Result<Footprint, ModelError> {
         let spec = EncoderSpec::read(checkpoint)?;
-        let source = WeightSource::new(checkpoint, options);
+        let source = WeightSource::new(checkpoint, options)?;
         let names = Names::new(checkpoint, &source);
         let (hidden, inner) = (spec.hidden_size, spec.intermediate_size);
         let mut sizes = Sizes::new(&source, cx);

@@ -47,6 +47,16 @@ pub enum ModelError {
         /// The shape expected.
         expected: Vec<usize>,
     },
+    /// A part of a matrix that another program quantised is not what it should be.
+    #[error("{format}: tensor '{tensor}' {message}")]
+    Quantized {
+        /// The format, as people call it.
+        format: &'static str,
+        /// The tensor's name.
+        tensor: String,
+        /// What is wrong with it, and what was expected.
+        message: String,
+    },
     /// A batch that does not fit the model.
     #[error("invalid batch: {message}")]
     Batch {

@@ -12,6 +12,7 @@ pub mod family;
 mod footprint;
 mod kv;
 mod parameters;
+mod quantized;
 mod rotary;
 mod spec;
 mod weights;
@@ -22,6 +23,7 @@ pub use encoder::{Encoder, EncoderDtype, EncoderSpec, Pooling};
 pub use error::ModelError;
 pub use footprint::Footprint;
 pub use kv::{KvCache, PAGE_TOKENS};
+pub use quantized::{Quantization, quantization};
 pub use spec::{
     AlibiSpec, AttentionSpec, BlockSpec, EmbeddingSpec, ExpertsSpec, LatentSpec, LayerSpec, MlpSpec, ModelSpec,
     NormKind, NormSpec, QkNorm, RopeScaling, RopeSpec, SharedExpertSpec, SharpeningSpec,

@@ -3,6 +3,7 @@
 use crate::{
     MlpSpec, ModelSpec,
     family::{Family, FusedGate, FusedRows},
+    quantized::is_stored,
     weights::Place,
 };
 use std::{iter, ops::Range};
@@ -140,8 +141,9 @@ impl<'a> Names<'a> {
             Some((names, "language_model.model.")) => format!("language_model.{}", names.head),
             Some((names, _)) => names.head.to_owned(),
         };
-        let name = if self.checkpoint.tensor(&head).is_some() { head } else { self.embedding() };
-        Place::whole(name.trim_end_matches(".weight"), spec.vocab_size)
+        let (head, embedding) = (head.trim_end_matches(".weight"), self.embedding());
+        let name = if self.has(head) { head } else { embedding.trim_end_matches(".weight") };
+        Place::whole(name, spec.vocab_size)
     }
 
     /// The name without `.weight` or `.bias`.
@@ -167,7 +169,7 @@ impl<'a> Names<'a> {
 
     /// Whether there is a tensor of that name, which comes without `.weight`.
     pub(crate) fn has(&self, name: &str) -> bool {
-        self.checkpoint.tensor(&format!("{name}.weight")).is_some()
+        is_stored(self.checkpoint, name)
     }
 
     /// Where a layer's matrix of so many rows lies.

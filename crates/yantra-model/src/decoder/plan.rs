@@ -4,6 +4,7 @@ use super::{Decoder, latent::LatentScratch, layer, mlp::ExpertScratch, names::Na
 use crate::{
     LoadOptions, ModelError, ModelSpec, RopeSpec, family,
     footprint::{Footprint, Sizes},
+    quantized::is_part,
     weights::WeightSource,
 };
 use yantra_formats::Checkpoint;
@@ -17,7 +18,7 @@ impl Decoder {
     /// As [`Decoder::load`].
     pub fn footprint(checkpoint: &Checkpoint, cx: &Compute, options: LoadOptions) -> Result<Footprint, ModelError> {
         let (family, spec) = family::resolve(checkpoint)?;
-        let source = WeightSource::new(checkpoint, options);
+        let source = WeightSource::new(checkpoint, options)?;
         let names = Names::new(checkpoint, family);
         let mut sizes = Sizes::new(&source, cx);
         for index in 0..spec.layers.len() {
@@ -41,7 +42,7 @@ impl Decoder {
 
 /// Norms and biases are kept in single precision.
 fn vector_bytes(checkpoint: &Checkpoint) -> usize {
-    let vectors = checkpoint.tensors().filter(|tensor| tensor.shape.len() == 1);
+    let vectors = checkpoint.tensors().filter(|tensor| tensor.shape.len() == 1 && !is_part(&tensor.name));
     vectors.map(|tensor| tensor.num_elements() * size_of::<f32>()).sum()
 }
 

@@ -55,7 +55,7 @@ fn ids(value: &Value) -> Vec<u32> {
 }
 
 /// The largest difference of a logit from those expected.
-fn difference(path: &Path, compute: Compute) -> f64 {
+pub(crate) fn difference(path: &Path, compute: Compute) -> f64 {
     let expected = read(&path.join("expected.json"));
     let tokens = ids(&expected["tokens"]);
     // The base of dynamic scaling depends on the length, which for transformers is the prompt's.

@@ -6,9 +6,9 @@ use yantra_formats::Checkpoint;
 use yantra_kernels::{Compute, CpuLevel, WeightFormat};
 use yantra_model::{Decoder, Encoder, EncoderDtype, LoadOptions, family};
 
-fn check(path: &Path, quantize: Option<WeightFormat>, encoder_dtype: EncoderDtype) {
+pub(crate) fn check(path: &Path, quantize: Option<WeightFormat>, encoder_dtype: EncoderDtype) {
     let checkpoint = Checkpoint::open(path).unwrap();
-    let options = LoadOptions { quantize, max_context: Some(256), encoder_dtype };
+    let options = LoadOptions { quantize, max_context: Some(64), encoder_dtype };
     for level in [CpuLevel::Scalar, CpuLevel::detect()] {
         let compute = Compute::with_level(2, level).unwrap();
         let (planned, kept) = if family::is_encoder(&checkpoint).unwrap() {

@@ -8,5 +8,6 @@ mod footprint;
 mod harness;
 mod long_context;
 mod made;
+mod quantized;
 mod references;
 mod stories;
