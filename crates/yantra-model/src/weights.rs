@@ -141,7 +141,7 @@ impl<'a> WeightSource<'a> {
         Ok(view)
     }
 
-    /// A tensor of two dimensions, of which llama.cpp's converter drops the first where it is one row.
+    /// A tensor of two dimensions; older files of llama.cpp's converter leave out the first where it is one row.
     fn matrix_or_row(&self, name: &str, rows: usize, cols: usize) -> Result<TensorView<'a>, ModelError> {
         match self.checkpoint.tensor(name) {
             Some(view) if rows == 1 && view.shape == [cols] => Ok(TensorView { shape: vec![rows, cols], ..view }),

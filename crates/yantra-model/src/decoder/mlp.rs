@@ -15,6 +15,7 @@ use yantra_kernels::{
 };
 
 /// The weights of a feed-forward block.
+#[expect(clippy::large_enum_variant, reason = "one of each layer, and never moved")]
 pub(super) enum Mlp {
     Plain { up: Linear, down: Linear },
     Gated(Gated),
@@ -191,6 +192,7 @@ impl Gated {
 impl Experts {
     /// Leaves the sum of what each token's experts gave in `scratch.mixed`. `input` is the normalised residual stream
     /// `hidden`; `gated` is a buffer.
+    #[expect(clippy::too_many_arguments, reason = "the operands of a block")]
     pub(super) fn mix(
         &self,
         cx: &Compute,

@@ -153,7 +153,7 @@ impl<'a> Names<'a> {
         };
         let own = || roles.iter().filter(|(named, _)| *named == role).map(|(_, name)| format!("{start}{name}"));
         // A name that is there, or else the last, which an error can tell of.
-        let found = own().find(|name| self.has(name)).or_else(|| own().last());
+        let found = own().find(|name| self.has(name)).or_else(|| own().next_back());
         found.unwrap_or_else(|| format!("{start}{default}"))
     }
 
