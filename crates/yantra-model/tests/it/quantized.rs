@@ -2,7 +2,10 @@
 //! (`tests/data/quantized_tiny.py`). That every weight is what the program says is held by the unit tests of
 //! `src/quantized`; here it is the way from there to logits, and that what is planned is what is kept.
 
-use crate::{families::difference, footprint};
+use crate::{
+    families::{Expected, difference},
+    footprint,
+};
 use std::path::{Path, PathBuf};
 use yantra_kernels::{Compute, CpuLevel, WeightFormat};
 use yantra_model::EncoderDtype;
@@ -17,8 +20,9 @@ fn directory(name: &str) -> PathBuf {
 
 fn check(name: &str) {
     let path = directory(name);
+    let expected = Expected::read(&path.join("expected.json"));
     for level in CpuLevel::supported() {
-        let worst = difference(&path, Compute::with_level(2, level).unwrap());
+        let worst = difference(&path, &expected, Compute::with_level(2, level).unwrap());
         eprintln!("{name} at {level}: largest difference of a logit {worst:.1e}");
         assert!(worst <= TOLERANCE, "{name} at {level}: logits differ by {worst}");
     }
