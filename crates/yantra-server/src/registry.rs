@@ -138,7 +138,8 @@ impl ServedModel {
     pub(crate) fn embedder(&self) -> Result<&Embedder, ApiError> {
         let embedder = self.ranker()?;
         if embedder.handle.scores_pairs() {
-            let message = format!("'{}' scores pairs of texts and does not embed; use /v1/rerank or /v1/score", self.id);
+            let message =
+                format!("'{}' scores pairs of texts and does not embed; use /v1/rerank or /v1/score", self.id);
             return Err(ApiError::invalid_param("model", message).with_code("wrong_model_kind"));
         }
         Ok(embedder)

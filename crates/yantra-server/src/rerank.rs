@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use axum::Json;
 use yantra_api::{
-    ApiError, EmbeddingUsage, ErrorBody, RerankRequest, RerankResponse, RerankResult, Score, ScoreRequest, ScoreResponse,
+    ApiError, EmbeddingUsage, ErrorBody, RerankRequest, RerankResponse, RerankResult, Score, ScoreRequest,
+    ScoreResponse,
 };
 
 use crate::body::JsonBody;

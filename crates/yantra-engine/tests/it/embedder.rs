@@ -7,7 +7,7 @@ use std::sync::{
 };
 use std::time::Duration;
 
-use yantra_engine::{EmbedError, EmbedModel, EmbedSink, EmbedderHandle, EmbedText, EncoderText, EngineError};
+use yantra_engine::{EmbedError, EmbedModel, EmbedSink, EmbedText, EmbedderHandle, EncoderText, EngineError};
 
 /// Embeds a text as its first token and its length; waits for a word before every slice; fails or panics on told tokens.
 struct Counting {

@@ -1,10 +1,6 @@
 //! The weights of a layer.
 
-use super::{
-    matrix::Matrix,
-    names::Names,
-    norm::Norm,
-};
+use super::{matrix::Matrix, names::Names, norm::Norm};
 use crate::{EncoderSpec, LayerSpec, MlpSpec, ModelError, NormPlacement, weights::WeightSource};
 use yantra_kernels::{ActivationFn, Compute, DenseType};
 

@@ -64,8 +64,20 @@ fn minilm_equals_sentence_transformers() {
             assert_eq!(encoder.embed(&compute, &texts[index..=index]).unwrap()[0], found[index]);
         }
         assert_eq!(encoder.embed(&Compute::new(3), &texts).unwrap(), found);
-        assert!(encoder.embed(&compute, &[EncoderText::from(&[][..])]).unwrap_err().to_string().contains("text 0 has 0 tokens"));
-        assert!(encoder.embed(&compute, &[EncoderText::from(&[1, 99_999][..])]).unwrap_err().to_string().contains("outside the vocabulary"));
+        assert!(
+            encoder
+                .embed(&compute, &[EncoderText::from(&[][..])])
+                .unwrap_err()
+                .to_string()
+                .contains("text 0 has 0 tokens")
+        );
+        assert!(
+            encoder
+                .embed(&compute, &[EncoderText::from(&[1, 99_999][..])])
+                .unwrap_err()
+                .to_string()
+                .contains("outside the vocabulary")
+        );
     }
 }
 

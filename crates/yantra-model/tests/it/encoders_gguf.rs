@@ -71,7 +71,7 @@ fn converted(
         writer.set(format!("{architecture}.{key}"), value.clone()).unwrap();
     }
     let kept = |tensor: &TensorView<'_>| if tensor.name.contains("position_emb") { skipped } else { 0 };
-    let tensors: Vec<TensorView<'_>> = source.tensors().collect();
+    let tensors: Vec<TensorView<'_>> = source.tensors().map(|tensor| source.require(&tensor.name).unwrap()).collect();
     for tensor in &tensors {
         let mut shape = tensor.shape.clone();
         shape[0] -= kept(tensor);

@@ -10,7 +10,7 @@ use std::{
 };
 use yantra_formats::Checkpoint;
 use yantra_kernels::{Compute, CpuLevel, KvFormat};
-use yantra_model::{Decoder, LoadOptions, family};
+use yantra_model::{Decoder, LoadOptions};
 
 const CONTEXT: usize = 64;
 const TOLERANCE: f64 = 1e-4;

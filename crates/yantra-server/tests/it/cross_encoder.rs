@@ -90,7 +90,11 @@ async fn the_model_that_reads_both_is_meant_and_embeds_nothing() {
     let request = json!({"query": "cats", "documents": ["a car", "cats sleep"]});
     assert_eq!(server.ok("/v1/rerank", &request).await["model"], "bert_rerank");
     for (path, request, expected) in [
-        ("/v1/embeddings", json!({"model": "bert_rerank", "input": "cats"}), "scores pairs of texts and does not embed"),
+        (
+            "/v1/embeddings",
+            json!({"model": "bert_rerank", "input": "cats"}),
+            "scores pairs of texts and does not embed",
+        ),
         ("/v1/embeddings", json!({"input": "cats"}), "no model that is served does this"),
         ("/v1/completions", json!({"model": "bert_rerank", "prompt": "cats"}), "scores pairs of texts and does not"),
     ] {

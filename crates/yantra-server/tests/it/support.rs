@@ -8,8 +8,8 @@ use reqwest::{Client, Method, Response};
 use serde_json::{Map, Value, json};
 use tokio::task::JoinHandle;
 use yantra_engine::{
-    Batch, Detokenizer, EmbedModel, EmbedderHandle, EncoderText, Engine, EngineConfig, EngineError, EngineHandle, StepModel,
-    TextDecoder,
+    Batch, Detokenizer, EmbedModel, EmbedderHandle, EncoderText, Engine, EngineConfig, EngineError, EngineHandle,
+    StepModel, TextDecoder,
 };
 use yantra_server::{
     Embedder, Generator, ModelFacts, ModelKind, RawServerConfig, SamplingDefaults, ServeError, ServedModel, Server,

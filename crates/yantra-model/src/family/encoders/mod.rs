@@ -45,7 +45,10 @@ const FAMILIES: [&EncoderFamily; 3] = [&bert::FAMILY, &modern_bert::FAMILY, &rob
 
 impl EncoderFamily {
     fn architectures(&self) -> impl Iterator<Item = &'static str> {
-        [self.gguf].into_iter().chain(self.embedders.iter().chain(self.scorers).copied()).filter(|name| !name.is_empty())
+        [self.gguf]
+            .into_iter()
+            .chain(self.embedders.iter().chain(self.scorers).copied())
+            .filter(|name| !name.is_empty())
     }
 
     pub(crate) fn names(&self, is_gguf: bool) -> EncoderNames {
@@ -98,7 +101,8 @@ fn common(family: &'static EncoderFamily, p: &Parameters<'_>) -> Result<EncoderS
     })?;
     let names = family.names(p.is_gguf());
     let find = |name: &str| names.find(|name| p.checkpoint().tensor(name).is_some(), name);
-    let rows = |name: &str| Ok::<_, ModelError>(p.checkpoint().require(&find(name))?.shape.first().copied().unwrap_or(0));
+    let rows =
+        |name: &str| Ok::<_, ModelError>(p.checkpoint().require(&find(name))?.shape.first().copied().unwrap_or(0));
     let activation = activation(p)?.unwrap_or(ActivationFn::Gelu);
     let intermediate_size = p.required_count(INTERMEDIATE_SIZE)?;
     let mlp = match family.gated {

@@ -78,7 +78,8 @@ fn adapt(p: &Parameters<'_>, spec: &mut EncoderSpec) -> Result<(), ModelError> {
     for (layer, is_local) in spec.layers.iter_mut().zip(sliding) {
         // A token sees others up to half a window away.
         layer.window = is_local.then_some(window / 2 + 1);
-        layer.rope = Some(if is_local { gemma3::local_rope(p, head_dim)? } else { rope::rope(p, head_dim, rope::FULL)? });
+        layer.rope =
+            Some(if is_local { gemma3::local_rope(p, head_dim)? } else { rope::rope(p, head_dim, rope::FULL)? });
     }
     Ok(())
 }
