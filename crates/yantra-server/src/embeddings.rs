@@ -88,16 +88,16 @@ pub(crate) async fn of_pairs(
     model: &Arc<ServedModel>,
     pairs: Vec<(Named, Named)>,
 ) -> Result<(Vec<f32>, usize), ApiError> {
-    let read = move |model: &ServedModel| {
+    let (scores, tokens) = embed(visit, model, visit.app.deadline(), move |model| {
         let most = model.ranker()?.handle.context_length();
         let tokens = |(first, second): &(Named, Named)| {
             let pair = model.tokenizer().encode_pair(&first.text, &second.text, most);
             let Pair { tokens, second } = pair.map_err(|error| failure::of_text(&error, &second.name))?;
-            Ok(EmbedText { tokens, second })
+            Ok::<_, ApiError>(EmbedText { tokens, second })
         };
         pairs.iter().map(tokens).collect()
-    };
-    let (scores, tokens) = embed(visit, model, visit.app.deadline(), read).await?;
+    })
+    .await?;
     Ok((scores.concat(), tokens))
 }
 

@@ -30,7 +30,7 @@ impl Tokenizer {
         };
         let around = [specials.prefix, specials.suffix, specials.pair_separator, specials.suffix];
         let room = room(around.iter().flatten().count(), most)?;
-        let tokens = |text| self.encode_plainly(special, encoder, text);
+        let tokens = |text: &str| self.encode_plainly(special, encoder, text);
         let (mut left, mut right) = (tokens(first), tokens(second));
         let kept = longest_first(left.len(), right.len(), room);
         left.truncate(kept.0);
