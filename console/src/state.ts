@@ -104,7 +104,7 @@ export const api = new Api(() => apiKey.value);
 
 export const models = signal<Model[]>([]);
 export const modelsState = signal<"loading" | "ready" | { error: string; unauthorised: boolean }>("loading");
-export const chatModels = computed(() => models.value.filter((model) => model.yantra?.kind !== "embed"));
+export const chatModels = computed(() => models.value.filter((model) => (model.yantra?.kind ?? "generate") === "generate"));
 
 export async function loadModels(): Promise<void> {
   if (models.value.length === 0) modelsState.value = "loading";

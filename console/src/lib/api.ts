@@ -13,7 +13,7 @@ export interface ModelDetails {
   quantisation?: string;
   context_length?: number;
   size_bytes?: number;
-  kind?: "generate" | "embed";
+  kind?: "generate" | "embed" | "score";
   [extra: string]: unknown;
 }
 

@@ -207,7 +207,7 @@ pub struct LoadedModel {
 pub enum ModelKind {
     /// Generates text.
     Generate(EngineHandle),
-    /// Embeds texts.
+    /// Embeds texts, or scores pairs of them ([`EmbedderHandle::scores_pairs`]).
     Embed(EmbedderHandle),
 }
 
@@ -385,8 +385,10 @@ fn start(
 /// # Errors
 /// If its architecture is unknown.
 pub fn info(checkpoint: &Checkpoint, context_length: usize) -> Result<ModelInfo, LoadError> {
-    let family =
-        if family::is_encoder(checkpoint)? { "BERT".to_owned() } else { family::spec(checkpoint)?.family.to_owned() };
+    let family = match family::is_encoder(checkpoint)? {
+        true => EncoderSpec::read(checkpoint)?.family.to_owned(),
+        false => family::spec(checkpoint)?.family.to_owned(),
+    };
     let (mut parameters, mut size_bytes) = (0, 0);
     let mut by_format: Vec<(WeightFormat, u64)> = Vec::new();
     for tensor in checkpoint.tensors() {

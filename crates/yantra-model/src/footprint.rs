@@ -69,8 +69,9 @@ impl<'a> Sizes<'a> {
     }
 
     /// Counts a matrix as [`DenseLinear::pack`] will make it.
-    pub(crate) fn dense(&mut self, dense: DenseType, name: &str, rows: usize, cols: usize) -> Result<(), ModelError> {
-        self.source.tensor(name, &[rows, cols])?;
+    pub(crate) fn dense(&mut self, dense: DenseType, place: &Place, cols: usize) -> Result<(), ModelError> {
+        self.source.stored(place, cols)?;
+        let rows = place.num_rows();
         self.weight_bytes += DenseLinear::packed_bytes(self.cx.level(), dense, rows, cols);
         self.load_bytes = self.load_bytes.max(rows * cols * size_of::<f32>());
         Ok(())

@@ -1,7 +1,7 @@
 //! Model families as data and the one decoder and encoder that interpret them.
 //!
 //! A checkpoint names its architecture; [`family`] turns its hyper-parameters into a [`ModelSpec`]; [`Decoder`] (text
-//! generation) or [`Encoder`] (embeddings) interprets the specification over weights packed by `yantra-kernels`. A new
+//! generation) or [`Encoder`] (embeddings, scores of pairs) interprets the specification over weights packed by `yantra-kernels`. A new
 //! family is a new specification, not a new forward pass.
 
 mod batch;
@@ -19,7 +19,10 @@ mod weights;
 
 pub use batch::Batch;
 pub use decoder::{Decoder, Routing, Scratch};
-pub use encoder::{Encoder, EncoderDtype, EncoderSpec, Pooling};
+pub use encoder::{
+    Encoder, EncoderDtype, EncoderSpec, EncoderText, HeadActivation, NormPlacement, OutputSpec, Pooling, PositionSpec,
+    ScoreSpec,
+};
 pub use error::ModelError;
 pub use footprint::Footprint;
 pub use kv::{KvCache, PAGE_TOKENS};

@@ -127,7 +127,16 @@ impl<'a> Parameters<'a> {
 
     /// A count that may be 0, which it is if it is not recorded.
     pub(crate) fn count_or_zero(&self, key: Key) -> Result<usize, ModelError> {
-        if self.number(key)? == Some(0) { Ok(0) } else { Ok(self.count(key)?.unwrap_or(0)) }
+        self.number_or(key, 0)
+    }
+
+    /// A number that may be 0, or another if it is not recorded.
+    pub(crate) fn number_or(&self, key: Key, other: usize) -> Result<usize, ModelError> {
+        match self.number(key)? {
+            Some(0) => Ok(0),
+            Some(_) => self.count(key).map(|count| count.unwrap_or(other)),
+            None => Ok(other),
+        }
     }
 
     /// A count that must be recorded.

@@ -1,6 +1,6 @@
 //! Rotary frequencies of a layer from its specification.
 
-use crate::{ModelError, RopeScaling, RopeSpec, weights::WeightSource};
+use crate::{LayerSpec, ModelError, RopeScaling, RopeSpec, weights::WeightSource};
 use std::f32::consts::TAU;
 use yantra_kernels::RopeTable;
 
@@ -27,6 +27,17 @@ pub(crate) fn tables<'a>(
         Ok(RopeTable::new(spec.rotary_dim, &frequencies, attention_factor, max_positions))
     };
     Ok((distinct.iter().map(table).collect::<Result<_, ModelError>>()?, indices))
+}
+
+/// Bytes of cosines and sines of every position, once for each kind of rotation.
+pub(crate) fn table_bytes<'a>(layers: impl Iterator<Item = &'a LayerSpec>, max_positions: usize) -> usize {
+    let mut distinct: Vec<&RopeSpec> = Vec::new();
+    for rope in layers.filter_map(|layer| layer.rope.as_ref()) {
+        if !distinct.contains(&rope) {
+            distinct.push(rope);
+        }
+    }
+    distinct.iter().map(|rope| max_positions * rope.rotary_dim * size_of::<f32>()).sum()
 }
 
 /// Angular frequency of each rotated pair, in radians per position, `[rotary_dim / 2]`, and the factor on what is rotated;

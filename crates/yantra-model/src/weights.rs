@@ -106,7 +106,7 @@ impl<'a> WeightSource<'a> {
     }
 
     /// The bias of the matrix at a place, if there is one.
-    fn bias(&self, place: &Place) -> Result<Option<Vec<f32>>, ModelError> {
+    pub(crate) fn bias(&self, place: &Place) -> Result<Option<Vec<f32>>, ModelError> {
         let name = place.bias_name();
         if !self.has(&name) {
             return Ok(None);

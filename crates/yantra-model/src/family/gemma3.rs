@@ -67,7 +67,7 @@ fn adapt(p: &Parameters<'_>, spec: &mut ModelSpec) -> Result<(), ModelError> {
 }
 
 /// Local layers have a base of their own and are never stretched, unless `config.json` has a section for them.
-fn local_rope(p: &Parameters<'_>, head_dim: usize) -> Result<RopeSpec, ModelError> {
+pub(super) fn local_rope(p: &Parameters<'_>, head_dim: usize) -> Result<RopeSpec, ModelError> {
     let by_kind = |config: &Config| config.value().pointer("/rope_parameters/sliding_attention").is_some();
     if p.config().is_some_and(by_kind) {
         return rope::rope(p, head_dim, rope::SLIDING);

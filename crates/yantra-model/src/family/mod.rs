@@ -2,6 +2,7 @@
 
 mod bloom;
 mod deepseek;
+pub(crate) mod encoders;
 mod falcon;
 mod gemma;
 mod gemma2;
@@ -118,21 +119,19 @@ pub(crate) enum FusedGate {
     Alternating,
 }
 
-/// Architectures of embedding models, loaded by [`crate::Encoder`].
-pub(crate) const ENCODERS: [&str; 2] = ["bert", "BertModel"];
-
-/// Whether the checkpoint is of an embedding model rather than a text generator.
+/// Whether the checkpoint is of an embedding model or a reranker, loaded by [`crate::Encoder`], rather than of a text
+/// generator.
 ///
 /// # Errors
 /// If the checkpoint names no architecture.
 pub fn is_encoder(checkpoint: &Checkpoint) -> Result<bool, ModelError> {
-    Ok(ENCODERS.contains(&Parameters::new(checkpoint)?.architecture()))
+    Ok(encoders::is_known(Parameters::new(checkpoint)?.architecture()))
 }
 
 /// Every architecture name that can be loaded, GGUF's and Hugging Face's.
 pub fn known() -> Vec<&'static str> {
     let of_family = |family: &&'static Family| family.gguf.iter().chain(family.hugging_face).copied();
-    FAMILIES.iter().flat_map(of_family).chain(ENCODERS).collect()
+    FAMILIES.iter().flat_map(of_family).chain(encoders::known()).collect()
 }
 
 /// What a family of decoders is called.
@@ -167,8 +166,9 @@ pub(crate) fn resolve(checkpoint: &Checkpoint) -> Result<(&'static Family, Model
         .find(|family| family.gguf.contains(&architecture) || family.hugging_face.contains(&architecture));
     let Some(family) = family else {
         let architecture = architecture.to_owned();
-        return Err(if ENCODERS.contains(&architecture.as_str()) {
-            ModelError::WrongKind { architecture, found: "an embedding model", expected: "a text generator" }
+        return Err(if encoders::is_known(&architecture) {
+            let found = "an embedding model or a reranker";
+            ModelError::WrongKind { architecture, found, expected: "a text generator" }
         } else {
             ModelError::UnknownArchitecture { given: architecture, known: known().join(", ") }
         });

@@ -10,7 +10,7 @@ use std::{
 };
 use yantra_formats::Checkpoint;
 use yantra_kernels::{Compute, CpuLevel, KvFormat};
-use yantra_model::{Decoder, Encoder, EncoderDtype, KvCache, LoadOptions, PAGE_TOKENS, family};
+use yantra_model::{Decoder, KvCache, LoadOptions, PAGE_TOKENS, family};
 
 const CONTEXT: usize = 64;
 pub(crate) const TOLERANCE: f64 = 1e-4;
@@ -19,12 +19,12 @@ pub(crate) fn directory(name: &str) -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/hf_tiny")).join(name)
 }
 
-fn read(path: &Path) -> Value {
+pub(crate) fn read(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
 /// A copy of a model with another `config.json`, in the folder cargo keeps for tests.
-fn with_config(source: &str, config: &Value, label: &str) -> PathBuf {
+pub(crate) fn with_config(source: &str, config: &Value, label: &str) -> PathBuf {
     let copy = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{source}-{label}"));
     fs::create_dir_all(&copy).unwrap();
     for entry in fs::read_dir(directory(source)).unwrap() {
@@ -46,11 +46,11 @@ pub(crate) fn prepared(name: &str) -> PathBuf {
     }
 }
 
-fn numbers(value: &Value) -> Vec<f64> {
+pub(crate) fn numbers(value: &Value) -> Vec<f64> {
     value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
 }
 
-fn ids(value: &Value) -> Vec<u32> {
+pub(crate) fn ids(value: &Value) -> Vec<u32> {
     numbers(value).into_iter().map(|id| id as u32).collect()
 }
 
@@ -156,28 +156,6 @@ equal_to_transformers! {
     mixtral qwen2_moe qwen3_moe deepseek_v2 deepseek_v2_lite deepseek_v3 gpt_oss llama4 grok
 }
 
-#[test]
-fn bert_cls() {
-    let path = directory("bert_cls");
-    let expected = read(&path.join("expected.json"));
-    let texts: Vec<Vec<u32>> = expected["texts"].as_array().unwrap().iter().map(ids).collect();
-    let texts: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
-    for level in CpuLevel::supported() {
-        let compute = Compute::with_level(2, level).unwrap();
-        let checkpoint = Checkpoint::open(&path).unwrap();
-        let options = LoadOptions { encoder_dtype: EncoderDtype::F32, ..LoadOptions::default() };
-        let found = Encoder::load(&checkpoint, &compute, options).unwrap().embed(&compute, &texts).unwrap();
-        assert_eq!(found.len(), texts.len());
-        for (found, expected) in found.iter().zip(expected["embeddings"].as_array().unwrap()) {
-            let expected = numbers(expected);
-            assert_eq!(found.len(), expected.len());
-            for (found, expected) in found.iter().zip(expected) {
-                assert!((f64::from(*found) - expected).abs() < 1e-5, "{level}: {found} is not {expected}");
-            }
-        }
-    }
-}
-
 /// What latent attention keeps of a token is `(d_c + d_h^R) * l` elements (DeepSeek-AI 2024, arXiv:2405.04434, table 1):
 /// here a vector of 16 and a rotated part of 4, in 3 layers.
 #[test]
@@ -190,7 +168,7 @@ fn latent_attention_keeps_what_the_paper_says() {
 }
 
 /// The config of a model with one value replaced, `path` being a JSON pointer.
-fn changed(name: &str, path: &str, value: &Value) -> Value {
+pub(crate) fn changed(name: &str, path: &str, value: &Value) -> Value {
     let mut config = read(&directory(name).join("config.json"));
     let (parent, key) = path.rsplit_once('/').unwrap();
     config.pointer_mut(parent).unwrap()[key] = value.clone();
@@ -294,18 +272,12 @@ fn what_is_not_built_is_refused_by_name() {
         ("gpt_oss", "/swiglu_limit", json!(5.0), "'swiglu_limit': 5 is not supported, only 7"),
         ("mixtral", "/num_experts_per_tok", json!(5), "'num_experts_per_tok': 5 of 4"),
         ("grok", "/residual_moe", json!(true), "residual_moe"),
-        ("bert_cls", "/hidden_act", json!("silu"), "encoder activation 'silu'"),
-        ("bert_cls", "/position_embedding_type", json!("relative_key"), "position embedding 'relative_key'"),
     ];
     let compute = Compute::new(1);
     for (index, (name, path, value, expected)) in cases.into_iter().enumerate() {
         let copy = with_config(name, &changed(name, path, &value), &format!("refused-{index}"));
         let checkpoint = Checkpoint::open(&copy).unwrap();
-        let loaded = if family::is_encoder(&checkpoint).unwrap() {
-            Encoder::load(&checkpoint, &compute, LoadOptions::default()).map(|_| ())
-        } else {
-            Decoder::load(&checkpoint, &compute, LoadOptions::default()).map(|_| ())
-        };
+        let loaded = Decoder::load(&checkpoint, &compute, LoadOptions::default()).map(|_| ());
         let error = loaded.expect_err(&format!("{name}: {path} = {value}")).to_string();
         assert!(error.contains(expected), "{name}: {path} = {value}: {error}");
     }

@@ -3,6 +3,8 @@
 
 mod determinism;
 mod embeddings;
+mod encoders;
+mod encoders_gguf;
 mod families;
 mod families_table;
 mod footprint;

@@ -2,6 +2,7 @@
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::panic)]
 
 mod batches;
+mod cross_encoder;
 mod dashboard;
 mod dialects;
 mod document;

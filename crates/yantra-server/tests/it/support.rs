@@ -8,8 +8,8 @@ use reqwest::{Client, Method, Response};
 use serde_json::{Map, Value, json};
 use tokio::task::JoinHandle;
 use yantra_engine::{
-    Batch, Detokenizer, EmbedModel, EmbedderHandle, Engine, EngineConfig, EngineError, EngineHandle, StepModel,
-    TextDecoder,
+    Batch, Detokenizer, EmbedModel, EmbedderHandle, EncoderText, Engine, EngineConfig, EngineError, EngineHandle,
+    StepModel, TextDecoder,
 };
 use yantra_server::{
     Embedder, Generator, ModelFacts, ModelKind, RawServerConfig, SamplingDefaults, ServeError, ServedModel, Server,
@@ -158,11 +158,11 @@ impl EmbedModel for Counter {
         3
     }
 
-    fn embed(&mut self, texts: &[&[u32]]) -> Result<Vec<Vec<f32>>, EngineError> {
+    fn embed(&mut self, texts: &[EncoderText<'_>]) -> Result<Vec<Vec<f32>>, EngineError> {
         std::thread::sleep(self.delay);
         self.texts.fetch_add(texts.len(), SeqCst);
-        let vector = |tokens: &&[u32]| {
-            let vector = [tokens.len() as f32, 3.0, 4.0];
+        let vector = |text: &EncoderText<'_>| {
+            let vector = [text.tokens.len() as f32, 3.0, 4.0];
             let length = vector.iter().map(|value| value * value).sum::<f32>().sqrt();
             vector.iter().map(|value| value / length).collect()
         };

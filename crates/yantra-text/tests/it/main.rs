@@ -4,6 +4,7 @@
 
 mod forgery;
 mod hugging_face;
+mod pairs;
 mod properties;
 mod reference;
 mod sentencepiece;
