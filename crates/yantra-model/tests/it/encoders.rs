@@ -136,7 +136,7 @@ fn what_is_not_built_is_refused_by_name() {
 #[test]
 fn a_text_stands_alone() {
     for name in ["modern_bert_rerank", "xlm_roberta"] {
-        let checkpoint = Checkpoint::open(&directory(name)).unwrap();
+        let checkpoint = Checkpoint::open(directory(name)).unwrap();
         let compute = Compute::new(2);
         let encoder = Encoder::load(&checkpoint, &compute, LoadOptions::default()).unwrap();
         let texts: Vec<Vec<u32>> =
@@ -153,7 +153,7 @@ fn a_text_stands_alone() {
 #[test]
 fn plans_are_exact() {
     for name in ["roberta", "modern_bert", "bert_rerank", "modern_bert_rerank"] {
-        let checkpoint = Checkpoint::open(&directory(name)).unwrap();
+        let checkpoint = Checkpoint::open(directory(name)).unwrap();
         for (encoder_dtype, quantize) in
             [(EncoderDtype::F32, None), (EncoderDtype::F32, Some(WeightFormat::Q8_0)), (EncoderDtype::Bf16, None)]
         {

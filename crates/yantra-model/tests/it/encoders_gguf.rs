@@ -109,18 +109,18 @@ fn modern(pooling: u32) -> Vec<(&'static str, Value)> {
 
 #[test]
 fn bert_and_modern_bert_embed() {
-    let xlm = Checkpoint::open(&directory("xlm_roberta")).unwrap();
+    let xlm = Checkpoint::open(directory("xlm_roberta")).unwrap();
     check("xlm_roberta", &converted(&xlm, "bert", BERT, 2, &[eps(1e-5), ("pooling_type", Value::from(2_u32))]));
-    let source = Checkpoint::open(&directory("modern_bert")).unwrap();
+    let source = Checkpoint::open(directory("modern_bert")).unwrap();
     check("modern_bert", &converted(&source, "modern-bert", MODERN_BERT, 0, &modern(1)));
 }
 
 #[test]
 fn rerankers_score_without_a_sigmoid() {
-    let xlm = Checkpoint::open(&directory("xlm_roberta_rerank")).unwrap();
+    let xlm = Checkpoint::open(directory("xlm_roberta_rerank")).unwrap();
     let rank = ("pooling_type", Value::from(4_u32));
     check("xlm_roberta_rerank", &converted(&xlm, "bert", BERT, 2, &[eps(1e-12), rank]));
-    let source = Checkpoint::open(&directory("modern_bert_rerank")).unwrap();
+    let source = Checkpoint::open(directory("modern_bert_rerank")).unwrap();
     let OutputSpec::Score(score) =
         EncoderSpec::read(&converted(&source, "modern-bert", MODERN_BERT, 0, &modern(4))).unwrap().output
     else {
