@@ -15,7 +15,6 @@ use yantra_kernels::{
 };
 
 /// The weights of a feed-forward block.
-#[expect(clippy::large_enum_variant, reason = "one of each layer, and never moved")]
 pub(super) enum Mlp {
     Plain { up: Linear, down: Linear },
     Gated(Gated),

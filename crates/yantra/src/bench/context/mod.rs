@@ -194,11 +194,11 @@ mod tests {
     #[test]
     fn remedies_are_read_or_refused() {
         let rope = Remedy::Rope { kind: "yarn".to_owned(), factor: 4.0 };
-        assert_eq!(Remedy::parse("rope=yarn:4").unwrap(), rope);
-        assert_eq!(Remedy::parse("window=1024+4").unwrap(), Remedy::Window { tokens: 1024, sinks: 4 });
-        assert_eq!(Remedy::parse("window=64").unwrap(), Remedy::Window { tokens: 64, sinks: 0 });
+        assert_eq!(Remedy::parse("rope=yarn:4").ok(), Some(rope));
+        assert_eq!(Remedy::parse("window=1024+4").ok(), Some(Remedy::Window { tokens: 1024, sinks: 4 }));
+        assert_eq!(Remedy::parse("window=64").ok(), Some(Remedy::Window { tokens: 64, sinks: 0 }));
         for wrong in ["rope", "rope=yarn", "rope=magic:2", "rope=yarn:0", "window=0+4", "window=x", "sinks=4"] {
-            let error = Remedy::parse(wrong).unwrap_err().to_string();
+            let error = Remedy::parse(wrong).expect_err(wrong).to_string();
             assert!(error.contains(&format!("the remedy is `{wrong}`, expected rope=")), "{error}");
         }
     }
