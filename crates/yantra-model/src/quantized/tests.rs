@@ -1,5 +1,6 @@
 //! Formats by hand-made values, and dequantised weights against those of the programs that wrote them
 //! (`tests/data/quantized_tiny.py`).
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use super::{CodeRange, Quantized, Scales, Wanted, awq, bits, fp8, tensors::Tensors};
 use crate::{
