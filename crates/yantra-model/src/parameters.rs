@@ -2,7 +2,7 @@
 
 use crate::ModelError;
 use std::borrow::Cow;
-use yantra_formats::{Checkpoint, Metadata, hf::Config};
+use yantra_formats::{Array, Checkpoint, Metadata, Value, hf::Config};
 
 /// Largest count believed: no model has dimensions, layers or contexts near it.
 const MAX_COUNT: u32 = 1 << 28;
@@ -158,6 +158,27 @@ impl<'a> Parameters<'a> {
         Vec<T>: for<'j> yantra_formats::hf::FromJson<'j>,
     {
         Ok(self.config().map(|config| config.find(key)).transpose()?.flatten())
+    }
+
+    /// Which layers something holds for, of GGUF only: a flag of each, or a number of which every layer that is a multiple is
+    /// the exception.
+    pub(crate) fn pattern(&self, key: &'static str, num_layers: usize) -> Result<Option<Vec<bool>>, ModelError> {
+        let Source::Gguf(metadata) = &self.source else { return Ok(None) };
+        let name = format!("{}.{key}", self.architecture);
+        let flags = match metadata.value(&name) {
+            None => return Ok(None),
+            Some(Value::Array(Array::Bool(flags))) => flags.clone(),
+            Some(Value::Array(_)) => metadata.get::<Vec<u32>>(&name)?.into_iter().map(|flag| flag != 0).collect(),
+            Some(_) => {
+                // All layers are the exception of 1, and none of 0.
+                let interval = metadata.get::<u32>(&name)? as usize;
+                (1..=num_layers).map(|number| interval == 0 || !number.is_multiple_of(interval)).collect()
+            }
+        };
+        if flags.len() == num_layers {
+            return Ok(Some(flags));
+        }
+        Err(ModelError::Parameter { key: name, message: format!("{} flags for {num_layers} layers", flags.len()) })
     }
 
     /// A text, if recorded.

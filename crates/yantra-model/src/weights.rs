@@ -127,7 +127,7 @@ impl<'a> WeightSource<'a> {
         let rows = place.stored_rows;
         let [outer, inner] = if place.transposed { [cols, rows] } else { [rows, cols] };
         let view = match place.part {
-            None => self.tensor(&place.weight_name(), &[outer, inner])?,
+            None => self.matrix_or_row(&place.weight_name(), outer, inner)?,
             Some((index, count)) => {
                 let all = self.tensor(&place.weight_name(), &[count, outer, inner])?;
                 let bytes = all.data.len() / count.max(1);
@@ -139,6 +139,14 @@ impl<'a> WeightSource<'a> {
             return Err(ModelError::Unsupported { feature });
         }
         Ok(view)
+    }
+
+    /// A tensor of two dimensions, of which llama.cpp's converter drops the first where it is one row.
+    fn matrix_or_row(&self, name: &str, rows: usize, cols: usize) -> Result<TensorView<'a>, ModelError> {
+        match self.checkpoint.tensor(name) {
+            Some(view) if rows == 1 && view.shape == [cols] => Ok(TensorView { shape: vec![rows, cols], ..view }),
+            _ => self.tensor(name, &[rows, cols]),
+        }
     }
 
     /// The matrix of `cols` columns at a place packed for the processor, quantised first if the options ask for it.

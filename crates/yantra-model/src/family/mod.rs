@@ -52,6 +52,8 @@ pub(crate) struct Family {
     norm: NormKind,
     /// Whether the feed-forward network has a gate.
     gated: bool,
+    /// What published models have; GGUF does not record it. llama.cpp computes GELU by its approximation with a hyperbolic
+    /// tangent in all families; here it is what the family was trained with.
     activation: ActivationFn,
     /// What the family changes of [`common`], the Llama-like decoder.
     adapt: fn(&Parameters<'_>, &mut ModelSpec) -> Result<(), ModelError>,
@@ -131,6 +133,22 @@ pub fn is_encoder(checkpoint: &Checkpoint) -> Result<bool, ModelError> {
 pub fn known() -> Vec<&'static str> {
     let of_family = |family: &&'static Family| family.gguf.iter().chain(family.hugging_face).copied();
     FAMILIES.iter().flat_map(of_family).chain(ENCODERS).collect()
+}
+
+/// What a family of decoders is called.
+#[derive(Clone, Copy, Debug)]
+pub struct FamilyNames {
+    /// The name shown to people.
+    pub name: &'static str,
+    /// Values of GGUF's `general.architecture`.
+    pub gguf: &'static [&'static str],
+    /// Values of `architectures` in `config.json`.
+    pub hugging_face: &'static [&'static str],
+}
+
+/// Every family of decoders, by name.
+pub fn all() -> impl Iterator<Item = FamilyNames> {
+    FAMILIES.into_iter().map(|&Family { name, gguf, hugging_face, .. }| FamilyNames { name, gguf, hugging_face })
 }
 
 /// The specification of a text-generation checkpoint.
@@ -300,9 +318,9 @@ fn interleaved_in_gguf(p: &Parameters<'_>, spec: &mut ModelSpec) {
     }
 }
 
-/// Makes all layers see the window that is recorded, if one is.
+/// Makes all layers see the window that is recorded, if one is. llama.cpp's converter writes 0 for none (Phi-4).
 fn window_everywhere(p: &Parameters<'_>, spec: &mut ModelSpec) -> Result<(), ModelError> {
-    let window = p.count(WINDOW)?;
+    let window = Some(p.count_or_zero(WINDOW)?).filter(|window| *window > 0);
     spec.layers.iter_mut().for_each(|layer| layer.window = window);
     Ok(())
 }
@@ -312,8 +330,11 @@ fn without_rope(spec: &mut ModelSpec) {
     spec.layers.iter_mut().for_each(|layer| layer.rope = None);
 }
 
-/// Which layers see only a window, by `layer_types` of `config.json`, if it has that list.
+/// Which layers see only a window, by `layer_types` of `config.json` or a file's pattern, if it has one.
 fn sliding_layers(p: &Parameters<'_>, num_layers: usize) -> Result<Option<Vec<bool>>, ModelError> {
+    if p.is_gguf() {
+        return p.pattern("attention.sliding_window_pattern", num_layers);
+    }
     let kinds: Option<Vec<&str>> = p.config().map(|config| config.find("layer_types")).transpose()?.flatten();
     let Some(kinds) = kinds else { return Ok(None) };
     check(kinds.len() == num_layers, "layer_types", || format!("{} types for {num_layers} layers", kinds.len()))?;

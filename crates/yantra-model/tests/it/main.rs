@@ -4,7 +4,9 @@
 mod determinism;
 mod embeddings;
 mod families;
+mod families_table;
 mod footprint;
+mod gguf;
 mod harness;
 mod long_context;
 mod made;
