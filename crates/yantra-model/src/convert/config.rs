@@ -114,7 +114,12 @@ fn feed_forward(writer: &mut Writer, spec: &ModelSpec) {
     }
 }
 
-fn rotation(writer: &mut Writer, checkpoint: &Checkpoint, metadata: &Metadata, spec: &ModelSpec) -> Result<(), ModelError> {
+fn rotation(
+    writer: &mut Writer,
+    checkpoint: &Checkpoint,
+    metadata: &Metadata,
+    spec: &ModelSpec,
+) -> Result<(), ModelError> {
     let ropes = || spec.layers.iter().filter(|layer| layer.rope.is_some());
     let global = ropes().find(|layer| layer.window.is_none()).or_else(|| ropes().next());
     let Some(rope) = global.and_then(|layer| layer.rope.as_ref()) else { return Ok(()) };
@@ -138,7 +143,12 @@ fn rotation(writer: &mut Writer, checkpoint: &Checkpoint, metadata: &Metadata, s
 }
 
 /// A rotary embedding as transformers 5 has it.
-fn parameters(checkpoint: &Checkpoint, metadata: &Metadata, rope: &RopeSpec, spec: &ModelSpec) -> Result<Value, ModelError> {
+fn parameters(
+    checkpoint: &Checkpoint,
+    metadata: &Metadata,
+    rope: &RopeSpec,
+    spec: &ModelSpec,
+) -> Result<Value, ModelError> {
     let mut parameters = match &rope.scaling {
         RopeScaling::None => json!({"rope_type": "default"}),
         RopeScaling::Linear { factor } => json!({"rope_type": "linear", "factor": number(*factor)}),

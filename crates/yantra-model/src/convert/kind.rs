@@ -129,8 +129,7 @@ impl Kind {
         family: &'static Family,
         spec: &ModelSpec,
     ) -> Result<(&'static Self, &'static Family), ModelError> {
-        let refused =
-            || ModelError::Unsupported { feature: format!("conversion of {} between formats", family.name) };
+        let refused = || ModelError::Unsupported { feature: format!("conversion of {} between formats", family.name) };
         let class = match checkpoint {
             // Its files are Llama's.
             Checkpoint::Gguf(_) if family.gguf.contains(&"llama") => llama_class(spec),

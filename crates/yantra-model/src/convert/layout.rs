@@ -55,7 +55,11 @@ impl Layout {
         let (roles, default) = if self.is_gguf() { (names.gguf_roles, gguf) } else { (names.roles, llama) };
         let own = roles.iter().find(|(named, _)| *named == role).map(|(_, name)| *name);
         let name = self.norm(role).or(own).unwrap_or(default);
-        if self.is_gguf() { format!("blk.{index}.{name}") } else { format!("{}{}.{index}.{name}", self.kind.prefix, names.layers) }
+        if self.is_gguf() {
+            format!("blk.{index}.{name}")
+        } else {
+            format!("{}{}.{index}.{name}", self.kind.prefix, names.layers)
+        }
     }
 
     /// Falcon's norms.

@@ -118,7 +118,10 @@ impl<'a> Conversion<'a> {
             _ => None,
         };
         if let Some(already) = already {
-            let message = format!("'{}' is {already} already: it can be converted to the other format", checkpoint.path().display());
+            let message = format!(
+                "'{}' is {already} already: it can be converted to the other format",
+                checkpoint.path().display()
+            );
             return Err(ModelError::Convert { message });
         }
         let (family, spec) = family::resolve(checkpoint)?;

@@ -86,7 +86,8 @@ impl Planner<'_> {
         let partial = |rope: &RopeSpec| rope.rotary_dim != attention.head_dim;
         let some_partial = self.spec.layers.iter().filter_map(|layer| layer.rope.as_ref()).any(partial);
         if self.kind.neighbours && (some_partial || attention.qk_norm != QkNorm::None) {
-            let feature = format!("conversion of {} with heads that are rotated in part or normalised", self.spec.family);
+            let feature =
+                format!("conversion of {} with heads that are rotated in part or normalised", self.spec.family);
             return Err(ModelError::Unsupported { feature });
         }
         Ok(())
@@ -105,7 +106,10 @@ impl Planner<'_> {
             RopeScaling::Llama3 { .. } => {
                 let plain = RopeSpec { scaling: RopeScaling::None, ..rope.clone() };
                 let (plain, scaled) = (rotary::frequencies(&plain, 1, &[]).0, rotary::frequencies(&rope, 1, &[]).0);
-                self.made("rope_freqs.weight", plain.iter().zip(scaled).map(|(plain, scaled)| plain / scaled).collect());
+                self.made(
+                    "rope_freqs.weight",
+                    plain.iter().zip(scaled).map(|(plain, scaled)| plain / scaled).collect(),
+                );
             }
             _ => {}
         }
@@ -131,7 +135,12 @@ impl Planner<'_> {
         if head.name != embedding.name {
             self.rows(format!("{}.weight", self.layout.head()), vec![Part::weight(&head, hidden)], 0.0, Vec::new())?;
         }
-        self.rows(format!("{}.weight", self.layout.embedding()), vec![Part::weight(&embedding, hidden)], 0.0, Vec::new())?;
+        self.rows(
+            format!("{}.weight", self.layout.embedding()),
+            vec![Part::weight(&embedding, hidden)],
+            0.0,
+            Vec::new(),
+        )?;
         if spec.embedding.learned_positions {
             let positions = table(self.names.positions(), spec.context_length);
             let name = format!("{}.weight", self.layout.positions());
@@ -213,7 +222,8 @@ impl Planner<'_> {
             None => {
                 for ((role, _), (weight, bias)) in places.into_iter().zip(weights.into_iter().zip(biases)) {
                     let name = self.layout.layer(index, role);
-                    let done: Vec<_> = (self.kind.neighbours && role != Role::Value).then_some("permuted").into_iter().collect();
+                    let done: Vec<_> =
+                        (self.kind.neighbours && role != Role::Value).then_some("permuted").into_iter().collect();
                     self.rows(format!("{name}.weight"), vec![weight], 0.0, done.clone())?;
                     if let Some(bias) = bias {
                         self.rows(format!("{name}.bias"), vec![bias], 0.0, done)?;
@@ -238,9 +248,8 @@ impl Planner<'_> {
         let spec = self.spec;
         for role in [Role::ExpertGate, Role::ExpertUp, Role::ExpertDown] {
             let [rows, cols] = mlp_shape(spec, &spec.layers[index], role);
-            let part = |expert| {
-                Part::weight(&self.names.stacked(index, role, (expert, experts.num_experts), rows), cols)
-            };
+            let part =
+                |expert| Part::weight(&self.names.stacked(index, role, (expert, experts.num_experts), rows), cols);
             let parts: Vec<Part> = (0..experts.num_experts).map(part).collect();
             let name = self.layout.layer(index, role);
             if self.layout.is_gguf() {
@@ -297,12 +306,17 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// Rows one after another: a vector if they are of one value each, or, in GGUF, if there is only one.
-    fn rows(&mut self, name: String, parts: Vec<Part>, offset: f32, mut done: Vec<&'static str>) -> Result<(), ModelError> {
+    /// Rows one after another: a vector if they are of one value each.
+    fn rows(
+        &mut self,
+        name: String,
+        parts: Vec<Part>,
+        offset: f32,
+        mut done: Vec<&'static str>,
+    ) -> Result<(), ModelError> {
         let rows: usize = parts.iter().map(Part::num_rows).sum();
         let cols = parts.first().map_or(0, |part| part.cols);
         let shape = match (rows, cols) {
-            (1, cols) if self.layout.is_gguf() && cols > 1 => vec![cols],
             (rows, 1) => vec![rows],
             (rows, cols) => vec![rows, cols],
         };

@@ -13,7 +13,8 @@ pub struct TypeRules {
 }
 
 /// Names in GGUF of what is in single precision there although it is a matrix.
-const ALWAYS_SINGLE: [&str; 4] = ["_norm.weight", "ffn_gate_inp.weight", "ffn_gate_inp_shexp.weight", "position_embd.weight"];
+const ALWAYS_SINGLE: [&str; 4] =
+    ["_norm.weight", "ffn_gate_inp.weight", "ffn_gate_inp_shexp.weight", "position_embd.weight"];
 
 /// Whether a tensor of GGUF is in single precision whatever was asked for, as llama.cpp's converter has it.
 pub(super) fn is_single(name: &str, shape: &[usize]) -> bool {
@@ -37,15 +38,22 @@ impl TypeRules {
             Some(format) if format == wanted || !own => Ok(format),
             None if !own => Ok(WeightFormat::F16),
             _ => {
-                let message =
-                    format!("tensor '{name}' can not be {wanted}: rows of {cols} are not whole blocks of {}", wanted.block_len());
+                let message = format!(
+                    "tensor '{name}' can not be {wanted}: rows of {cols} are not whole blocks of {}",
+                    wanted.block_len()
+                );
                 Err(ModelError::Convert { message })
             }
         }
     }
 
     /// The type of a tensor in safetensors.
-    pub(super) fn in_safetensors(&self, name: &str, source: &str, stored: WeightFormat) -> Result<WeightFormat, ModelError> {
+    pub(super) fn in_safetensors(
+        &self,
+        name: &str,
+        source: &str,
+        stored: WeightFormat,
+    ) -> Result<WeightFormat, ModelError> {
         let wanted = self.of_pattern(name).or(self.matrices).unwrap_or(stored);
         if wanted.is_float() {
             return Ok(wanted);
@@ -112,7 +120,9 @@ mod tests {
             matrices: Some(WeightFormat::Q4_K),
             patterns: vec![("*.attn_*".to_owned(), WeightFormat::Q8_0), ("*attn_v*".to_owned(), WeightFormat::Q6_K)],
         };
-        let check = |name, cols, expected| assert_eq!(rules.in_gguf(name, cols, WeightFormat::F32).unwrap(), expected, "{name}");
+        let check = |name, cols, expected| {
+            assert_eq!(rules.in_gguf(name, cols, WeightFormat::F32).unwrap(), expected, "{name}")
+        };
         check("blk.0.ffn_up.weight", 256, WeightFormat::Q4_K);
         check("blk.0.ffn_up.weight", 64, WeightFormat::Q5_0);
         check("blk.0.ffn_up.weight", 30, WeightFormat::F16);

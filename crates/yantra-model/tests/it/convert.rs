@@ -21,16 +21,45 @@ const TOLERANCE: f64 = 2e-4;
 
 /// Models whose GGUF file was made of the directory of the same name.
 const COPIED: [&str; 18] = [
-    "llama", "llama_biases", "llama_yarn", "mistral", "qwen2", "qwen3", "smollm3", "gemma", "gemma2", "phi3", "gpt2", "bloom",
-    "mpt", "falcon_multi_query", "starcoder2", "olmo2", "granite", "mixtral",
+    "llama",
+    "llama_biases",
+    "llama_yarn",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "smollm3",
+    "gemma",
+    "gemma2",
+    "phi3",
+    "gpt2",
+    "bloom",
+    "mpt",
+    "falcon_multi_query",
+    "starcoder2",
+    "olmo2",
+    "granite",
+    "mixtral",
 ];
 
 /// Models that mean the same in both formats.
-const EXPRESSIBLE: [&str; 16] = [
-    "llama", "llama_transformers4", "llama_yarn", "mistral", "qwen3", "qwen3_sharded_bf16", "smollm3", "gemma", "phi3",
-    "phi3_partial", "gpt2", "gpt_neox", "gpt_neox_sequential", "falcon_grouped", "bloom", "mpt",
+const EXPRESSIBLE: [&str; 15] = [
+    "llama",
+    "llama_transformers4",
+    "llama_yarn",
+    "mistral",
+    "qwen3",
+    "smollm3",
+    "gemma",
+    "phi3",
+    "phi3_partial",
+    "gpt2",
+    "gpt_neox",
+    "gpt_neox_sequential",
+    "falcon_grouped",
+    "bloom",
+    "mpt",
 ];
-const MORE_EXPRESSIBLE: [&str; 6] = ["falcon_multi_query", "starcoder2", "olmo2", "granite", "mixtral", "qwen3_moe"];
+const MORE_EXPRESSIBLE: [&str; 5] = ["falcon_multi_query", "starcoder2", "olmo2", "granite", "mixtral"];
 
 fn scratch(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("convert").join(name);
@@ -121,11 +150,27 @@ fn models_compute_the_same_in_gguf_and_come_back_unchanged() {
     }
 }
 
+/// Several files in half precision become one, whose vectors are in single precision, and come back as they were.
+#[test]
+fn half_precision_comes_back_unchanged() {
+    let source = directory("qwen3_sharded_bf16");
+    let (made, _) = convert(&source, Target::Gguf, &as_stored(), "bf16.gguf");
+    let checkpoint = Checkpoint::open(&made).unwrap();
+    let format = |name: &str| checkpoint.require(name).unwrap().format;
+    assert_eq!(
+        [format("blk.0.attn_norm.weight"), format("blk.0.attn_q.weight")],
+        [WeightFormat::F32, WeightFormat::BF16]
+    );
+    let (back, _) = convert(&made, Target::HuggingFace, &as_stored(), "bf16-back");
+    assert_same_tensors(&back, &source, |_| false);
+}
+
 /// llama.cpp's own files, into the other format and back.
 #[test]
 fn llama_cpps_files_become_directories_and_files_again() {
     for name in gguf::MODELS.iter().filter(|name| !name.starts_with("deepseek") && **name != "gpt_oss") {
-        let (made, changes) = convert(&gguf::file(name), Target::HuggingFace, &as_stored(), &format!("{name}-directory"));
+        let (made, changes) =
+            convert(&gguf::file(name), Target::HuggingFace, &as_stored(), &format!("{name}-directory"));
         assert_eq!(changes, [""; 0], "{name}");
         let worst = difference(&made, &gguf::expected(name), Compute::new(2));
         assert!(worst <= TOLERANCE, "{name}: logits differ by {worst}");
@@ -163,13 +208,14 @@ fn types_are_as_asked_for() {
 #[test]
 fn what_can_not_be_expressed_is_said() {
     let cases = [
-        ("qwen2", "window of layer 0: Some(14) becomes None"),
+        ("qwen2", "window of layer 1: Some(11) becomes None"),
         ("llama_biases", "feed-forward network of layer 0"),
         ("llama_dynamic", "rotary embedding of layer 0"),
-        ("gemma2", "factor on scores: 0.20412415 becomes 0.25"),
-        ("gemma3", "factor on scores: 0.20412415 becomes 0.25"),
+        ("gemma2", "factor on scores: 0.2041"),
+        ("gemma3", "factor on scores: 0.2041"),
         ("falcon_alibi", "blocks side by side: false becomes true"),
         ("qwen2_moe", "feed-forward network of layer 0"),
+        ("qwen3_moe", "feed-forward network of layer 1"),
     ];
     for (name, expected) in cases {
         let checkpoint = Checkpoint::open(directory(name)).unwrap();
@@ -178,7 +224,9 @@ fn what_can_not_be_expressed_is_said() {
         let said = conversion.changes().join("; ");
         assert!(said.contains(expected), "{name}: {said}");
     }
-    for (name, family) in [("deepseek_v3", "DeepSeek"), ("gpt_oss", "gpt-oss"), ("llama4", "Llama 4"), ("grok", "Grok-1")] {
+    for (name, family) in
+        [("deepseek_v3", "DeepSeek"), ("gpt_oss", "gpt-oss"), ("llama4", "Llama 4"), ("grok", "Grok-1")]
+    {
         let checkpoint = Checkpoint::open(directory(name)).unwrap();
         let error: ModelError = Conversion::plan(&checkpoint, Target::Gguf, &as_stored()).unwrap_err();
         assert_eq!(error.to_string(), format!("conversion of {family} between formats is not supported"));

@@ -112,7 +112,8 @@ pub(crate) fn check_model(path: &Path, expected: &Expected, tolerance: f64) {
         let mut runner = Runner::with_compute(path, KvFormat::F32, expected.context, compute);
         runner.kv = KvCache::new(runner.decoder.spec(), KvFormat::F32, 4).unwrap();
         let (pages, others): (&[u32], &[u32]) = (&[3, 1], &[2, 0]);
-        let span = |range: std::ops::Range<usize>, pages| Span { tokens: &tokens[range.clone()], start: range.start, pages };
+        let span =
+            |range: std::ops::Range<usize>, pages| Span { tokens: &tokens[range.clone()], start: range.start, pages };
         let at_once = runner.step(&[span(0..tokens.len(), pages)], 0);
         let worst = expected.difference(&at_once);
         eprintln!("{name}: largest difference of a logit {worst:.1e}");

@@ -78,7 +78,11 @@ pub(crate) fn run(args: &ConvertArgs) -> Result<()> {
         return Err(hinted(message, "replace it with --force"));
     }
     let path = backend::resolve(&args.source)?;
-    if args.destination.canonicalize().is_ok_and(|destination| path.canonicalize().is_ok_and(|path| path == destination)) {
+    if args
+        .destination
+        .canonicalize()
+        .is_ok_and(|destination| path.canonicalize().is_ok_and(|path| path == destination))
+    {
         return Err(usage("source and destination are the same"));
     }
     let checkpoint = Checkpoint::open(&path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -151,11 +155,18 @@ impl Report<'_> {
             return print_json(&self.json());
         }
         if self.args.dry_run {
-            println!("{}\n", table(&["tensor", "from", "done", "shape", "type", "size"], self.conversion.tensors().iter().map(row)));
+            println!(
+                "{}\n",
+                table(&["tensor", "from", "done", "shape", "type", "size"], self.conversion.tensors().iter().map(row))
+            );
         }
         let tensors = self.conversion.tensors().len();
         let verb = if self.args.dry_run { "would have" } else { "has" };
-        println!("{} {verb} {} in {tensors} tensors", shown(&self.args.destination), bytes(self.conversion.num_bytes()));
+        println!(
+            "{} {verb} {} in {tensors} tensors",
+            shown(&self.args.destination),
+            bytes(self.conversion.num_bytes())
+        );
         self.lost.iter().for_each(|lost| println!("lost: {lost}"));
         Ok(())
     }
