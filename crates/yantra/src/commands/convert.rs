@@ -73,17 +73,9 @@ pub(crate) fn run(args: &ConvertArgs) -> Result<()> {
     if let Some((name, _)) = args.tensor_type.iter().find(|(pattern, _)| pattern.is_empty()) {
         return Err(usage(format!("--tensor-type '{name}=…' has no pattern")));
     }
-    if args.destination.exists() && !args.force && !args.dry_run {
-        let message = format!("'{}' is there already", args.destination.display());
-        return Err(hinted(message, "replace it with --force"));
-    }
     let path = backend::resolve(&args.source)?;
-    if args
-        .destination
-        .canonicalize()
-        .is_ok_and(|destination| path.canonicalize().is_ok_and(|path| path == destination))
-    {
-        return Err(usage("source and destination are the same"));
+    if !args.dry_run {
+        check_destination(&path, &args.destination, args.force)?;
     }
     let checkpoint = Checkpoint::open(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let rules = TypeRules { matrices: args.matrices, patterns: args.tensor_type.clone() };
@@ -109,6 +101,24 @@ pub(crate) fn run(args: &ConvertArgs) -> Result<()> {
     }
     write(args, &conversion, &extra)?;
     report.show()
+}
+
+/// Only a model is ever replaced, and never the one that is read.
+fn check_destination(source: &Path, destination: &Path, force: bool) -> Result<()> {
+    if !destination.exists() {
+        return Ok(());
+    }
+    let shown = shown(destination);
+    if !force {
+        return Err(hinted(format!("'{shown}' is there already"), "replace it with --force"));
+    }
+    let (source, found) = (source.canonicalize()?, destination.canonicalize()?);
+    if source.starts_with(&found) || found.starts_with(&source) {
+        return Err(usage(format!("'{shown}' is, holds or is in the model that is to be converted")));
+    }
+    let is_gguf = destination.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
+    let is_model = if is_gguf { destination.is_file() } else { destination.join("config.json").is_file() };
+    if is_model { Ok(()) } else { Err(usage(format!("'{shown}' is no model of the format that would replace it"))) }
 }
 
 fn format_name(target: Target) -> &'static str {
