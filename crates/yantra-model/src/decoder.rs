@@ -16,6 +16,7 @@ use crate::{
 };
 use layer::{Attention, Layer, Norm};
 pub use mlp::Routing;
+pub(crate) use mlp::shape as mlp_shape;
 use mlp::{Gated, Mlp};
 use names::Names;
 pub use scratch::Scratch;

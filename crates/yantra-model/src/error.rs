@@ -37,6 +37,12 @@ pub enum ModelError {
         /// The feature, with its value.
         feature: String,
     },
+    /// A checkpoint that can not be converted as was asked.
+    #[error("{message}")]
+    Convert {
+        /// What can not, and why.
+        message: String,
+    },
     /// A weight has another shape than the hyper-parameters say.
     #[error("tensor '{name}' has shape {given:?}, expected {expected:?}")]
     TensorShape {

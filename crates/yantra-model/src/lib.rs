@@ -5,6 +5,7 @@
 //! family is a new specification, not a new forward pass.
 
 mod batch;
+pub mod convert;
 mod decoder;
 mod encoder;
 mod error;

@@ -42,7 +42,7 @@ pub(crate) fn table_bytes<'a>(layers: impl Iterator<Item = &'a LayerSpec>, max_p
 
 /// Angular frequency of each rotated pair, in radians per position, `[rotary_dim / 2]`, and the factor on what is rotated;
 /// `stored` are the checkpoint's divisors, if it has any.
-fn frequencies(spec: &RopeSpec, max_positions: usize, stored: &[f32]) -> (Vec<f32>, f32) {
+pub(crate) fn frequencies(spec: &RopeSpec, max_positions: usize, stored: &[f32]) -> (Vec<f32>, f32) {
     let dim = spec.rotary_dim as f64;
     let with_base = |base: f64| (0..spec.rotary_dim / 2).map(move |i| base.powf(-2.0 * i as f64 / dim) as f32);
     let theta = f64::from(spec.theta);

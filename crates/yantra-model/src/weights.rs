@@ -253,11 +253,11 @@ impl Place {
         Self { name: name.to_owned(), bare: false, part: None, stored_rows: rows, rows: rows_of, transposed: false }
     }
 
-    fn weight_name(&self) -> String {
+    pub(crate) fn weight_name(&self) -> String {
         if self.bare { self.name.clone() } else { format!("{}.weight", self.name) }
     }
 
-    fn bias_name(&self) -> String {
+    pub(crate) fn bias_name(&self) -> String {
         format!("{}{}", self.name, if self.bare { "_bias" } else { ".bias" })
     }
 
@@ -277,7 +277,7 @@ impl Place {
     }
 
     /// The matrix's bytes, row after row; borrowed where they lie so.
-    fn bytes<'v>(&self, view: &TensorView<'v>, cols: usize) -> Cow<'v, [u8]> {
+    pub(crate) fn bytes<'v>(&self, view: &TensorView<'v>, cols: usize) -> Cow<'v, [u8]> {
         let row_bytes = view.data.len() / self.stored_rows.max(1);
         if self.transposed {
             let value_bytes = row_bytes / cols.max(1);

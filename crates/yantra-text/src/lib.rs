@@ -9,6 +9,7 @@
 
 mod bpe;
 mod byte_level;
+pub mod convert;
 mod error;
 mod gguf;
 mod hf;

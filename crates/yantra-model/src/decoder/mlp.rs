@@ -183,7 +183,7 @@ pub(super) fn places(spec: &ModelSpec, names: &Names<'_>, index: usize) -> Vec<(
 }
 
 /// Rows and columns of a matrix of the block.
-fn shape(spec: &ModelSpec, layer: &LayerSpec, role: Role) -> [usize; 2] {
+pub(crate) fn shape(spec: &ModelSpec, layer: &LayerSpec, role: Role) -> [usize; 2] {
     let hidden = spec.hidden_size;
     let (inner, num_experts, shared) = match layer.mlp {
         MlpSpec::Plain { intermediate_size, .. } | MlpSpec::Gated { intermediate_size, .. } => {

@@ -84,8 +84,8 @@ pub(crate) const LLAMA_NAMES: TensorNames = TensorNames {
 };
 
 /// Learned positions and the norm of embeddings, each of one family only.
-const POSITIONS: (&str, &str) = ("position_embd", "wpe");
-const EMBEDDING_NORM: (&str, &str) = ("token_embd_norm", "word_embeddings_layernorm");
+pub(crate) const POSITIONS: (&str, &str) = ("position_embd", "wpe");
+pub(crate) const EMBEDDING_NORM: (&str, &str) = ("token_embd_norm", "word_embeddings_layernorm");
 
 /// What may precede the names of a Hugging Face checkpoint: it depends on whether the model also sees or hears, and on who
 /// wrote the file.
@@ -262,7 +262,7 @@ fn fused_qkv(whole: Place, spec: &ModelSpec, role: Role, order: FusedRows) -> Pl
 }
 
 /// GGUF's name and Llama's.
-fn default_names(role: Role) -> (&'static str, &'static str) {
+pub(crate) fn default_names(role: Role) -> (&'static str, &'static str) {
     match role {
         Role::AttentionNorm => ("attn_norm", "input_layernorm"),
         Role::Query => ("attn_q", "self_attn.q_proj"),

@@ -39,11 +39,11 @@ use yantra_kernels::{ActivationFn, ExpertScoring, RopeStyle};
 /// A family of decoders: how it differs from Llama.
 pub(crate) struct Family {
     /// The name shown to people.
-    name: &'static str,
+    pub(crate) name: &'static str,
     /// Values of GGUF's `general.architecture`.
-    gguf: &'static [&'static str],
+    pub(crate) gguf: &'static [&'static str],
     /// Values of `architectures` in `config.json`.
-    hugging_face: &'static [&'static str],
+    pub(crate) hugging_face: &'static [&'static str],
     /// What a `config.json` calls otherwise.
     aliases: Aliases,
     /// What a `config.json` may leave out.
@@ -158,13 +158,25 @@ pub fn spec(checkpoint: &Checkpoint) -> Result<ModelSpec, ModelError> {
     resolve(checkpoint).map(|(_, spec)| spec)
 }
 
+/// The family of an architecture, as either format names it.
+pub(crate) fn of_architecture(name: &str) -> Option<&'static Family> {
+    FAMILIES.into_iter().find(|family| family.gguf.contains(&name) || family.hugging_face.contains(&name))
+}
+
+/// The factor that YaRN puts on queries and keys where nothing else is said.
+pub(crate) fn yarn_scale(factor: f32) -> f32 {
+    rope::yarn_scale(factor, 1.0)
+}
+
+/// The width of feed-forward networks that a checkpoint records, be there layers of it or not.
+pub(crate) fn recorded_width(checkpoint: &Checkpoint, family: &Family) -> Result<Option<usize>, ModelError> {
+    Parameters::new(checkpoint)?.of_family(family.aliases, family.defaults).count(INTERMEDIATE_SIZE)
+}
+
 pub(crate) fn resolve(checkpoint: &Checkpoint) -> Result<(&'static Family, ModelSpec), ModelError> {
     let parameters = Parameters::new(checkpoint)?;
     let architecture = parameters.architecture();
-    let family = FAMILIES
-        .into_iter()
-        .find(|family| family.gguf.contains(&architecture) || family.hugging_face.contains(&architecture));
-    let Some(family) = family else {
+    let Some(family) = of_architecture(architecture) else {
         let architecture = architecture.to_owned();
         return Err(if encoders::is_known(&architecture) {
             let found = "an embedding model or a reranker";

@@ -1,6 +1,7 @@
 //! Models against references we did not compute: logits, greedy texts, perplexities and embeddings.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "tests")]
 
+mod convert;
 mod determinism;
 mod embeddings;
 mod encoders;

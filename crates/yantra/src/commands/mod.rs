@@ -3,6 +3,7 @@
 pub(crate) mod chat;
 pub(crate) mod complete;
 pub(crate) mod constraint;
+pub(crate) mod convert;
 mod experts;
 pub(crate) mod inspect;
 pub(crate) mod keys;

@@ -16,6 +16,7 @@ fn help_of_every_command() {
     check("complete", &["complete"]);
     check("pull", &["pull"]);
     check("inspect", &["inspect"]);
+    check("convert", &["convert"]);
     check("perplexity", &["perplexity"]);
     check("bench_engine", &["bench", "engine"]);
     check("bench_hardware", &["bench", "hardware"]);

@@ -4,6 +4,7 @@
 mod batches;
 mod bench_load;
 mod chat;
+mod convert;
 mod fake_server;
 mod help;
 mod isolation;
