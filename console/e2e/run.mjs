@@ -271,6 +271,30 @@ await step("requests are listed, and one is drawn with where its time went", asy
   await shot(page, "request-dark");
 });
 
+await step("traces are searched, and one leads to its timeline and back", async () => {
+  await page.getByRole("link", { name: "Traces" }).click();
+  await page.waitForSelector(".traces tbody tr");
+  const all = await page.locator(".traces tbody tr").count();
+  await shot(page, "traces-dark");
+  const word = mock ? "refund" : "parser";
+  await page.getByLabel("Search traces").fill(`${word} zzyzx`);
+  await page.getByText("Nothing found.").waitFor();
+  await page.getByLabel("Search traces").fill(mock ? word : '"is a" pars*');
+  await page.waitForFunction((most) => {
+    const rows = document.querySelectorAll(".traces tbody tr").length;
+    return rows > 0 && rows < most;
+  }, all);
+  assert((await page.locator(".traces .snippet").first().textContent()).toLowerCase().includes(word), "the word is not in the snippet");
+  await page.locator(".traces tbody tr").first().click();
+  await page.locator(".side .said.user p", { hasText: new RegExp(word, "i") }).first().waitFor();
+  assert((await page.locator(".side .said.assistant").count()) > 0, "the answer is not shown");
+  await shot(page, "trace-dark");
+  await page.getByRole("link", { name: "Timeline" }).click();
+  await page.waitForSelector(".timeline svg");
+  await page.getByRole("link", { name: "Trace", exact: true }).click();
+  await page.waitForSelector(".trace .side");
+});
+
 await page.context().close();
 
 await step("it fits a phone", async () => {
@@ -294,6 +318,16 @@ await step("it fits a phone", async () => {
   await phone.waitForTimeout(1500);
   await shot(phone, "phone-engine-dark");
   await phone.context().close();
+});
+
+await step("who has no traces is told how to have them", async () => {
+  const other = await open({ tolerate: /status of 501/ });
+  const off = { error: { message: "traces: not configured on this server", type: "server_error", param: null, code: "not_configured" } };
+  await other.route("**/v1/traces?*", (route) => route.fulfill({ status: 501, json: off }));
+  await other.getByRole("link", { name: "Traces" }).click();
+  await other.getByText("yantra serve MODEL --state-dir ./state --traces full").waitFor();
+  await shot(other, "traces-off-light");
+  await other.context().close();
 });
 
 if (mock) {

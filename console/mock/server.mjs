@@ -185,6 +185,21 @@ const SLOW = {
 };
 const WHY = ["generating 121 tokens took 2.4 s, 20 ms per step of 8 sequences on average", "waited 1.8 s in the queue behind 63 running sequences", "computing 3,100 prompt tokens took 900 ms in 7 steps; 0 came from the cache"];
 
+const TRACE = {
+  id: "trace-1", object: "trace", request_id: SLOW.id, answer_id: "chatcmpl-1", endpoint: "/v1/chat/completions", model: "smollm2-135m", stream: true,
+  state: "done", status: 200, finish_reasons: ["stop"], created: SLOW.created, queue_ms: 1800, time_to_first_token_ms: 2700, total_ms: 6900, usage: SLOW.usage,
+  bytes: 5021, snippet: "My invoice from [redacted:email] is wrong: can I have a refund, and by when?",
+};
+const INPUT = { model: "smollm2-135m", messages: [{ role: "system", content: "You answer customers of a shop, briefly." }, { role: "user", content: TRACE.snippet }], stream: true };
+const OUTPUT = { id: "chatcmpl-1", choices: [{ index: 0, message: { role: "assistant", content: "Yes. Send the invoice back within 30 days, and the refund is with you a week later.\n\n1. Open *Orders*.\n2. Choose *Return*." }, finish_reason: "stop" }] };
+
+function traces(query) {
+  const texts = [TRACE.snippet, "नमस्ते, क्या आप हिन्दी बोलते हैं?", "東京大学はどこですか", "Write a haiku about lexers"];
+  const all = texts.map((snippet, index) => ({ ...TRACE, id: `trace-${index + 1}`, request_id: index === 0 ? SLOW.id : `r${index}`, created: SLOW.created - index * 600, snippet }));
+  const data = all.filter(({ snippet }) => query.toLowerCase().split(" ").every((word) => snippet.toLowerCase().includes(word)));
+  return { object: "list", data, first_id: data.at(0)?.id ?? null, last_id: data.at(-1)?.id ?? null, has_more: false };
+}
+
 /** The way of one request through the engine. */
 function timeline() {
   const gaps = Array.from({ length: 120 }, (_, index) => (index === 60 ? [520_000, 8, 0] : index % 17 === 8 ? [80_000, 9, 512] : [20_000, 8, 0]));
@@ -200,7 +215,7 @@ function timeline() {
 /** Starts the server; with `key`, every API call must carry it. */
 export function start({ port = 0, key = "" } = {}) {
   const server = createServer((request, response) => {
-    const { pathname } = new URL(request.url ?? "/", "http://mock");
+    const { pathname, searchParams } = new URL(request.url ?? "/", "http://mock");
     if (key && pathname.startsWith("/v1/") && request.headers.authorization !== `Bearer ${key}`) {
       return fail(response, 401, "This server wants an API key: send it as `Authorization: Bearer KEY`.", "authentication_error");
     }
@@ -209,7 +224,9 @@ export function start({ port = 0, key = "" } = {}) {
     if (pathname === "/v1/engine/events") return events(response);
     if (pathname === "/v1/engine/stats") return json(response, 200, snapshot());
     if (pathname === "/v1/requests") return json(response, 200, { object: "list", data: [SLOW, { ...SLOW, id: "running", state: "running" }] });
-    if (pathname === `/v1/requests/${SLOW.id}`) return json(response, 200, { ...SLOW, why: WHY, timelines: [timeline()] });
+    if (pathname === `/v1/requests/${SLOW.id}`) return json(response, 200, { ...SLOW, traced: true, why: WHY, timelines: [timeline()] });
+    if (pathname === "/v1/traces") return json(response, 200, traces(searchParams.get("query") ?? ""));
+    if (pathname === "/v1/traces/trace-1" || pathname === `/v1/traces/${SLOW.id}`) return json(response, 200, { ...TRACE, input: INPUT, output: OUTPUT, timeline: true });
     return void file(pathname, response);
   });
   return new Promise((resolve) => {

@@ -49,7 +49,7 @@ effect(() => {
 
 // --- where the page is ---------------------------------------------------------------------------------------------
 
-export type Route = { page: "chat"; id: string | undefined } | { page: "models" } | { page: "engine" } | { page: "requests"; id: string | undefined };
+export type Route = { page: "chat"; id: string | undefined } | { page: "models" } | { page: "engine" } | { page: "requests" | "traces"; id: string | undefined };
 
 function decoded(part: string): string {
   try {
@@ -62,7 +62,7 @@ function decoded(part: string): string {
 function readRoute(): Route {
   const [, page, id] = location.hash.split("/");
   if (page === "models" || page === "engine") return { page };
-  if (page === "requests") return { page, id: id ? decoded(id) : undefined };
+  if (page === "requests" || page === "traces") return { page, id: id ? decoded(id) : undefined };
   return { page: "chat", id: id || undefined };
 }
 
@@ -104,7 +104,7 @@ export const api = new Api(() => apiKey.value);
 
 export const models = signal<Model[]>([]);
 export const modelsState = signal<"loading" | "ready" | { error: string; unauthorised: boolean }>("loading");
-export const chatModels = computed(() => models.value.filter((model) => model.yantra?.kind !== "embed"));
+export const chatModels = computed(() => models.value.filter((model) => (model.yantra?.kind ?? "generate") === "generate"));
 
 export async function loadModels(): Promise<void> {
   if (models.value.length === 0) modelsState.value = "loading";

@@ -23,6 +23,7 @@ describe("parseRecord", () => {
     expect(parseList({ data: [null, { id: 3 }, { id: "a", usage: 4 }] })).toMatchObject([{ id: "a", promptTokens: null }]);
     expect(record({ timelines: [null, { gaps: ["x", [1000]] }] }).timelines[1]?.gaps).toMatchObject([{ tookMs: 0 }, { tookMs: 1 }]);
     expect(SLOW.why).toEqual(["because"]);
+    expect([SLOW.traced, record({ traced: true }).traced]).toEqual([false, true]);
   });
 });
 

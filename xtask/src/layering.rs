@@ -31,6 +31,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "yantra-engine",
             "yantra-api",
             "yantra-client",
+            "yantra-store",
             "yantra-server",
         ],
     ),

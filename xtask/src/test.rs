@@ -291,12 +291,17 @@ fn server(name: &str, extra: &[&str]) -> Result<Server> {
 }
 
 fn browser_tests() -> Result<()> {
-    console::browser_tests(&server("browser", &[])?.url())
+    let state = target_directory()?.join("xtask/browser-state");
+    // Of an earlier run there may be traces, which are not those that are looked for.
+    if state.exists() {
+        std::fs::remove_dir_all(&state)?;
+    }
+    console::browser_tests(&server("browser", &["--state-dir", &state.to_string_lossy(), "--traces", "full"])?.url())
 }
 
 fn with_target(name: &str, test: fn(&clients::Target<'_>) -> Result<()>) -> Result<()> {
     let state = target_directory()?.join("xtask").join(format!("{name}-state"));
-    let server = server(name, &["--api-key", API_KEY, "--state-dir", &state.to_string_lossy()])?;
+    let server = server(name, &["--api-key", API_KEY, "--state-dir", &state.to_string_lossy(), "--traces", "full"])?;
     let target = clients::Target {
         url: &server.url(),
         api_key: API_KEY,

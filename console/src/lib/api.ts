@@ -5,6 +5,7 @@
 
 import { parseList, parseRecord, type RequestRecord, type RequestSummary } from "./requests";
 import { readEvents } from "./sse";
+import { parseTraceRecord, parseTraces, type TracePage, type TraceRecord } from "./traces";
 
 export interface ModelDetails {
   family?: string;
@@ -12,7 +13,7 @@ export interface ModelDetails {
   quantisation?: string;
   context_length?: number;
   size_bytes?: number;
-  kind?: "generate" | "embed";
+  kind?: "generate" | "embed" | "score";
   [extra: string]: unknown;
 }
 
@@ -163,6 +164,19 @@ export class Api {
   async requestRecord(id: string, signal: AbortSignal): Promise<RequestRecord> {
     const record = parseRecord(await (await this.request(`/v1/requests/${encodeURIComponent(id)}`, { signal })).json());
     if (!record) throw new ApiError(0, "The server answered something that is no request.");
+    return record;
+  }
+
+  /** What was asked and answered, those that ended last first: all, or those that have all words of `query`. */
+  async traces(query: string, after: string | undefined, signal: AbortSignal): Promise<TracePage> {
+    const wanted = new URLSearchParams({ limit: "50", ...(query.trim() && { query }), ...(after && { after }) });
+    return parseTraces(await (await this.request(`/v1/traces?${wanted}`, { signal })).json());
+  }
+
+  /** A trace by its own id, the answer's or the request's. */
+  async trace(id: string, signal: AbortSignal): Promise<TraceRecord> {
+    const record = parseTraceRecord(await (await this.request(`/v1/traces/${encodeURIComponent(id)}`, { signal })).json());
+    if (!record) throw new ApiError(0, "The server answered something that is no trace.");
     return record;
   }
 

@@ -1,5 +1,7 @@
 /** The latest requests as the server tells them, and one as a picture: what lies where on a line from its coming to its end. */
 
+import { fields, list, number, text } from "./fields";
+
 export interface RequestSummary {
   id: string;
   endpoint: string;
@@ -52,26 +54,10 @@ export interface Timeline {
 }
 
 export interface RequestRecord extends RequestSummary {
+  /** Whether what it said is kept. */
+  traced: boolean;
   why: string[];
   timelines: Timeline[];
-}
-
-type Fields = Record<string, unknown>;
-
-function fields(value: unknown): Fields {
-  return typeof value === "object" && value !== null && !Array.isArray(value) ? (value as Fields) : {};
-}
-
-function list(value: unknown): unknown[] {
-  return Array.isArray(value) ? value : [];
-}
-
-function number(value: unknown): number | null {
-  return typeof value === "number" && Number.isFinite(value) ? value : null;
-}
-
-function text(value: unknown): string | undefined {
-  return typeof value === "string" && value !== "" ? value : undefined;
 }
 
 export function parseSummary(value: unknown): RequestSummary | undefined {
@@ -109,7 +95,7 @@ export function parseRecord(value: unknown): RequestRecord | undefined {
   if (!summary) return undefined;
   const from = fields(value);
   const why = list(from["why"]).filter((line) => typeof line === "string");
-  return { ...summary, why, timelines: list(from["timelines"]).map(parseTimeline) };
+  return { ...summary, traced: from["traced"] === true, why, timelines: list(from["timelines"]).map(parseTimeline) };
 }
 
 function parseTimeline(value: unknown): Timeline {

@@ -8,6 +8,7 @@ import { EnginePage } from "./engine";
 import { ModelsPage } from "./models";
 import { RequestsPage } from "./requests";
 import { Sidebar } from "./sidebar";
+import { TracesPage } from "./traces";
 
 export function App() {
   const at = route.value;
@@ -23,6 +24,7 @@ export function App() {
         {page === "models" && <ModelsPage />}
         {page === "engine" && <EnginePage />}
         {at.page === "requests" && <RequestsPage id={at.id} />}
+        {at.page === "traces" && <TracesPage id={at.id} />}
       </main>
       {keyWanted.value && <KeyDialog />}
     </>

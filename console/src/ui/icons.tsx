@@ -7,6 +7,7 @@ const PATHS = {
   models: "M10 3 3.5 6.5 10 10l6.5-3.5zM3.5 10 10 13.5l6.5-3.5M3.5 13.5 10 17l6.5-3.5",
   engine: "M2.5 10.5h3.2l2-6 4 11.5 2.3-5.5h3.5",
   requests: "M3 5h6M6 10h8M11 15h6",
+  traces: "M4.5 3.5h8l3 3v10h-11zM7 8h3M7 11h6M7 13.8h6",
   send: "M10 16V4.5M5 9.5l5-5 5 5",
   stop: "M6 6h8v8H6z",
   copy: "M7.5 7.5h8.5V16H7.5zM4 12.5V4h8.5",

@@ -32,7 +32,8 @@ export function ModelsPage() {
 
 function ModelCard({ model }: { model: Model }) {
   const details = model.yantra ?? {};
-  const embeds = details.kind === "embed";
+  const purpose = details.kind === "embed" ? "embeddings" : details.kind === "score" ? "reranking" : "chat";
+  const chats = purpose === "chat";
   const facts: [string, string][] = [];
   if (details.family) facts.push(["Family", details.family]);
   if (details.parameters !== undefined) facts.push(["Parameters", typeof details.parameters === "number" ? compact(details.parameters) : details.parameters]);
@@ -46,10 +47,10 @@ function ModelCard({ model }: { model: Model }) {
     <li class="model-card">
       <header>
         <h2>{model.id}</h2>
-        <span class={`tag ${embeds ? "embed" : ""}`}>{embeds ? "embeddings" : "chat"}</span>
+        <span class={`tag ${chats ? "" : "embed"}`}>{purpose}</span>
         <span class="spacer" />
         <CopyButton text={() => model.id} label="Copy model name" />
-        {!embeds && (
+        {chats && (
           <button type="button" class="button" onClick={() => (useModel(model.id), startNew())}>New chat</button>
         )}
       </header>

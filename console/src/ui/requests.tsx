@@ -115,7 +115,7 @@ function One({ id }: { id: string }) {
   if (record.tenant) facts.push(["Key", record.tenant]);
   return (
     <article class="model-card request">
-      <header><h2>{record.id}</h2><span class="spacer" /><CopyButton text={() => record.id} label="Copy request id" /></header>
+      <header><h2>{record.id}</h2><span class="spacer" />{record.traced && <a class="button" href={`#/traces/${encodeURIComponent(record.id)}`}>Trace</a>}<CopyButton text={() => record.id} label="Copy request id" /></header>
       <dl>{facts.map(([name, value]) => <div key={name}><dt>{name}</dt><dd>{value}</dd></div>)}</dl>
       {record.timelines.map((timeline) => <Picture key={timeline.prompt} record={record} timeline={timeline} />)}
       {record.why.length > 0 && (

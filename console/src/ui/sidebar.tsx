@@ -28,6 +28,7 @@ export function Sidebar() {
         <PageLink page="models" icon="models" label="Models" href="#/models" current={at.page === "models"} />
         <PageLink page="engine" icon="engine" label="Engine" href="#/engine" current={at.page === "engine"}><Pulse /></PageLink>
         <PageLink page="requests" icon="requests" label="Requests" href="#/requests" current={at.page === "requests"} />
+        <PageLink page="traces" icon="traces" label="Traces" href="#/traces" current={at.page === "traces"} />
       </ul>
       <div class="conversations-head">
         <label class="search">

@@ -156,6 +156,9 @@ pub struct ChatRequest {
     /// The same in vLLM's words, with choices.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub structured_outputs: Option<StructuredOutputs>,
+    /// A grammar that the answer must be a text of, in GBNF, as llama.cpp has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grammar: Option<String>,
     /// Not supported.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
@@ -286,7 +289,7 @@ impl ChatRequest {
     /// # Errors
     /// 400 when that is said twice, or contradicts itself.
     pub fn constraint(&self) -> Result<Option<Constrained>, ApiError> {
-        constraint::constraint(self.response_format.as_ref(), self.structured_outputs.as_ref())
+        constraint::constraint(self.response_format.as_ref(), self.structured_outputs.as_ref(), self.grammar.as_ref())
     }
 
     /// How many alternatives per token are wanted; `None`: no log-probabilities.

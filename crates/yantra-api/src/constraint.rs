@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use crate::ApiError;
+use crate::{ApiError, Reasoning};
 
 /// Most choices of which an answer is one.
 const MAX_CHOICES: usize = 65_536;
@@ -19,6 +19,10 @@ pub enum Constraint {
     Regex(String),
     /// A text of the grammar, in llguidance's variant of Lark.
     Lark(String),
+    /// A text of the grammar, in llama.cpp's GBNF.
+    Gbnf(String),
+    /// A text of the grammar, in one of the two.
+    Grammar(String),
     /// One of these texts.
     Choice(Vec<String>),
 }
@@ -30,6 +34,8 @@ pub struct Constrained {
     pub constraint: Constraint,
     /// Where that was said.
     pub param: String,
+    /// Reasoning that may come before it, free.
+    pub after: Option<Reasoning>,
 }
 
 /// The form of an answer.
@@ -56,9 +62,22 @@ pub enum ResponseFormat {
     },
     /// A text of a grammar.
     Grammar {
-        /// The grammar, in llguidance's variant of Lark.
+        /// The grammar, in llguidance's variant of Lark or in llama.cpp's GBNF.
         grammar: String,
+        /// Which of them; absent: what it looks like.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        syntax: Option<GrammarSyntax>,
     },
+}
+
+/// What a grammar is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum GrammarSyntax {
+    /// llguidance's variant of Lark.
+    Lark,
+    /// llama.cpp's GBNF.
+    Gbnf,
 }
 
 /// A JSON Schema with a name.
@@ -94,27 +113,33 @@ pub struct StructuredOutputs {
     /// Texts of which the answer is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub choice: Option<Vec<String>>,
-    /// A grammar, in llguidance's variant of Lark.
+    /// A grammar, in llguidance's variant of Lark or in llama.cpp's GBNF.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grammar: Option<String>,
 }
 
-/// What the two parameters together ask for.
+/// What the parameters together ask for; `gbnf` is llama.cpp's `grammar`.
 ///
 /// # Errors
-/// 400 when both constrain the answer, or one contradicts itself.
+/// 400 when several constrain the answer, or one contradicts itself.
 pub(crate) fn constraint(
     format: Option<&ResponseFormat>,
     structured: Option<&StructuredOutputs>,
+    gbnf: Option<&String>,
 ) -> Result<Option<Constrained>, ApiError> {
     let of_format = format.map(ResponseFormat::constraint).transpose()?.flatten();
     let of_structured = structured.map(StructuredOutputs::constraint).transpose()?;
-    match (of_format, of_structured) {
-        (Some(_), Some(_)) => Err(ApiError::invalid_param(
-            "structured_outputs",
-            "given, but 'response_format' constrains the answer already",
-        )),
-        (format, structured) => Ok(format.or(structured)),
+    // llama.cpp takes an empty one for none.
+    let gbnf = gbnf.filter(|grammar| !grammar.is_empty());
+    let of_gbnf = gbnf.map(|grammar| at("grammar", Constraint::Gbnf(grammar.clone())));
+    let mut all = [(of_format, "response_format"), (of_structured, "structured_outputs"), (of_gbnf, "grammar")]
+        .into_iter()
+        .filter_map(|(constrained, name)| Some((constrained?, name)));
+    match (all.next(), all.next()) {
+        (Some((_, first)), Some((_, second))) => {
+            Err(ApiError::invalid_param(second, format_args!("given, but '{first}' constrains the answer already")))
+        }
+        (only, _) => Ok(only.map(|(constrained, _)| constrained)),
     }
 }
 
@@ -123,7 +148,7 @@ fn any_object() -> Value {
 }
 
 fn at(param: &str, constraint: Constraint) -> Constrained {
-    Constrained { constraint, param: param.to_owned() }
+    Constrained { constraint, param: param.to_owned(), after: None }
 }
 
 fn check_schema(param: &str, schema: &Value) -> Result<(), ApiError> {
@@ -151,7 +176,15 @@ impl ResponseFormat {
                 at(param, Constraint::JsonSchema(schema))
             }
             Self::Regex { pattern } => at("response_format.pattern", Constraint::Regex(pattern.clone())),
-            Self::Grammar { grammar } => at("response_format.grammar", Constraint::Lark(grammar.clone())),
+            Self::Grammar { grammar, syntax } => {
+                let grammar = grammar.clone();
+                let constraint = match syntax {
+                    None => Constraint::Grammar(grammar),
+                    Some(GrammarSyntax::Lark) => Constraint::Lark(grammar),
+                    Some(GrammarSyntax::Gbnf) => Constraint::Gbnf(grammar),
+                };
+                at("response_format.grammar", constraint)
+            }
         }))
     }
 }
@@ -188,7 +221,7 @@ impl StructuredOutputs {
             given.push(at("structured_outputs.choice", Constraint::Choice(choices.clone())));
         }
         if let Some(grammar) = grammar {
-            given.push(at("structured_outputs.grammar", Constraint::Lark(grammar.clone())));
+            given.push(at("structured_outputs.grammar", Constraint::Grammar(grammar.clone())));
         }
         let count = given.len();
         match given.pop() {
@@ -264,7 +297,20 @@ mod tests {
         check(
             r#""structured_outputs":{"grammar":"start: /a/"}"#,
             "structured_outputs.grammar",
-            Constraint::Lark("start: /a/".to_owned()),
+            Constraint::Grammar("start: /a/".to_owned()),
+        );
+        let root = || "root ::= \"a\"".to_owned();
+        check(r#""grammar":"root ::= \"a\"""#, "grammar", Constraint::Gbnf(root()));
+        let grammar = "response_format.grammar";
+        check(
+            r#""response_format":{"type":"grammar","grammar":"root ::= \"a\"","syntax":"gbnf"}"#,
+            grammar,
+            Constraint::Gbnf(root()),
+        );
+        check(
+            r#""response_format":{"type":"grammar","grammar":"root ::= \"a\""}"#,
+            grammar,
+            Constraint::Grammar(root()),
         );
     }
 
@@ -282,6 +328,11 @@ mod tests {
             r#""response_format":{"type":"json_object"},"structured_outputs":{"regex":"a"}"#,
             "structured_outputs",
             "'response_format' constrains",
+        );
+        refused(
+            r#""grammar":"root ::= \"a\"","structured_outputs":{"regex":"a"}"#,
+            "grammar",
+            "'structured_outputs' constrains",
         );
         refused(r#""structured_outputs":{"choice":[]}"#, "structured_outputs.choice", "0 choices given");
         refused(

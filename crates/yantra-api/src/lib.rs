@@ -30,6 +30,7 @@ mod responses;
 mod stats;
 mod tokenize;
 mod tools;
+mod traces;
 mod usage;
 
 pub use batch::{
@@ -41,7 +42,7 @@ pub use chat::{
     ChatRequest, ChatTokenLogprob, ChatTopLogprob, StreamOptions, template_messages,
 };
 pub use completion::{Completion, CompletionChoice, CompletionLogprobs, CompletionRequest};
-pub use constraint::{Constrained, Constraint, NamedSchema, ResponseFormat, StructuredOutputs};
+pub use constraint::{Constrained, Constraint, GrammarSyntax, NamedSchema, ResponseFormat, StructuredOutputs};
 pub use content::{ContentPart, MessageContent, Prompt, StringOrList};
 pub use embedding::{Embedding, EmbeddingRequest, EmbeddingResponse, EmbeddingUsage, EmbeddingValue, EncodingFormat};
 pub use error::{ApiError, ErrorBody, ErrorDetail};
@@ -72,6 +73,7 @@ pub use stats::{
 pub use tokenize::{DetokenizeRequest, DetokenizeResponse, TokenizeRequest, TokenizeResponse};
 pub use tools::{
     AnswerParser, Dialect, FunctionCall, FunctionDelta, Piece, Reasoning, ToolCall, ToolCallDelta, ToolPlan, call_id,
-    calls_as_text,
+    calls_as_text, name_calls_by_position,
 };
+pub use traces::{TraceDeleted, TraceList, TraceRecord, TraceSummary, training_example};
 pub use usage::{FinishReason, PromptTokensDetails, Usage, UsageList, UsageRecord};

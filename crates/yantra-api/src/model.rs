@@ -35,7 +35,7 @@ pub struct ModelCard {
 /// What a model is. Null where it is not known.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ModelDetails {
-    /// `generate` or `embed`.
+    /// `generate`, `embed`, or `score` (pairs of texts: a reranker).
     pub kind: String,
     /// Other names it answers to.
     pub aliases: Vec<String>,

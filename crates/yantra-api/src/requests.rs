@@ -72,6 +72,8 @@ pub struct RequestRecord {
     /// The main figures.
     #[serde(flatten)]
     pub summary: RequestSummary,
+    /// Whether what it said is kept, for `/v1/traces/{id}`.
+    pub traced: bool,
     /// What took longest, in words, the longest first.
     pub why: Vec<String>,
     /// The engine's work, by prompt; of the first eight that ended.

@@ -109,7 +109,7 @@ pub struct RerankResponse {
 pub struct RerankResult {
     /// Which of the request's documents it is.
     pub index: usize,
-    /// How well it answers: cosine of the two embeddings, −1 to 1.
+    /// How well it answers: a reranker's score, or the cosine of the two embeddings, −1 to 1.
     pub relevance_score: f32,
     /// The document, when asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -175,6 +175,6 @@ pub struct Score {
     pub index: usize,
     /// `score`.
     pub object: String,
-    /// Cosine of the two embeddings, −1 to 1.
+    /// A reranker's score, or the cosine of the two embeddings, −1 to 1.
     pub score: f32,
 }

@@ -6,7 +6,10 @@
 //! into pieces can not make a difference.
 
 mod dialect;
+mod grammar;
+mod harmony;
 mod json_call;
+mod kinds;
 mod named_call;
 mod parser;
 mod python_call;
@@ -14,11 +17,16 @@ mod react;
 mod reader;
 #[cfg(test)]
 mod tests;
+mod values;
+mod xml_call;
+mod xml_grammar;
+
+use grammar::Wanted;
 
 pub use dialect::Dialect;
 pub use parser::{AnswerParser, Reasoning};
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -191,16 +199,6 @@ impl Tool {
         let strict = function["strict"] == true;
         Ok(Self { name: name.to_owned(), description, parameters, strict })
     }
-
-    /// What a call of it is, as JSON: its name and its arguments, which the dialect may call otherwise.
-    fn call_schema(&self, arguments: &str) -> Value {
-        json!({
-            "type": "object",
-            "properties": {"name": {"const": self.name}, arguments: self.parameters},
-            "required": ["name", arguments],
-            "additionalProperties": false,
-        })
-    }
 }
 
 /// A JSON Schema in which the names of types that people use for Python are JSON's, and objects hold what they declare.
@@ -288,8 +286,7 @@ impl ToolPlan {
     /// A parser for one answer.
     #[must_use]
     pub fn parser(&self, reasoning: Option<Reasoning>) -> AnswerParser {
-        let names = self.tools.iter().map(|tool| tool.name.clone()).collect();
-        AnswerParser::with_calls(Some(self.dialect), names, reasoning)
+        AnswerParser::with_calls(Some(self.dialect), self.tools.clone().into(), reasoning)
     }
 
     /// Whether the chat template shows the tools; else [`ToolPlan::told`] does.
@@ -299,20 +296,33 @@ impl ToolPlan {
     }
 
     /// What answers must be: free text, unless a call is demanded or begun, which is then one of a tool that there is,
-    /// with arguments of its schema.
-    #[must_use]
-    pub fn grammar(&self) -> Constrained {
-        let is_free = self.choice == ToolChoice::Auto;
-        Constrained {
-            constraint: Constraint::Lark(self.dialect.grammar(&self.tools, is_free, self.parallel)),
-            param: "tools".to_owned(),
-        }
+    /// with arguments of its schema. The reasoning before it is free. `is_control` knows the control tokens of the model.
+    ///
+    /// # Errors
+    /// 400 when a strict tool's schema can not be followed in the model's dialect.
+    pub fn grammar(
+        &self,
+        reasoning: Option<Reasoning>,
+        is_control: impl Fn(&str) -> bool,
+    ) -> Result<Constrained, ApiError> {
+        let wanted = Wanted {
+            tools: &self.tools,
+            is_free: self.choice == ToolChoice::Auto,
+            parallel: self.parallel,
+            is_control: &is_control,
+            is_thinking: reasoning.is_some_and(|reasoning| reasoning.is_begun),
+        };
+        let grammar = self.dialect.grammar(wanted).map_err(|message| ApiError::invalid_param("tools", message))?;
+        // Harmony's grammar knows what its reasoning looks like.
+        let after = reasoning.filter(|_| self.dialect != Dialect::Harmony);
+        Ok(Constrained { constraint: Constraint::Lark(grammar), param: "tools".to_owned(), after })
     }
 
-    /// Whether the markers of calls are control tokens, which must then be a part of the text.
+    /// Whether a marker of calls is a control token, which must then be a part of the text.
     #[must_use]
-    pub fn has_control_tokens(&self) -> bool {
-        matches!(self.dialect, Dialect::Mistral | Dialect::DeepSeek | Dialect::Llama)
+    pub fn has_control_tokens(&self, is_control: impl Fn(&str) -> bool) -> bool {
+        let form = self.dialect.form();
+        form.is_some_and(|form| form.opens.iter().chain(form.leads).chain(form.nexts).any(|marker| is_control(marker)))
     }
 
     /// What ends an answer besides its end: what a tool says is not the model's to write.
@@ -411,6 +421,29 @@ fn as_text(message: &ChatMessage, dialect: Dialect) -> ChatMessage {
 #[must_use]
 pub fn calls_as_text(messages: &[ChatMessage], dialect: Dialect) -> Vec<ChatMessage> {
     messages.iter().map(|message| as_text(message, dialect)).collect()
+}
+
+/// Names calls as Kimi-K2 does, which knows a call's function by its id alone: `functions.name:0`, counted through the
+/// conversation.
+pub fn name_calls_by_position(messages: &mut [ChatMessage]) {
+    let mut names: BTreeMap<String, String> = BTreeMap::new();
+    let mut count = 0;
+    for message in messages {
+        for call in message.other.get_mut("tool_calls").and_then(Value::as_array_mut).into_iter().flatten() {
+            let id = format!("functions.{}:{count}", call["function"]["name"].as_str().unwrap_or_default());
+            count += 1;
+            if let Some(call) = call.as_object_mut()
+                && let Some(Value::String(given)) = call.insert("id".to_owned(), json!(id))
+            {
+                names.insert(given, id);
+            }
+        }
+        if let Some(id) = message.other.get_mut("tool_call_id")
+            && let Some(name) = id.as_str().and_then(|given| names.get(given))
+        {
+            *id = json!(name);
+        }
+    }
 }
 
 fn said(role: &str, text: String) -> ChatMessage {

@@ -1,4 +1,4 @@
-//! Answers that must follow a grammar: JSON Schema, regular expressions, Lark grammars, choices.
+//! Answers that must follow a grammar: JSON Schema, regular expressions, grammars in Lark or GBNF, choices.
 //!
 //! A [`Constraint`] is compiled once ([`crate::EngineHandle::compile`], on the caller's thread) into a [`Grammar`] that
 //! requests carry and that compiled grammars are remembered by. `llguidance` does the parsing: for each state of a
@@ -15,17 +15,20 @@
 
 mod cache;
 mod following;
+mod gbnf;
 pub(crate) mod masks;
+mod preface;
 mod schema;
 mod vocabulary;
 
 pub(crate) use cache::GrammarCompiler;
 pub(crate) use following::Following;
+pub use preface::Preface;
 pub use vocabulary::Vocabulary;
 
 use std::sync::Arc;
 
-use llguidance::{Matcher, api::TopLevelGrammar};
+use llguidance::{Matcher, api::TopLevelGrammar, toktrie::TokTrie};
 use serde_json::Value;
 
 /// Longest grammar, schema or list of choices, in bytes of text.
@@ -42,8 +45,13 @@ pub enum Constraint {
     /// A text of the grammar, in llguidance's variant of Lark
     /// (<https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md>).
     Lark(String),
+    /// A text of the grammar, as llama.cpp writes them
+    /// (<https://github.com/ggml-org/llama.cpp/blob/master/grammars/README.md>).
+    Gbnf(String),
     /// One of these texts.
     Choice(Vec<String>),
+    /// Reasoning, free, and then what the other constraint says.
+    After(Preface, Box<Constraint>),
 }
 
 /// A constraint that can not be followed.
@@ -107,24 +115,33 @@ impl Grammar {
 }
 
 impl Constraint {
+    /// A text of a grammar, in Lark or in GBNF, which look different from the first line on.
+    #[must_use]
+    pub fn of_grammar(grammar: String) -> Self {
+        if gbnf::is_gbnf(&grammar) { Self::Gbnf(grammar) } else { Self::Lark(grammar) }
+    }
+
     /// Bytes of text, to be held to [`MAX_GRAMMAR_BYTES`].
     fn len(&self) -> usize {
         match self {
             Self::JsonSchema(schema) => schema.to_string().len(),
-            Self::Regex(text) | Self::Lark(text) => text.len(),
+            Self::Regex(text) | Self::Lark(text) | Self::Gbnf(text) => text.len(),
             Self::Choice(choices) => choices.iter().map(String::len).sum(),
+            Self::After(_, then) => then.len(),
         }
     }
 
-    fn grammar(&self) -> TopLevelGrammar {
-        match self {
+    fn grammar(&self, vocabulary: &TokTrie) -> Result<TopLevelGrammar, ConstraintError> {
+        Ok(match self {
             Self::JsonSchema(schema) => TopLevelGrammar::from_json_schema(schema::compiled(schema)),
             Self::Regex(regex) => TopLevelGrammar::from_regex(regex),
             Self::Lark(grammar) => TopLevelGrammar::from_lark(grammar.clone()),
+            Self::Gbnf(grammar) => TopLevelGrammar::from_lark(gbnf::to_lark(grammar)?),
             Self::Choice(choices) => {
                 let quoted = choices.iter().map(|choice| Value::from(choice.as_str()).to_string());
                 TopLevelGrammar::from_lark(format!("start: {}", quoted.collect::<Vec<_>>().join(" | ")))
             }
-        }
+            Self::After(preface, then) => preface.before(then.grammar(vocabulary)?, vocabulary),
+        })
     }
 }

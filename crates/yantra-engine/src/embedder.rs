@@ -1,4 +1,4 @@
-//! Text embedding on its own thread: a bounded queue, batches of whole texts over all requests, one slice at a time.
+//! Encoders on a thread of their own, which embed texts or score pairs of them: a bounded queue, batches of whole texts over all requests, one slice at a time.
 //!
 //! Submitting never blocks: the answer comes to an [`EmbedSink`]. Before every slice the sinks are asked whether anybody
 //! still waits; requests nobody waits for cost nothing more. A slice takes one text of each request in turn, so a small
@@ -18,7 +18,7 @@ use std::{
 };
 
 use yantra_kernels::Compute;
-use yantra_model::Encoder;
+use yantra_model::{Encoder, EncoderText};
 
 use crate::EngineError;
 use stats::Counters;
@@ -31,12 +31,16 @@ pub trait EmbedModel: Send {
     fn context_length(&self) -> usize;
     /// Length of an embedding.
     fn dimensions(&self) -> usize;
+    /// Whether texts are pairs, of which it gives a score each: a vector of one number.
+    fn scores_pairs(&self) -> bool {
+        false
+    }
     /// One vector of [`EmbedModel::dimensions`] per text.
     ///
     /// # Errors
     /// If a text is empty, too long or has a token outside the vocabulary; the other requests of the batch are tried again
     /// without it.
-    fn embed(&mut self, texts: &[&[u32]]) -> Result<Vec<Vec<f32>>, EngineError>;
+    fn embed(&mut self, texts: &[EncoderText<'_>]) -> Result<Vec<Vec<f32>>, EngineError>;
 }
 
 /// Receives one request's vectors on the embedding thread.
@@ -72,9 +76,30 @@ pub enum EmbedError {
     Stopped,
 }
 
+/// A text as token ids (special tokens included), or two that are read together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EmbedText {
+    /// Its tokens.
+    pub tokens: Vec<u32>,
+    /// Where the tokens of the second text begin, as in [`EncoderText`].
+    pub second: usize,
+}
+
+impl EmbedText {
+    fn view(&self) -> EncoderText<'_> {
+        EncoderText { tokens: &self.tokens, second: self.second }
+    }
+}
+
+impl From<Vec<u32>> for EmbedText {
+    fn from(tokens: Vec<u32>) -> Self {
+        Self { second: tokens.len(), tokens }
+    }
+}
+
 /// A request on its way to the embedding thread.
 struct Job {
-    texts: Vec<Vec<u32>>,
+    texts: Vec<EmbedText>,
     sink: Box<dyn EmbedSink>,
     submitted: Instant,
 }
@@ -92,6 +117,7 @@ pub struct EmbedderHandle {
     shared: Arc<Shared>,
     context_length: usize,
     dimensions: usize,
+    scores_pairs: bool,
 }
 
 impl std::fmt::Debug for EmbedderHandle {
@@ -99,6 +125,7 @@ impl std::fmt::Debug for EmbedderHandle {
         f.debug_struct("EmbedderHandle")
             .field("context_length", &self.context_length)
             .field("dimensions", &self.dimensions)
+            .field("scores_pairs", &self.scores_pairs)
             .finish_non_exhaustive()
     }
 }
@@ -114,13 +141,14 @@ impl EmbedderHandle {
     pub fn spawn(model: Box<dyn EmbedModel>, max_queue: usize) -> Result<Self, EmbedError> {
         let (jobs, received) = channel();
         let (context_length, dimensions) = (model.context_length(), model.dimensions());
+        let scores_pairs = model.scores_pairs();
         let shared = Arc::new(Shared { counters: Counters::default(), max_queue });
         let worker = Worker::new(model, received, Arc::clone(&shared));
         thread::Builder::new()
             .name("yantra-embedder".to_owned())
             .spawn(move || worker.run())
             .map_err(|error| EmbedError::Spawn { message: error.to_string() })?;
-        Ok(Self { jobs, shared, context_length, dimensions })
+        Ok(Self { jobs, shared, context_length, dimensions, scores_pairs })
     }
 
     /// Longest text, in tokens with the special ones.
@@ -131,6 +159,11 @@ impl EmbedderHandle {
     /// Length of an embedding.
     pub fn dimensions(&self) -> usize {
         self.dimensions
+    }
+
+    /// Whether texts are pairs, of which it gives a score each.
+    pub fn scores_pairs(&self) -> bool {
+        self.scores_pairs
     }
 
     /// The figures now.
@@ -151,11 +184,11 @@ impl EmbedderHandle {
         Err(self.overloaded(queued))
     }
 
-    /// Queues texts given as token ids; never blocks.
+    /// Queues texts, or pairs of texts, given as token ids; never blocks.
     ///
     /// # Errors
     /// If the queue is full or the thread has ended; the sink is then dropped unused.
-    pub fn submit(&self, texts: Vec<Vec<u32>>, sink: Box<dyn EmbedSink>) -> Result<(), EmbedError> {
+    pub fn submit(&self, texts: Vec<EmbedText>, sink: Box<dyn EmbedSink>) -> Result<(), EmbedError> {
         let Shared { counters, max_queue } = &*self.shared;
         let take = |queued| (queued < *max_queue).then_some(queued + 1);
         if let Err(queued) = counters.queued.fetch_update(SeqCst, SeqCst, take) {
@@ -176,7 +209,7 @@ impl EmbedderHandle {
     /// If the queue is full, or a text is empty, too long or has a token outside the vocabulary.
     pub fn embed(&self, texts: Vec<Vec<u32>>) -> Result<Vec<Vec<f32>>, EmbedError> {
         let (reply, answer) = sync_channel(1);
-        self.submit(texts, Box::new(Blocking(reply)))?;
+        self.submit(texts.into_iter().map(EmbedText::from).collect(), Box::new(Blocking(reply)))?;
         answer.recv().map_err(|_| EmbedError::Stopped)?
     }
 
@@ -220,10 +253,14 @@ impl EmbedModel for EncoderRunner {
     }
 
     fn dimensions(&self) -> usize {
-        self.encoder.spec().hidden_size
+        self.encoder.spec().dimensions()
     }
 
-    fn embed(&mut self, texts: &[&[u32]]) -> Result<Vec<Vec<f32>>, EngineError> {
+    fn scores_pairs(&self) -> bool {
+        self.encoder.spec().scores_pairs()
+    }
+
+    fn embed(&mut self, texts: &[EncoderText<'_>]) -> Result<Vec<Vec<f32>>, EngineError> {
         self.encoder.embed(&self.compute, texts).map_err(|error| EngineError::Forward { message: error.to_string() })
     }
 }

@@ -42,8 +42,8 @@ pub use yantra_model::Adapter;
 
 pub use batch::{AdapterSpan, AttentionSequence, Batch};
 pub use config::EngineConfig;
-pub use constraint::{Constraint, ConstraintError, Grammar, MAX_GRAMMAR_BYTES, Vocabulary};
-pub use embedder::{EmbedError, EmbedModel, EmbedSink, EmbedderHandle, EmbedderStats, EncoderRunner};
+pub use constraint::{Constraint, ConstraintError, Grammar, MAX_GRAMMAR_BYTES, Preface, Vocabulary};
+pub use embedder::{EmbedError, EmbedModel, EmbedSink, EmbedText, EmbedderHandle, EmbedderStats, EncoderRunner};
 pub use engine::Engine;
 pub use error::{EngineError, SubmitError};
 pub use event::{Event, EventSink, FinishReason, Timings, TokenLogprobs, TopLogprob, Usage};
@@ -57,3 +57,4 @@ pub use stats::{EngineStats, SpillStats};
 pub use step_model::{PageBytes, StepModel};
 pub use text::{Detokenizer, TextDecoder};
 pub use timeline::Timeline;
+pub use yantra_model::EncoderText;

@@ -211,7 +211,7 @@ pub struct LoadedModel {
 pub enum ModelKind {
     /// Generates text.
     Generate(EngineHandle),
-    /// Embeds texts.
+    /// Embeds texts, or scores pairs of them ([`EmbedderHandle::scores_pairs`]).
     Embed(EmbedderHandle),
 }
 
@@ -396,8 +396,10 @@ fn start(
 /// # Errors
 /// If its architecture is unknown.
 pub fn info(checkpoint: &Checkpoint, context_length: usize) -> Result<ModelInfo, LoadError> {
-    let family =
-        if family::is_encoder(checkpoint)? { "BERT".to_owned() } else { family::spec(checkpoint)?.family.to_owned() };
+    let family = match family::is_encoder(checkpoint)? {
+        true => EncoderSpec::read(checkpoint)?.family.to_owned(),
+        false => family::spec(checkpoint)?.family.to_owned(),
+    };
     let (mut parameters, mut size_bytes) = (0, 0);
     let mut by_format: Vec<(WeightFormat, u64)> = Vec::new();
     for tensor in checkpoint.tensors() {
@@ -410,5 +412,11 @@ pub fn info(checkpoint: &Checkpoint, context_length: usize) -> Result<ModelInfo,
         }
     }
     let quantization = by_format.iter().max_by_key(|(_, sum)| *sum).map_or("", |(format, _)| format.name());
-    Ok(ModelInfo { family, parameters, quantization: quantization.to_owned(), context_length, size_bytes })
+    let mut quantization = quantization.to_owned();
+    if let Some(by_another_program) = yantra_model::quantization(checkpoint) {
+        parameters += by_another_program.num_values;
+        size_bytes += checkpoint.others().map(|tensor| tensor.data.len() as u64).sum::<u64>();
+        quantization = by_another_program.label;
+    }
+    Ok(ModelInfo { family, parameters, quantization, context_length, size_bytes })
 }

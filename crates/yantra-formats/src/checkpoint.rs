@@ -1,6 +1,8 @@
 //! A model on disk, whatever its format: the crate's front door.
 
-use crate::{AccessPattern, FormatError, GgufFile, HfDirectory, TensorInfo, TensorView, gguf, mapping::Mapping};
+use crate::{
+    AccessPattern, FormatError, GgufFile, HfDirectory, RawTensor, TensorInfo, TensorView, gguf, mapping::Mapping,
+};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -96,6 +98,16 @@ impl Checkpoint {
             Self::Gguf(file) => file.tensor(name),
             Self::HuggingFace(directory) => directory.tensor(name),
         }
+    }
+
+    /// The tensors that can not be weights as they stand: parts of weights that another program quantised, and buffers.
+    pub fn others(&self) -> impl Iterator<Item = RawTensor<'_>> {
+        let directory = match self {
+            Self::Gguf(_) => None,
+            Self::HuggingFace(directory) => Some(directory),
+        };
+        let names = directory.into_iter().flat_map(HfDirectory::skipped);
+        names.filter_map(move |tensor| directory?.raw(&tensor.name))
     }
 
     /// The tensor `name`, which must be there.

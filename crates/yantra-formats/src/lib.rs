@@ -24,5 +24,5 @@ pub use gguf::{GgufError, GgufFile, GgufWriter};
 pub use hf::HfDirectory;
 pub use mapping::AccessPattern;
 pub use metadata::{Array, FromValue, Metadata, MetadataError, Mismatch, Value, ValueType};
-pub use safetensors::{SafetensorsError, SafetensorsFile, SafetensorsWriter};
+pub use safetensors::{RawTensor, SafetensorsError, SafetensorsFile, SafetensorsWriter};
 pub use tensor::{TensorInfo, TensorView};

@@ -40,6 +40,7 @@ pub use linear::{
     LowRankJob, PackedLinear, add_low_rank, dense, linear, linear_gated, linear_gated_grouped, linear_grouped,
 };
 pub use norm::{l2_normalize, layer_norm, layer_norm_in_place, rms_norm, rms_norm_in_place};
+pub use parallel::for_each_row_group;
 pub use roof::{Arithmetic, ReadBuffer, multiply_adds};
 pub use rope::{RopeStyle, RopeTable, rope};
 pub use routing::{ExpertGroups, ExpertScoring, GroupScoring, Router, SortedAssignments, route, scatter_add_weighted};

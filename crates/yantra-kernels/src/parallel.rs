@@ -42,7 +42,7 @@ impl<'a, T> SharedSlice<'a, T> {
 /// Runs `task(first_row, rows)` over `num_rows` rows of `width` values, in contiguous groups of rows over the pool.
 ///
 /// How rows are grouped depends on the thread count, so a task must treat rows one by one.
-pub(crate) fn for_each_row_group<T: Send>(
+pub fn for_each_row_group<T: Send>(
     cx: &Compute,
     data: &mut [T],
     width: usize,

@@ -17,6 +17,8 @@ use crate::{
 pub use adapter::{Adapter, AdapterSpan};
 use adapter::{Changed, DecoderId, LayerAdapters, Site};
 use layer::{Attention, Layer, Norm};
+pub use mlp::Routing;
+pub(crate) use mlp::shape as mlp_shape;
 use mlp::{Gated, Mlp};
 use names::Names;
 pub use scratch::Scratch;
@@ -54,8 +56,23 @@ impl Decoder {
     /// # Errors
     /// If the architecture is unknown, a tensor is missing or has another shape, or memory runs out.
     pub fn load(checkpoint: &Checkpoint, cx: &Compute, options: LoadOptions) -> Result<Self, ModelError> {
-        let (family, spec) = family::resolve(checkpoint)?;
-        let source = WeightSource::new(checkpoint, options);
+        Self::load_adapted(checkpoint, cx, options, |_| ())
+    }
+
+    /// [`Decoder::load`] of another model than the checkpoint describes, to see what a choice does: `adapt` may change
+    /// windows, rotations and factors, but no shapes.
+    ///
+    /// # Errors
+    /// As [`Decoder::load`].
+    pub fn load_adapted(
+        checkpoint: &Checkpoint,
+        cx: &Compute,
+        options: LoadOptions,
+        adapt: impl FnOnce(&mut ModelSpec),
+    ) -> Result<Self, ModelError> {
+        let (family, mut spec) = family::resolve(checkpoint)?;
+        adapt(&mut spec);
+        let source = WeightSource::new(checkpoint, options)?;
         let names = Names::new(checkpoint, family);
         let max_context = options.max_context.unwrap_or(spec.context_length);
         let specs = spec.layers.iter().map(|layer| layer.rope.as_ref());
@@ -99,6 +116,11 @@ impl Decoder {
     pub fn weight_bytes(&self) -> usize {
         let tables = self.positions.iter().chain([&self.embedding]).map(|table| table.data.len());
         self.matrices().map(PackedLinear::bytes).chain(tables).sum()
+    }
+
+    /// Bytes of the packed weights of one expert of a layer; 0 if it has none.
+    pub fn expert_bytes(&self, layer: usize) -> usize {
+        self.layers.get(layer).map_or(0, |layer| layer.mlp.expert_bytes())
     }
 
     fn matrices(&self) -> impl Iterator<Item = &PackedLinear> {
@@ -195,6 +217,7 @@ impl Decoder {
         kv.store(cx, adapters.layer, key, value, batch.slots);
         let params = AttentionParams {
             window: layer.spec.window,
+            sink_tokens: layer.spec.sink_tokens,
             chunk: layer.spec.chunk,
             softcap,
             alibi: self.slopes.as_deref(),
@@ -233,7 +256,7 @@ impl Decoder {
             }
             (Mlp::Gated(network), MlpSpec::Gated { activation, .. }) => network.inside(cx, activation, input, gated),
             (Mlp::Experts(experts), MlpSpec::Experts(spec)) => {
-                experts.mix(cx, &spec, layer.mlp_norm.as_ref(), hidden, input, gated, expert_scratch);
+                experts.mix(cx, (adapters.layer, &spec), layer.mlp_norm.as_ref(), hidden, input, gated, expert_scratch);
             }
             _ => unreachable!("weights are loaded as the specification says"),
         }

@@ -1,99 +1,73 @@
-//! The one encoder: BERT-style embedding models (Devlin et al., 2019; Reimers and Gurevych, 2019).
+//! The one encoder: interprets an [`EncoderSpec`] over packed weights, for texts whose tokens all see one another.
 //!
 //! Texts of any lengths are laid end to end, so that no work goes to padding; attention is the decoder's kernel
 //! without the causal mask, over pages that hold one group of texts. A group is a few texts that go through all layers
 //! on one thread: its activations stay in that thread's cache, and a batch costs one fork. Where there are too few groups
 //! for the threads, each operation is divided instead.
 
+mod embeddings;
+mod groups;
+mod head;
+mod layer;
 mod matrix;
+mod names;
+mod norm;
+mod spec;
 
 use crate::{
     LoadOptions, ModelError,
-    family::ENCODERS,
+    family::encoders,
     footprint::{Footprint, Sizes},
     kv::PAGE_TOKENS,
-    parameters::{Parameters, key},
-    weights::{Place, WeightSource},
+    rotary,
+    weights::WeightSource,
 };
+use embeddings::Embeddings;
+use groups::{Paging, groups};
+use head::Head;
+use layer::Layer;
 use matrix::{Input, Matrix};
-use std::{
-    ops::Range,
-    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
-};
+use names::Names;
+use norm::Norm;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use yantra_formats::Checkpoint;
 use yantra_kernels::{
-    AttentionParams, AttentionSequence, Compute, DenseRows, DenseThen, DenseType, KvFormat, KvLayout, KvPages,
-    attention, l2_normalize, layer_norm,
+    ActivationFn, AttentionParams, AttentionSequence, Compute, DenseRows, DenseThen, DenseType, KvFormat, KvLayout,
+    KvPages, RopeStyle, RopeTable, activate, activate_gated, attention, l2_normalize, rope,
 };
 
 pub use matrix::EncoderDtype;
+pub(crate) use names::{EncoderNames, HeadNames};
+pub use spec::{EncoderSpec, HeadActivation, NormPlacement, OutputSpec, Pooling, PositionSpec, ScoreSpec};
 
-/// Tokens of a group at most, unless it is one long text: its activations and some weights fit a second-level cache.
-const GROUP_TOKENS: usize = 160;
-/// Tokens of a group at least: fewer would read the weights too often.
-const MIN_GROUP_TOKENS: usize = 48;
-
-/// How the token vectors of a text become one vector.
+/// A text as token ids (special tokens included), or two that are read together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pooling {
-    /// The mean over all tokens.
-    Mean,
-    /// The vector of the first token.
-    Cls,
+pub struct EncoderText<'a> {
+    /// Its tokens.
+    pub tokens: &'a [u32],
+    /// Where the tokens of the second text begin, which are of type 1; the length of all where there is one text.
+    pub second: usize,
 }
 
-/// A BERT-style encoder as data.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct EncoderSpec {
-    /// Rows of the embedding table.
-    pub vocab_size: usize,
-    /// Width of the residual stream and of the embedding.
-    pub hidden_size: usize,
-    /// Width inside the feed-forward block.
-    pub intermediate_size: usize,
-    /// Transformer blocks.
-    pub num_layers: usize,
-    /// Attention heads.
-    pub num_heads: usize,
-    /// Longest text, in tokens.
-    pub context_length: usize,
-    /// Added to the variance in layer normalisation.
-    pub norm_eps: f32,
-    /// How token vectors are pooled.
-    pub pooling: Pooling,
-    /// Whether the result is scaled to unit length.
-    pub normalize: bool,
+impl<'a> From<&'a [u32]> for EncoderText<'a> {
+    fn from(tokens: &'a [u32]) -> Self {
+        Self { tokens, second: tokens.len() }
+    }
 }
 
-/// A text-embedding model ready to run.
+/// An embedding model or a reranker ready to run.
 pub struct Encoder {
     spec: EncoderSpec,
-    /// Word embeddings, `[vocab_size, hidden_size]`.
-    words: Vec<f32>,
-    /// Position embeddings with that of token type 0 added, `[at least context_length, hidden_size]`.
-    positions: Vec<f32>,
-    embedding_norm: Norm,
+    embeddings: Embeddings,
+    ropes: Vec<RopeTable>,
     layers: Vec<Layer>,
+    /// After the last layer, where blocks are normalised before.
+    output_norm: Option<Norm>,
+    head: Option<Head>,
     /// What matrices multiply in, unless they are as the checkpoint has them.
     dense: Option<DenseType>,
     /// Buffers that no thread is using.
     scratch: Mutex<Vec<Scratch>>,
-}
-
-struct Norm {
-    weight: Vec<f32>,
-    bias: Vec<f32>,
-}
-
-struct Layer {
-    query: Matrix,
-    key: Matrix,
-    value: Matrix,
-    output: Matrix,
-    attention_norm: Norm,
-    up: Matrix,
-    down: Matrix,
-    output_norm: Norm,
 }
 
 /// Buffers of a group. They keep their sizes: large ones would otherwise be mapped and cleared for every group.
@@ -109,6 +83,8 @@ struct Scratch {
     value: Vec<f32>,
     /// `[num_tokens, intermediate_size]`
     inner: Vec<f32>,
+    /// As `inner`, where there is a gate.
+    gated: Vec<f32>,
 }
 
 impl Encoder {
@@ -117,25 +93,25 @@ impl Encoder {
     /// # Errors
     /// If the checkpoint is no encoder, a tensor is missing or has another shape, or memory runs out.
     pub fn load(checkpoint: &Checkpoint, cx: &Compute, options: LoadOptions) -> Result<Self, ModelError> {
-        let spec = EncoderSpec::read(checkpoint)?;
-        let source = WeightSource::new(checkpoint, options);
-        let names = Names::new(checkpoint, &source);
-        let hidden = spec.hidden_size;
-        let table = |name: &str, rows: usize| source.table(&format!("{name}.weight"), rows, hidden);
-        let positions = names.global("position_embd", "embeddings.position_embeddings");
-        let mut positions = source.rows_of(&format!("{positions}.weight"), hidden)?;
-        let types = names.global("token_types", "embeddings.token_type_embeddings");
-        let types = source.rows_of(&format!("{types}.weight"), hidden)?;
-        for row in positions.chunks_exact_mut(hidden) {
-            row.iter_mut().zip(&types).for_each(|(value, of_type)| *value += of_type);
-        }
-        let dense = matrix::dense_type(&source, cx.level(), &names.layer(0, "attn_q", "attention.self.query"));
-        let layers = (0..spec.num_layers).map(|index| Layer::load(&source, cx, &spec, &names, dense, index));
+        let (family, spec) = encoders::resolve(checkpoint)?;
+        let source = WeightSource::new(checkpoint, options)?;
+        let names = Names::new(&source, family.names(matches!(checkpoint, Checkpoint::Gguf(_))));
+        let specs = spec.layers.iter().map(|layer| layer.rope.as_ref());
+        let (ropes, rope_of_layer) = rotary::tables(specs, spec.context_length, &source)?;
+        let dense = matrix::dense_type(&source, cx.level(), &names.layer(0, |it| it.projections[0]));
+        let layers = rope_of_layer.into_iter().enumerate();
+        let layers = layers.map(|(index, rope)| Layer::load(&source, cx, &spec, &names, dense, index, rope));
+        let output_norm = || Norm::load(&source, &names.global(|it| it.output_norm), spec.hidden_size, spec.norm_eps);
+        let head = match spec.output {
+            OutputSpec::Embedding { .. } => None,
+            OutputSpec::Score(score) => Some(Head::load(&source, cx, &spec, score, &names)?),
+        };
         Ok(Self {
-            words: table(&names.global("token_embd", "embeddings.word_embeddings"), spec.vocab_size)?,
-            positions,
-            embedding_norm: Norm::load(&source, &names.global("token_embd_norm", "embeddings.LayerNorm"), hidden)?,
+            embeddings: Embeddings::load(&source, &spec, &names)?,
+            ropes,
             layers: layers.collect::<Result<_, _>>()?,
+            output_norm: (spec.norms == NormPlacement::Pre).then(output_norm).transpose()?,
+            head,
             dense,
             scratch: Mutex::new(Vec::new()),
             spec,
@@ -148,49 +124,39 @@ impl Encoder {
     /// # Errors
     /// As [`Encoder::load`].
     pub fn footprint(checkpoint: &Checkpoint, cx: &Compute, options: LoadOptions) -> Result<Footprint, ModelError> {
-        let spec = EncoderSpec::read(checkpoint)?;
-        let source = WeightSource::new(checkpoint, options);
-        let names = Names::new(checkpoint, &source);
-        let (hidden, inner) = (spec.hidden_size, spec.intermediate_size);
+        let (family, spec) = encoders::resolve(checkpoint)?;
+        let source = WeightSource::new(checkpoint, options)?;
+        let names = Names::new(&source, family.names(matches!(checkpoint, Checkpoint::Gguf(_))));
+        let (hidden, inner) = (spec.hidden_size, spec.inner_size());
         let mut sizes = Sizes::new(&source, cx);
-        let dense = matrix::dense_type(&source, cx.level(), &names.layer(0, "attn_q", "attention.self.query"));
-        for index in 0..spec.num_layers {
-            for (gguf, hugging_face, rows, cols) in [
-                ("attn_q", "attention.self.query", hidden, hidden),
-                ("attn_k", "attention.self.key", hidden, hidden),
-                ("attn_v", "attention.self.value", hidden, hidden),
-                ("attn_output", "attention.output.dense", hidden, hidden),
-                ("ffn_up", "intermediate.dense", inner, hidden),
-                ("ffn_down", "output.dense", hidden, inner),
-            ] {
-                let name = names.layer(index, gguf, hugging_face);
-                match dense {
-                    Some(dense) => sizes.dense(dense, &format!("{name}.weight"), rows, cols)?,
-                    None => sizes.matrix(&Place::whole(&name, rows), cols)?,
-                }
+        let dense = matrix::dense_type(&source, cx.level(), &names.layer(0, |it| it.projections[0]));
+        for (place, cols) in (0..spec.layers.len()).flat_map(|index| names.matrices(&spec, index)) {
+            match dense {
+                Some(dense) => sizes.dense(dense, &place, cols)?,
+                None => sizes.matrix(&place, cols)?,
             }
         }
-        let positions = names.global("position_embd", "embeddings.position_embeddings");
-        let positions = source.tensor_rows(&format!("{positions}.weight"));
+        let step_bytes = sizes.activation_bytes(hidden.max(inner))
+            + dense.map_or(0, |dense| DenseRows::bytes_per_token(dense, hidden.max(inner)));
+        if spec.scores_pairs() {
+            Head::count(&mut sizes, &spec, &names)?;
+        }
         let vectors = checkpoint.tensors().filter(|tensor| tensor.shape.len() == 1);
+        let vector_bytes: usize = vectors.map(|tensor| tensor.num_elements() * size_of::<f32>()).sum();
         // The residual stream, sums, query, key, value, and the pages' keys and values, not all full; and the MLP's.
-        let values = 9 * hidden + inner;
+        let values = 9 * hidden + inner * if spec.is_gated() { 2 } else { 1 };
         Ok(Footprint {
-            weight_bytes: sizes.weight_bytes + (spec.vocab_size + positions) * hidden * size_of::<f32>(),
-            table_bytes: vectors.map(|tensor| tensor.num_elements() * size_of::<f32>()).sum(),
-            step_bytes_per_token: values * size_of::<f32>()
-                + sizes.activation_bytes(hidden.max(inner))
-                + dense.map_or(0, |dense| DenseRows::bytes_per_token(dense, hidden.max(inner))),
+            weight_bytes: sizes.weight_bytes + Embeddings::num_values(&source, &spec, &names) * size_of::<f32>(),
+            table_bytes: vector_bytes + rotary::table_bytes(spec.layers.iter(), spec.context_length),
+            step_bytes_per_token: values * size_of::<f32>() + step_bytes,
             load_bytes: sizes.load_bytes,
         })
     }
 
     /// Bytes of all packed weights and embedding tables.
     pub fn weight_bytes(&self) -> usize {
-        let matrices = self.layers.iter().flat_map(|layer| {
-            [&layer.query, &layer.key, &layer.value, &layer.output, &layer.up, &layer.down].map(Matrix::bytes)
-        });
-        matrices.sum::<usize>() + (self.words.len() + self.positions.len()) * size_of::<f32>()
+        let matrices = self.layers.iter().flat_map(Layer::matrices).map(Matrix::bytes);
+        matrices.sum::<usize>() + self.embeddings.bytes() + self.head.as_ref().map_or(0, Head::bytes)
     }
 
     /// What the model is made of.
@@ -198,11 +164,12 @@ impl Encoder {
         &self.spec
     }
 
-    /// Embeds texts given as token ids (special tokens included): one vector of `hidden_size` per text.
+    /// What becomes of texts given as token ids (special tokens included): of each a vector of
+    /// [`EncoderSpec::dimensions`], which is one number where the model scores pairs.
     ///
     /// # Errors
     /// If a text is empty, longer than the context or has a token outside the vocabulary, or memory runs out.
-    pub fn embed(&self, cx: &Compute, texts: &[&[u32]]) -> Result<Vec<Vec<f32>>, ModelError> {
+    pub fn embed(&self, cx: &Compute, texts: &[EncoderText<'_>]) -> Result<Vec<Vec<f32>>, ModelError> {
         self.check(texts)?;
         let groups = groups(texts, cx.num_threads());
         if groups.len() < cx.num_threads() {
@@ -223,23 +190,28 @@ impl Encoder {
         self.dense
     }
 
-    fn embed_group(&self, cx: &Compute, texts: &[&[u32]]) -> Result<Vec<Vec<f32>>, ModelError> {
+    fn embed_group(&self, cx: &Compute, texts: &[EncoderText<'_>]) -> Result<Vec<Vec<f32>>, ModelError> {
         let mut paging = Paging::default();
-        texts.iter().for_each(|text| paging.push(text.len()));
+        texts.iter().for_each(|text| paging.push(text.tokens.len()));
         let sequences: Vec<_> = paging.sequences().collect();
         let mut scratch = self.take_scratch(cx, paging.num_pages)?;
         scratch.resize(&self.spec, paging.slots.len());
-        self.embed_tokens(cx, texts, &mut scratch);
+        self.embeddings.apply(cx, texts, &mut scratch.sums, &mut scratch.hidden);
         for layer in &self.layers {
-            self.run_layer(cx, layer, &mut scratch, &paging.slots, &sequences);
+            self.attend(cx, layer, &mut scratch, &paging, &sequences);
+            self.feed_forward(cx, layer, &mut scratch);
         }
-        let vectors = sequences.iter().map(|sequence| self.pool(cx, &scratch.hidden, sequence)).collect();
+        if let Some(norm) = &self.output_norm {
+            norm.apply(cx, &scratch.hidden, &mut scratch.sums);
+            std::mem::swap(&mut scratch.hidden, &mut scratch.sums);
+        }
+        let pooled: Vec<_> = sequences.iter().map(|sequence| self.pool(&scratch.hidden, sequence)).collect();
         self.idle_scratch().push(scratch);
-        Ok(vectors)
+        Ok(self.finish(cx, pooled))
     }
 
-    fn check(&self, texts: &[&[u32]]) -> Result<(), ModelError> {
-        for (index, text) in texts.iter().enumerate() {
+    fn check(&self, texts: &[EncoderText<'_>]) -> Result<(), ModelError> {
+        for (index, text) in texts.iter().map(|text| text.tokens).enumerate() {
             let message = if text.is_empty() || text.len() > self.spec.context_length {
                 format!("text {index} has {} tokens, from 1 to {} are possible", text.len(), self.spec.context_length)
             } else if let Some(token) = text.iter().find(|token| **token as usize >= self.spec.vocab_size) {
@@ -264,70 +236,97 @@ impl Encoder {
         }
         let num_pages = num_pages.next_power_of_two();
         let format = if self.dense.is_some() { KvFormat::preferred(cx.level()) } else { KvFormat::F32 };
-        let head_dim = self.spec.hidden_size / self.spec.num_heads;
-        let layout = KvLayout::new(self.spec.num_heads, head_dim, PAGE_TOKENS, format);
-        let matrices = self.layers.iter().flat_map(|layer| [&layer.query, &layer.output, &layer.up, &layer.down]);
+        let layout = KvLayout::new(self.spec.num_heads, self.spec.head_dim(), PAGE_TOKENS, format);
         Ok(Scratch {
             pages: KvPages::new(&[layout], num_pages)?,
             num_pages,
-            input: Input::new(cx.level(), self.dense, matrices),
+            input: Input::new(cx.level(), self.dense, self.layers.iter().flat_map(Layer::matrices)),
             hidden: Vec::new(),
             sums: Vec::new(),
             query: Vec::new(),
             key: Vec::new(),
             value: Vec::new(),
             inner: Vec::new(),
+            gated: Vec::new(),
         })
     }
 
-    fn embed_tokens(&self, cx: &Compute, texts: &[&[u32]], scratch: &mut Scratch) {
-        let width = self.spec.hidden_size;
-        let tokens = texts.iter().flat_map(|text| text.iter().enumerate());
-        for (row, (position, token)) in scratch.sums.chunks_exact_mut(width).zip(tokens) {
-            let word = &self.words[*token as usize * width..][..width];
-            let place = &self.positions[position * width..][..width];
-            for ((value, word), place) in row.iter_mut().zip(word).zip(place) {
-                *value = word + place;
-            }
-        }
-        self.embedding_norm.apply(cx, &scratch.sums, &mut scratch.hidden, self.spec.norm_eps);
-    }
-
-    fn run_layer(
+    /// Adds to the residual stream what each token's heads saw.
+    fn attend(
         &self,
         cx: &Compute,
         layer: &Layer,
         scratch: &mut Scratch,
-        slots: &[u32],
+        paging: &Paging,
         sequences: &[AttentionSequence<'_>],
     ) {
-        let EncoderSpec { hidden_size, intermediate_size, num_heads, norm_eps, .. } = self.spec;
-        let num_tokens = slots.len();
-        let Scratch { pages, input, hidden, sums, query, key, value, inner, .. } = scratch;
-        input.set(cx, hidden, num_tokens, hidden_size);
+        let EncoderSpec { hidden_size, num_heads, norms, .. } = self.spec;
+        let head_dim = self.spec.head_dim();
+        let num_tokens = paging.slots.len();
+        let Scratch { pages, input, hidden, sums, query, key, value, .. } = scratch;
+        match &layer.attention_norm {
+            Some(norm) if norms == NormPlacement::Pre => {
+                norm.apply(cx, hidden, sums);
+                input.set(cx, sums, num_tokens, hidden_size);
+            }
+            _ => input.set(cx, hidden, num_tokens, hidden_size),
+        }
         for (matrix, out) in [(&layer.query, &mut *query), (&layer.key, key), (&layer.value, value)] {
             matrix.multiply(cx, input, out, DenseThen::Store);
         }
-        pages.store(cx, 0, key, value, slots);
-        let scale = ((hidden_size / num_heads) as f32).sqrt().recip();
-        let params = AttentionParams { causal: false, ..AttentionParams::new(num_heads, scale) };
+        if let Some(table) = layer.rope.map(|index| &self.ropes[index]) {
+            for x in [&mut *query, key] {
+                rope(cx, table, RopeStyle::HalfSplit, x, num_heads, head_dim, &paging.positions);
+            }
+        }
+        pages.store(cx, 0, key, value, &paging.slots);
+        let scale = (head_dim as f32).sqrt().recip();
+        let params = AttentionParams { causal: false, window: layer.window, ..AttentionParams::new(num_heads, scale) };
         attention(cx, &params, query, pages.layer(0), sequences, sums);
         input.set(cx, sums, num_tokens, hidden_size);
         layer.output.multiply(cx, input, hidden, DenseThen::Add);
-        layer.attention_norm.apply(cx, hidden, sums, norm_eps);
-
-        input.set(cx, sums, num_tokens, hidden_size);
-        layer.up.multiply(cx, input, inner, DenseThen::Gelu);
-        input.set(cx, inner, num_tokens, intermediate_size);
-        layer.down.multiply(cx, input, sums, DenseThen::Add);
-        layer.output_norm.apply(cx, sums, hidden, norm_eps);
     }
 
-    fn pool(&self, cx: &Compute, hidden: &[f32], sequence: &AttentionSequence<'_>) -> Vec<f32> {
+    /// Adds to the residual stream what the feed-forward network makes of it.
+    fn feed_forward(&self, cx: &Compute, layer: &Layer, scratch: &mut Scratch) {
+        let EncoderSpec { hidden_size, norms, .. } = self.spec;
+        let Scratch { input, hidden, sums, inner, gated, .. } = scratch;
+        let num_tokens = hidden.len() / hidden_size;
+        let before = match norms {
+            NormPlacement::Pre => Some(&layer.mlp_norm),
+            NormPlacement::Post => layer.attention_norm.as_ref(),
+        };
+        if let Some(norm) = before {
+            norm.apply(cx, hidden, sums);
+        }
+        input.set(cx, sums, num_tokens, hidden_size);
+        match (&layer.gated, layer.activation) {
+            (None, ActivationFn::Gelu) => layer.up.multiply(cx, input, inner, DenseThen::Gelu),
+            (None, activation) => {
+                layer.up.multiply(cx, input, inner, DenseThen::Store);
+                activate(cx, activation, inner);
+            }
+            (Some(matrix), activation) => {
+                layer.up.multiply(cx, input, inner, DenseThen::Store);
+                matrix.multiply(cx, input, gated, DenseThen::Store);
+                activate_gated(cx, activation, inner, gated);
+            }
+        }
+        input.set(cx, inner, num_tokens, inner.len() / num_tokens);
+        match norms {
+            NormPlacement::Pre => layer.down.multiply(cx, input, hidden, DenseThen::Add),
+            NormPlacement::Post => {
+                layer.down.multiply(cx, input, sums, DenseThen::Add);
+                layer.mlp_norm.apply(cx, sums, hidden);
+            }
+        }
+    }
+
+    fn pool(&self, hidden: &[f32], sequence: &AttentionSequence<'_>) -> Vec<f32> {
         let width = self.spec.hidden_size;
         let rows = &hidden[sequence.query_start * width..][..sequence.query_len * width];
         let mut pooled = vec![0.0; width];
-        let rows = match self.spec.pooling {
+        let rows = match self.spec.pooling() {
             Pooling::Mean => rows,
             Pooling::Cls => &rows[..width],
         };
@@ -336,30 +335,20 @@ impl Encoder {
         }
         let count = (rows.len() / width) as f32;
         pooled.iter_mut().for_each(|value| *value /= count);
-        if self.spec.normalize {
-            l2_normalize(cx, &mut pooled, 1, width);
+        pooled
+    }
+
+    /// What becomes of pooled texts.
+    fn finish(&self, cx: &Compute, mut pooled: Vec<Vec<f32>>) -> Vec<Vec<f32>> {
+        if let Some(head) = &self.head {
+            return head.scores(cx, &pooled.concat()).into_iter().map(|score| vec![score]).collect();
+        }
+        if matches!(self.spec.output, OutputSpec::Embedding { normalize: true, .. }) {
+            let width = self.spec.hidden_size;
+            pooled.iter_mut().for_each(|vector| l2_normalize(cx, vector, 1, width));
         }
         pooled
     }
-}
-
-/// Consecutive texts that go through the layers together, by their places: several for each thread if there are enough.
-fn groups(texts: &[&[u32]], num_threads: usize) -> Vec<Range<usize>> {
-    let num_tokens: usize = texts.iter().map(|text| text.len()).sum();
-    let most = (num_tokens / (4 * num_threads)).clamp(MIN_GROUP_TOKENS, GROUP_TOKENS);
-    let mut groups = Vec::new();
-    let (mut first, mut tokens) = (0, 0);
-    for (index, text) in texts.iter().enumerate() {
-        if index > first && tokens + text.len() > most {
-            groups.push(first..index);
-            (first, tokens) = (index, 0);
-        }
-        tokens += text.len();
-    }
-    if first < texts.len() {
-        groups.push(first..texts.len());
-    }
-    groups
 }
 
 impl Scratch {
@@ -367,178 +356,7 @@ impl Scratch {
         for buffer in [&mut self.hidden, &mut self.sums, &mut self.query, &mut self.key, &mut self.value] {
             buffer.resize(num_tokens * spec.hidden_size, 0.0);
         }
-        self.inner.resize(num_tokens * spec.intermediate_size, 0.0);
-    }
-}
-
-impl EncoderSpec {
-    /// Reads the hyper-parameters of a checkpoint.
-    ///
-    /// # Errors
-    /// If the checkpoint is no encoder, or a hyper-parameter is missing or not supported.
-    pub fn read(checkpoint: &Checkpoint) -> Result<Self, ModelError> {
-        let p = Parameters::new(checkpoint)?;
-        if !ENCODERS.contains(&p.architecture()) {
-            let architecture = p.architecture().to_owned();
-            return Err(ModelError::WrongKind {
-                architecture,
-                found: "a text generator",
-                expected: "an embedding model",
-            });
-        }
-        if let Some(activation) = p.text(key("", "hidden_act"))?.filter(|name| *name != "gelu") {
-            return Err(ModelError::Unsupported { feature: format!("encoder activation '{activation}'") });
-        }
-        if let Some(kind) = p.text(key("", "position_embedding_type"))?.filter(|kind| *kind != "absolute") {
-            return Err(ModelError::Unsupported { feature: format!("position embedding '{kind}'") });
-        }
-        let hidden_size = p.required_count(key("embedding_length", "hidden_size"))?;
-        let num_heads = p.required_count(key("attention.head_count", "num_attention_heads"))?;
-        if hidden_size % num_heads != 0 {
-            let message = format!("{num_heads} heads do not divide the width {hidden_size}");
-            return Err(ModelError::Parameter { key: "num_attention_heads".to_owned(), message });
-        }
-        let words = if p.is_gguf() { &["token_embd.weight"][..] } else { &EMBEDDING_NAMES[..] };
-        let words = match words.iter().find_map(|name| checkpoint.tensor(name)) {
-            Some(words) => words,
-            None => checkpoint.require(EMBEDDING_NAMES[0])?,
-        };
-        Ok(Self {
-            vocab_size: words.shape.first().copied().unwrap_or(0),
-            hidden_size,
-            intermediate_size: p.required_count(key("feed_forward_length", "intermediate_size"))?,
-            num_layers: p.required_count(key("block_count", "num_hidden_layers"))?,
-            num_heads,
-            context_length: context_length(checkpoint, &p)?,
-            norm_eps: p.real(key("attention.layer_norm_epsilon", "layer_norm_eps"))?.unwrap_or(1e-12),
-            pooling: pooling(checkpoint, &p)?,
-            normalize: true,
-        })
-    }
-}
-
-const EMBEDDING_NAMES: [&str; 2] = ["embeddings.word_embeddings.weight", "bert.embeddings.word_embeddings.weight"];
-
-/// The position table's length, or less if the model was tuned on shorter texts (`sentence_bert_config.json`).
-fn context_length(checkpoint: &Checkpoint, p: &Parameters<'_>) -> Result<usize, ModelError> {
-    let positions = p.required_count(key("context_length", "max_position_embeddings"))?;
-    let Checkpoint::HuggingFace(directory) = checkpoint else { return Ok(positions) };
-    let config = directory.read_json("sentence_bert_config.json")?;
-    let tuned = config.map(|config| config.find::<usize>("max_seq_length")).transpose()?.flatten();
-    Ok(tuned.map_or(positions, |tuned| tuned.min(positions)))
-}
-
-/// GGUF records `pooling_type` (1 mean, 2 CLS); sentence-transformers directories have `1_Pooling/config.json`.
-fn pooling(checkpoint: &Checkpoint, p: &Parameters<'_>) -> Result<Pooling, ModelError> {
-    let unsupported = |feature: String| Err(ModelError::Unsupported { feature });
-    match checkpoint {
-        Checkpoint::Gguf(_) => match p.count(key("pooling_type", ""))? {
-            None | Some(1) => Ok(Pooling::Mean),
-            Some(2) => Ok(Pooling::Cls),
-            Some(other) => unsupported(format!("pooling type {other}")),
-        },
-        Checkpoint::HuggingFace(directory) => {
-            let Some(config) = directory.pooling_config()? else { return Ok(Pooling::Mean) };
-            let on = |key: &str| Ok::<_, ModelError>(config.find(key)? == Some(true));
-            match (on("pooling_mode_mean_tokens")?, on("pooling_mode_cls_token")?) {
-                (true, false) => Ok(Pooling::Mean),
-                (false, true) => Ok(Pooling::Cls),
-                _ => unsupported(format!("pooling {}", config.value())),
-            }
-        }
-    }
-}
-
-impl Norm {
-    fn load(source: &WeightSource<'_>, name: &str, len: usize) -> Result<Self, ModelError> {
-        let weight = source.vector(&format!("{name}.weight"), len)?;
-        Ok(Self { weight, bias: source.vector(&format!("{name}.bias"), len)? })
-    }
-
-    fn apply(&self, cx: &Compute, x: &[f32], out: &mut [f32], eps: f32) {
-        let cols = self.weight.len();
-        layer_norm(cx, x, &self.weight, Some(&self.bias), eps, out, x.len() / cols, cols);
-    }
-}
-
-impl Layer {
-    fn load(
-        source: &WeightSource<'_>,
-        cx: &Compute,
-        spec: &EncoderSpec,
-        names: &Names,
-        dense: Option<DenseType>,
-        index: usize,
-    ) -> Result<Self, ModelError> {
-        let (hidden, inner) = (spec.hidden_size, spec.intermediate_size);
-        let name = |gguf, hugging_face| names.layer(index, gguf, hugging_face);
-        let matrix =
-            |gguf, hugging_face, rows, cols| Matrix::load(source, cx, dense, &name(gguf, hugging_face), rows, cols);
-        let norm = |gguf, hugging_face| Norm::load(source, &name(gguf, hugging_face), hidden);
-        Ok(Self {
-            query: matrix("attn_q", "attention.self.query", hidden, hidden)?,
-            key: matrix("attn_k", "attention.self.key", hidden, hidden)?,
-            value: matrix("attn_v", "attention.self.value", hidden, hidden)?,
-            output: matrix("attn_output", "attention.output.dense", hidden, hidden)?,
-            attention_norm: norm("attn_output_norm", "attention.output.LayerNorm")?,
-            up: matrix("ffn_up", "intermediate.dense", inner, hidden)?,
-            down: matrix("ffn_down", "output.dense", hidden, inner)?,
-            output_norm: norm("layer_output_norm", "output.LayerNorm")?,
-        })
-    }
-}
-
-/// Tensor names of the checkpoint's format, without `.weight` or `.bias`.
-struct Names {
-    gguf: bool,
-    prefix: &'static str,
-}
-
-impl Names {
-    fn new(checkpoint: &Checkpoint, source: &WeightSource<'_>) -> Self {
-        let prefix = if source.has(EMBEDDING_NAMES[1]) { "bert." } else { "" };
-        Self { gguf: matches!(checkpoint, Checkpoint::Gguf(_)), prefix }
-    }
-
-    fn global(&self, gguf: &str, hugging_face: &str) -> String {
-        if self.gguf { gguf.to_owned() } else { format!("{}{hugging_face}", self.prefix) }
-    }
-
-    fn layer(&self, index: usize, gguf: &str, hugging_face: &str) -> String {
-        if self.gguf {
-            format!("blk.{index}.{gguf}")
-        } else {
-            format!("{}encoder.layer.{index}.{hugging_face}", self.prefix)
-        }
-    }
-}
-
-/// Pages and slots of texts laid one after another.
-#[derive(Default)]
-struct Paging {
-    pages: Vec<u32>,
-    /// First page, first token and length of each text.
-    spans: Vec<(usize, usize, usize)>,
-    slots: Vec<u32>,
-    num_pages: usize,
-}
-
-impl Paging {
-    fn push(&mut self, len: usize) {
-        let first_slot = self.num_pages * PAGE_TOKENS;
-        self.spans.push((self.num_pages, self.slots.len(), len));
-        self.slots.extend((first_slot..first_slot + len).map(|slot| slot as u32));
-        let after = self.num_pages + len.div_ceil(PAGE_TOKENS);
-        self.pages.extend((self.num_pages..after).map(|page| page as u32));
-        self.num_pages = after;
-    }
-
-    fn sequences(&self) -> impl Iterator<Item = AttentionSequence<'_>> {
-        self.spans.iter().map(|(first_page, query_start, len)| AttentionSequence {
-            query_start: *query_start,
-            query_len: *len,
-            context_len: *len,
-            pages: &self.pages[*first_page..first_page + len.div_ceil(PAGE_TOKENS)],
-        })
+        self.inner.resize(num_tokens * spec.inner_size(), 0.0);
+        self.gated.resize(if spec.is_gated() { num_tokens * spec.inner_size() } else { 0 }, 0.0);
     }
 }

@@ -37,6 +37,12 @@ pub enum ModelError {
         /// The feature, with its value.
         feature: String,
     },
+    /// A checkpoint that can not be converted as was asked.
+    #[error("{message}")]
+    Convert {
+        /// What can not, and why.
+        message: String,
+    },
     /// A weight has another shape than the hyper-parameters say.
     #[error("tensor '{name}' has shape {given:?}, expected {expected:?}")]
     TensorShape {
@@ -46,6 +52,16 @@ pub enum ModelError {
         given: Vec<usize>,
         /// The shape expected.
         expected: Vec<usize>,
+    },
+    /// A part of a matrix that another program quantised is not what it should be.
+    #[error("{format}: tensor '{tensor}' {message}")]
+    Quantized {
+        /// The format, as people call it.
+        format: &'static str,
+        /// The tensor's name.
+        tensor: String,
+        /// What is wrong with it, and what was expected.
+        message: String,
     },
     /// A batch that does not fit the model.
     #[error("invalid batch: {message}")]

@@ -40,12 +40,11 @@ impl<'a> Sizes<'a> {
 
     /// Counts a matrix as [`WeightSource::matrix`] will make it.
     pub(crate) fn matrix(&mut self, place: &Place, cols: usize) -> Result<(), ModelError> {
-        let view = self.source.matrix_view(place, cols)?;
-        let rows = place.num_rows();
-        let copied = if place.is_contiguous() { 0 } else { view.format.row_bytes(cols).unwrap_or(0) * rows };
+        let stored = self.source.stored(place, cols)?;
+        let (rows, copied) = (place.num_rows(), stored.copied_bytes(place, cols));
         self.load_bytes = self.load_bytes.max(copied);
-        let target = self.source.target(view.format, cols);
-        let format = target.unwrap_or(view.format);
+        let target = self.source.target(stored.format(), cols);
+        let format = target.unwrap_or(stored.format());
         let (tile_bytes, tile_rows) = self.tile(format, cols)?;
         self.weight_bytes += rows.div_ceil(tile_rows) * tile_bytes;
         if target.is_some() {
@@ -70,8 +69,9 @@ impl<'a> Sizes<'a> {
     }
 
     /// Counts a matrix as [`DenseLinear::pack`] will make it.
-    pub(crate) fn dense(&mut self, dense: DenseType, name: &str, rows: usize, cols: usize) -> Result<(), ModelError> {
-        self.source.tensor(name, &[rows, cols])?;
+    pub(crate) fn dense(&mut self, dense: DenseType, place: &Place, cols: usize) -> Result<(), ModelError> {
+        self.source.stored(place, cols)?;
+        let rows = place.num_rows();
         self.weight_bytes += DenseLinear::packed_bytes(self.cx.level(), dense, rows, cols);
         self.load_bytes = self.load_bytes.max(rows * cols * size_of::<f32>());
         Ok(())

@@ -2,7 +2,7 @@
 
 use crate::ModelError;
 use std::borrow::Cow;
-use yantra_formats::{Checkpoint, Metadata, hf::Config};
+use yantra_formats::{Array, Checkpoint, Metadata, Value, hf::Config};
 
 /// Largest count believed: no model has dimensions, layers or contexts near it.
 const MAX_COUNT: u32 = 1 << 28;
@@ -127,7 +127,16 @@ impl<'a> Parameters<'a> {
 
     /// A count that may be 0, which it is if it is not recorded.
     pub(crate) fn count_or_zero(&self, key: Key) -> Result<usize, ModelError> {
-        if self.number(key)? == Some(0) { Ok(0) } else { Ok(self.count(key)?.unwrap_or(0)) }
+        self.number_or(key, 0)
+    }
+
+    /// A number that may be 0, or another if it is not recorded.
+    pub(crate) fn number_or(&self, key: Key, other: usize) -> Result<usize, ModelError> {
+        match self.number(key)? {
+            Some(0) => Ok(0),
+            Some(_) => self.count(key).map(|count| count.unwrap_or(other)),
+            None => Ok(other),
+        }
     }
 
     /// A count that must be recorded.
@@ -158,6 +167,27 @@ impl<'a> Parameters<'a> {
         Vec<T>: for<'j> yantra_formats::hf::FromJson<'j>,
     {
         Ok(self.config().map(|config| config.find(key)).transpose()?.flatten())
+    }
+
+    /// Which layers something holds for, of GGUF only: a flag of each, or a number of which every layer that is a multiple is
+    /// the exception.
+    pub(crate) fn pattern(&self, key: &'static str, num_layers: usize) -> Result<Option<Vec<bool>>, ModelError> {
+        let Source::Gguf(metadata) = &self.source else { return Ok(None) };
+        let name = format!("{}.{key}", self.architecture);
+        let flags = match metadata.value(&name) {
+            None => return Ok(None),
+            Some(Value::Array(Array::Bool(flags))) => flags.clone(),
+            Some(Value::Array(_)) => metadata.get::<Vec<u32>>(&name)?.into_iter().map(|flag| flag != 0).collect(),
+            Some(_) => {
+                // All layers are the exception of 1, and none of 0.
+                let interval = metadata.get::<u32>(&name)? as usize;
+                (1..=num_layers).map(|number| interval == 0 || !number.is_multiple_of(interval)).collect()
+            }
+        };
+        if flags.len() == num_layers {
+            return Ok(Some(flags));
+        }
+        Err(ModelError::Parameter { key: name, message: format!("{} flags for {num_layers} layers", flags.len()) })
     }
 
     /// A text, if recorded.

@@ -1,6 +1,6 @@
 //! Rotary frequencies of a layer from its specification.
 
-use crate::{ModelError, RopeScaling, RopeSpec, weights::WeightSource};
+use crate::{LayerSpec, ModelError, RopeScaling, RopeSpec, weights::WeightSource};
 use std::f32::consts::TAU;
 use yantra_kernels::RopeTable;
 
@@ -29,9 +29,20 @@ pub(crate) fn tables<'a>(
     Ok((distinct.iter().map(table).collect::<Result<_, ModelError>>()?, indices))
 }
 
+/// Bytes of cosines and sines of every position, once for each kind of rotation.
+pub(crate) fn table_bytes<'a>(layers: impl Iterator<Item = &'a LayerSpec>, max_positions: usize) -> usize {
+    let mut distinct: Vec<&RopeSpec> = Vec::new();
+    for rope in layers.filter_map(|layer| layer.rope.as_ref()) {
+        if !distinct.contains(&rope) {
+            distinct.push(rope);
+        }
+    }
+    distinct.iter().map(|rope| max_positions * rope.rotary_dim * size_of::<f32>()).sum()
+}
+
 /// Angular frequency of each rotated pair, in radians per position, `[rotary_dim / 2]`, and the factor on what is rotated;
 /// `stored` are the checkpoint's divisors, if it has any.
-fn frequencies(spec: &RopeSpec, max_positions: usize, stored: &[f32]) -> (Vec<f32>, f32) {
+pub(crate) fn frequencies(spec: &RopeSpec, max_positions: usize, stored: &[f32]) -> (Vec<f32>, f32) {
     let dim = spec.rotary_dim as f64;
     let with_base = |base: f64| (0..spec.rotary_dim / 2).map(move |i| base.powf(-2.0 * i as f64 / dim) as f32);
     let theta = f64::from(spec.theta);

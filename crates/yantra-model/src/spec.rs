@@ -232,6 +232,8 @@ pub struct SharedExpertSpec {
 pub struct LayerSpec {
     /// Only the last `window` tokens are seen.
     pub window: Option<usize>,
+    /// With a window, the first so many tokens are seen, too (Xiao et al., 2024).
+    pub sink_tokens: usize,
     /// Only tokens of the same chunk of so many are seen (Llama 4).
     pub chunk: Option<usize>,
     /// The layer's rotary embedding, if it has one.

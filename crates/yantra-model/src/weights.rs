@@ -1,6 +1,9 @@
 //! Weights of a checkpoint by role: names, shapes, packing and quantisation at load.
 
-use crate::{EncoderDtype, ModelError};
+use crate::{
+    EncoderDtype, ModelError,
+    quantized::{Matrix, Quantized, Wanted},
+};
 use std::{borrow::Cow, iter, ops::Range};
 use yantra_formats::{Checkpoint, TensorView};
 use yantra_kernels::{Compute, LinearJob, PackedLinear, WeightFormat, dequantize_row, quantize_rows};
@@ -32,12 +35,13 @@ impl Linear {
 /// Tensors of a checkpoint, fetched with their expected shape.
 pub(crate) struct WeightSource<'a> {
     checkpoint: &'a Checkpoint,
+    quantized: Option<Quantized<'a>>,
     options: LoadOptions,
 }
 
 impl<'a> WeightSource<'a> {
-    pub(crate) fn new(checkpoint: &'a Checkpoint, options: LoadOptions) -> Self {
-        Self { checkpoint, options }
+    pub(crate) fn new(checkpoint: &'a Checkpoint, options: LoadOptions) -> Result<Self, ModelError> {
+        Ok(Self { checkpoint, quantized: Quantized::of(checkpoint)?, options })
     }
 
     pub(crate) fn options(&self) -> LoadOptions {
@@ -102,7 +106,7 @@ impl<'a> WeightSource<'a> {
     }
 
     /// The bias of the matrix at a place, if there is one.
-    fn bias(&self, place: &Place) -> Result<Option<Vec<f32>>, ModelError> {
+    pub(crate) fn bias(&self, place: &Place) -> Result<Option<Vec<f32>>, ModelError> {
         let name = place.bias_name();
         if !self.has(&name) {
             return Ok(None);
@@ -123,11 +127,18 @@ impl<'a> WeightSource<'a> {
     }
 
     /// How the matrix of `cols` columns at a place is stored.
-    pub(crate) fn matrix_view(&self, place: &Place, cols: usize) -> Result<TensorView<'a>, ModelError> {
+    pub(crate) fn stored(&self, place: &Place, cols: usize) -> Result<Stored<'a>, ModelError> {
+        let wanted = Wanted { name: &place.name, rows: place.stored_rows, cols, part: place.part };
+        let quantized = self.quantized.as_ref().map(|quantized| quantized.matrix(&wanted)).transpose()?.flatten();
+        quantized.map_or_else(|| self.plain(place, cols).map(Stored::Plain), |matrix| Ok(Stored::Quantized(matrix)))
+    }
+
+    /// The matrix at a place as a tensor of its own.
+    fn plain(&self, place: &Place, cols: usize) -> Result<TensorView<'a>, ModelError> {
         let rows = place.stored_rows;
         let [outer, inner] = if place.transposed { [cols, rows] } else { [rows, cols] };
         let view = match place.part {
-            None => self.tensor(&place.weight_name(), &[outer, inner])?,
+            None => self.matrix_or_row(&place.weight_name(), outer, inner)?,
             Some((index, count)) => {
                 let all = self.tensor(&place.weight_name(), &[count, outer, inner])?;
                 let bytes = all.data.len() / count.max(1);
@@ -141,21 +152,29 @@ impl<'a> WeightSource<'a> {
         Ok(view)
     }
 
+    /// A tensor of two dimensions; older files of llama.cpp's converter leave out the first where it is one row.
+    fn matrix_or_row(&self, name: &str, rows: usize, cols: usize) -> Result<TensorView<'a>, ModelError> {
+        match self.checkpoint.tensor(name) {
+            Some(view) if rows == 1 && view.shape == [cols] => Ok(TensorView { shape: vec![rows, cols], ..view }),
+            _ => self.tensor(name, &[rows, cols]),
+        }
+    }
+
     /// The matrix of `cols` columns at a place packed for the processor, quantised first if the options ask for it.
     pub(crate) fn matrix(&self, cx: &Compute, place: &Place, cols: usize) -> Result<PackedLinear, ModelError> {
-        let view = self.matrix_view(place, cols)?;
-        let rows = place.num_rows();
-        match self.target(view.format, cols) {
-            None => Ok(PackedLinear::pack(cx, view.format, rows, cols, &place.bytes(&view, cols))?),
-            Some(target) => self.pack_floats(cx, target, rows, cols, &self.floats(place, cols)?),
+        let stored = self.stored(place, cols)?;
+        let (rows, format) = (place.num_rows(), stored.format());
+        match self.target(format, cols) {
+            None => Ok(PackedLinear::pack(cx, format, rows, cols, &stored.bytes(cx, place, cols)?)?),
+            Some(target) => self.pack_floats(cx, target, rows, cols, &self.floats(cx, place, cols)?),
         }
     }
 
     /// The matrix of `cols` columns at a place as f32.
-    pub(crate) fn floats(&self, place: &Place, cols: usize) -> Result<Vec<f32>, ModelError> {
-        let view = self.matrix_view(place, cols)?;
+    pub(crate) fn floats(&self, cx: &Compute, place: &Place, cols: usize) -> Result<Vec<f32>, ModelError> {
+        let stored = self.stored(place, cols)?;
         let mut values = vec![0.0; place.num_rows() * cols];
-        dequantize_row(view.format, &place.bytes(&view, cols), &mut values)?;
+        dequantize_row(stored.format(), &stored.bytes(cx, place, cols)?, &mut values)?;
         Ok(values)
     }
 
@@ -171,6 +190,42 @@ impl<'a> WeightSource<'a> {
         let mut bytes = vec![0; rows * cols / format.block_len() * format.block_bytes()];
         quantize_rows(cx, format, cols, values, &mut bytes)?;
         Ok(PackedLinear::pack(cx, format, rows, cols, &bytes)?)
+    }
+}
+
+/// A matrix as a checkpoint has it.
+pub(crate) enum Stored<'a> {
+    /// A tensor of a format of ours.
+    Plain(TensorView<'a>),
+    /// Tensors of another program's.
+    Quantized(Matrix<'a>),
+}
+
+impl<'a> Stored<'a> {
+    /// What its rows are read as.
+    pub(crate) fn format(&self) -> WeightFormat {
+        match self {
+            Self::Plain(view) => view.format,
+            Self::Quantized(matrix) => matrix.format(),
+        }
+    }
+
+    /// Bytes that [`Self::bytes`] takes besides the file's.
+    pub(crate) fn copied_bytes(&self, place: &Place, cols: usize) -> usize {
+        let rows = self.format().row_bytes(cols).unwrap_or(0) * place.num_rows();
+        match self {
+            Self::Plain(_) if place.is_contiguous() => 0,
+            Self::Plain(_) => rows,
+            Self::Quantized(matrix) => rows + matrix.held_bytes(),
+        }
+    }
+
+    /// The rows at a place of it, one after another; borrowed where they lie so.
+    fn bytes(&self, cx: &Compute, place: &Place, cols: usize) -> Result<Cow<'a, [u8]>, ModelError> {
+        match self {
+            Self::Plain(view) => Ok(place.bytes(view, cols)),
+            Self::Quantized(matrix) => Ok(Cow::Owned(matrix.bytes(cx, &place.rows)?)),
+        }
     }
 }
 
@@ -198,11 +253,11 @@ impl Place {
         Self { name: name.to_owned(), bare: false, part: None, stored_rows: rows, rows: rows_of, transposed: false }
     }
 
-    fn weight_name(&self) -> String {
+    pub(crate) fn weight_name(&self) -> String {
         if self.bare { self.name.clone() } else { format!("{}.weight", self.name) }
     }
 
-    fn bias_name(&self) -> String {
+    pub(crate) fn bias_name(&self) -> String {
         format!("{}{}", self.name, if self.bare { "_bias" } else { ".bias" })
     }
 
@@ -222,7 +277,7 @@ impl Place {
     }
 
     /// The matrix's bytes, row after row; borrowed where they lie so.
-    fn bytes<'v>(&self, view: &TensorView<'v>, cols: usize) -> Cow<'v, [u8]> {
+    pub(crate) fn bytes<'v>(&self, view: &TensorView<'v>, cols: usize) -> Cow<'v, [u8]> {
         let row_bytes = view.data.len() / self.stored_rows.max(1);
         if self.transposed {
             let value_bytes = row_bytes / cols.max(1);

@@ -25,6 +25,7 @@ use crate::shutdown::{Shutdown, Stage};
 use crate::storage::Storage;
 use crate::telemetry::{self, Telemetry};
 use crate::tls::TlsFiles;
+use crate::traces::{self, Traces};
 use crate::usage::Ledger;
 use crate::watched::Watched;
 use crate::work::{BodyBudget, Lanes};
@@ -54,6 +55,7 @@ struct Inner {
     usage: Ledger,
     storage: Option<Storage>,
     telemetry: Option<Telemetry>,
+    traces: Option<Traces>,
     started: Instant,
     stage: watch::Receiver<Stage>,
 }
@@ -65,6 +67,7 @@ impl App {
         hooks: Hooks,
         shutdown: &Shutdown,
         telemetry: Option<Telemetry>,
+        traces: Option<Traces>,
     ) -> Result<Self, ServeError> {
         let keys = Keys::new(&config)?;
         let tls = config.tls.clone().map(Watched::open).transpose()?;
@@ -87,6 +90,7 @@ impl App {
             usage: Ledger::default(),
             storage,
             telemetry,
+            traces,
             started: Instant::now(),
             stage,
         };
@@ -159,7 +163,19 @@ impl App {
             .ok_or_else(|| ApiError::not_configured("files and batches", "`state_dir` (`serve --state-dir DIR`)"))
     }
 
-    /// Where traces go, if anywhere.
+    /// What keeps what is asked and answered, if that is wanted.
+    pub(crate) fn traces(&self) -> Option<&Traces> {
+        self.inner.traces.as_ref()
+    }
+
+    /// Where they are kept.
+    pub(crate) fn needed_traces(&self) -> Result<&Storage, ApiError> {
+        let storage = self.storage().filter(|_| self.traces().is_some());
+        let setting = "`[server.traces] mode` (`serve --state-dir DIR --traces full`)";
+        storage.ok_or_else(|| ApiError::not_configured("traces", setting))
+    }
+
+    /// Where spans go, if anywhere.
     pub(crate) fn telemetry(&self) -> Option<&Telemetry> {
         self.inner.telemetry.as_ref()
     }
@@ -199,6 +215,7 @@ fn working() -> Router<App> {
 /// The same for the items of batches: who sent them has shown a key, and their number is not that of requests.
 pub(crate) fn bulk_router(app: &App) -> Router {
     working()
+        .layer(from_fn_with_state(app.clone(), requests::keep))
         .layer(from_fn_with_state(app.clone(), telemetry::trace))
         .layer(from_fn(observe::request_id))
         .with_state(app.clone())
@@ -230,6 +247,8 @@ pub(crate) fn router(app: &App) -> Router {
         .route("/v1/usage", get(usage::usage))
         .route("/v1/requests", get(requests::list))
         .route("/v1/requests/{id}", get(requests::retrieve))
+        .route("/v1/traces", get(traces::api::list))
+        .route("/v1/traces/{id}", get(traces::api::retrieve).delete(traces::api::delete))
         .route("/v1/engine/stats", get(stats::engine_stats))
         .route("/v1/engine/events", get(stats::engine_events))
         .route("/ready", get(health::ready))

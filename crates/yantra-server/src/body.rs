@@ -12,6 +12,7 @@ use yantra_api::{ApiError, parse};
 
 use crate::app::App;
 use crate::failure::Failure;
+use crate::requests;
 use crate::work::{BodyShare, Lane};
 
 /// How much of a body over the limit is still read, in multiples of the limit.
@@ -38,10 +39,21 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<App> for JsonBody<T> {
             .await
             .map_err(|_| ApiError::timeout("the body did not arrive in time"))??;
         if bytes.len() <= PARSED_AT_ONCE {
-            return Ok(Self(parse::from_slice(&bytes)?, share));
+            let value = parse::from_slice(&bytes)?;
+            note_asked(bytes);
+            return Ok(Self(value, share));
         }
-        let value = app.lanes().run(Lane::Parse, app.deadline(), move || parse::from_slice(&bytes)).await?;
+        let parse = move || Ok((parse::from_slice(&bytes)?, bytes));
+        let (value, bytes) = app.lanes().run(Lane::Parse, app.deadline(), parse).await?;
+        note_asked(bytes);
         Ok(Self(value, share))
+    }
+}
+
+/// Gives the body to the request's trace, if there is one.
+fn note_asked(body: Vec<u8>) {
+    if let Some(trace) = requests::trace() {
+        trace.asked(body);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
+use serde_json::Value;
 use yantra_api::{
     AnswerParser, ApiError, AssistantMessage, ChatChoice, ChatChunk, ChatChunkChoice, ChatCompletion, ChatDelta,
     ChatLogprobs, ChatRequest, ErrorBody, FinishReason, FunctionCall, FunctionDelta, Piece, ToolCall, ToolCallDelta,
@@ -209,8 +210,96 @@ fn finish_reason(reason: Option<FinishReason>, calls: usize) -> FinishReason {
     }
 }
 
+/// An answer put together again from its chunks.
+struct Whole {
+    answer: ChatCompletion,
+    /// By choice; none yet of those that were not told to the end.
+    finish_reasons: Vec<Option<FinishReason>>,
+}
+
+impl sse::Whole for Whole {
+    type Chunk = ChatChunk;
+
+    fn add(&mut self, chunk: &ChatChunk) {
+        for ChatChunkChoice { index, delta, logprobs, finish_reason } in &chunk.choices {
+            let (Some(choice), Some(reason)) =
+                (self.answer.choices.get_mut(*index), self.finish_reasons.get_mut(*index))
+            else {
+                continue;
+            };
+            let message = &mut choice.message;
+            append(&mut message.content, delta.content.as_deref());
+            append(&mut message.reasoning_content, delta.reasoning_content.as_deref());
+            delta.tool_calls.iter().for_each(|call| add_call(&mut message.tool_calls, call));
+            if let (Some(told), Some(more)) = (&mut choice.logprobs, logprobs) {
+                told.content.extend_from_slice(&more.content);
+            }
+            *reason = reason.or(*finish_reason);
+        }
+    }
+
+    fn to_json(self) -> serde_json::Result<Value> {
+        let mut answer = sse::as_sent(&self.answer)?;
+        for (index, reason) in self.finish_reasons.into_iter().enumerate() {
+            answer["choices"][index]["finish_reason"] = serde_json::to_value(reason)?;
+        }
+        Ok(answer)
+    }
+}
+
+fn append(text: &mut Option<String>, more: Option<&str>) {
+    if let Some(more) = more {
+        text.get_or_insert_default().push_str(more);
+    }
+}
+
+fn add_call(calls: &mut Vec<ToolCall>, delta: &ToolCallDelta) {
+    let FunctionDelta { name, arguments } = &delta.function;
+    if let Some(name) = name {
+        let (id, kind) = (delta.id.clone().unwrap_or_default(), delta.kind.clone().unwrap_or_default());
+        let function = FunctionCall { name: name.clone(), arguments: String::new() };
+        calls.push(ToolCall { id, kind, function });
+    }
+    if let (Some(call), Some(more)) = (calls.get_mut(delta.index), arguments) {
+        call.function.arguments.push_str(more);
+    }
+}
+
 impl Chunks for Writer {
     type Chunk = ChatChunk;
+    type Whole = Whole;
+
+    fn whole(&self) -> Whole {
+        let message = |index| ChatChoice {
+            index,
+            message: AssistantMessage {
+                role: "assistant".to_owned(),
+                content: None,
+                refusal: None,
+                reasoning_content: None,
+                tool_calls: Vec::new(),
+            },
+            logprobs: self.logprobs.then(|| chat_logprobs(&self.tokenizer, &[])),
+            finish_reason: FinishReason::Stop,
+        };
+        let answer = ChatCompletion {
+            id: self.head.id.clone(),
+            object: "chat.completion".to_owned(),
+            created: self.head.created,
+            model: self.head.model.clone(),
+            choices: (0..self.choices.len()).map(message).collect(),
+            usage: Usage::default(),
+        };
+        Whole { answer, finish_reasons: vec![None; self.choices.len()] }
+    }
+
+    fn complete(&mut self, whole: &mut Whole) {
+        whole.answer.usage = self.usage;
+        for ChatChoice { message, .. } in &mut whole.answer.choices {
+            // As `Writer::message` tells it.
+            message.content = message.content.take().filter(|text| message.tool_calls.is_empty() || !text.is_empty());
+        }
+    }
 
     fn chunks(&mut self, _: usize, event: Event) -> Vec<ChatChunk> {
         let mut chunks = Vec::new();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
+use serde_json::Value;
 use yantra_api::{
     ApiError, Completion, CompletionChoice, CompletionLogprobs, CompletionRequest, ErrorBody, FinishReason, Prompt,
     Usage,
@@ -253,8 +254,45 @@ impl Writer {
     }
 }
 
+impl sse::Whole for Completion {
+    type Chunk = Self;
+
+    fn add(&mut self, chunk: &Self) {
+        for CompletionChoice { index, text, logprobs, finish_reason } in &chunk.choices {
+            let Some(choice) = self.choices.get_mut(*index) else { continue };
+            choice.text.push_str(text);
+            choice.finish_reason = choice.finish_reason.or(*finish_reason);
+            if let (Some(told), Some(more)) = (&mut choice.logprobs, logprobs) {
+                told.text_offset.extend_from_slice(&more.text_offset);
+                told.token_logprobs.extend_from_slice(&more.token_logprobs);
+                told.tokens.extend_from_slice(&more.tokens);
+                told.top_logprobs.extend_from_slice(&more.top_logprobs);
+            }
+        }
+    }
+
+    fn to_json(self) -> serde_json::Result<Value> {
+        sse::as_sent(&self)
+    }
+}
+
 impl Chunks for Writer {
     type Chunk = Completion;
+    type Whole = Completion;
+
+    fn whole(&self) -> Completion {
+        let choice = |index| CompletionChoice {
+            index,
+            text: String::new(),
+            logprobs: self.logprobs.then(CompletionLogprobs::default),
+            finish_reason: None,
+        };
+        self.completion((0..self.begun.len()).map(choice).collect(), None)
+    }
+
+    fn complete(&mut self, whole: &mut Completion) {
+        whole.usage = Some(Some(self.usage));
+    }
 
     fn chunks(&mut self, number: usize, event: Event) -> Vec<Completion> {
         match event {

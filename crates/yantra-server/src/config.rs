@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::moderations::{ModerationConfig, RawModerationConfig};
 use crate::telemetry::{RawTelemetryConfig, TelemetryConfig};
 use crate::tls::TlsFiles;
+use crate::traces::{RawTracesConfig, TracesConfig};
 
 /// The `[server]` table of the configuration file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -71,8 +72,10 @@ pub struct RawServerConfig {
     pub batch_concurrency: usize,
     /// Requests of which `/v1/requests` tells where their time went; up to some 100 KiB each, most far less. 0: none.
     pub kept_requests: usize,
-    /// Traces.
+    /// Where spans of requests go.
     pub telemetry: RawTelemetryConfig,
+    /// Whether what is asked and answered is kept.
+    pub traces: RawTracesConfig,
 }
 
 impl Default for RawServerConfig {
@@ -107,6 +110,7 @@ impl Default for RawServerConfig {
             batch_concurrency: 16,
             kept_requests: 1000,
             telemetry: RawTelemetryConfig::default(),
+            traces: RawTracesConfig::default(),
         }
     }
 }
@@ -159,6 +163,7 @@ pub struct ServerConfig {
     pub(crate) batch_concurrency: usize,
     pub(crate) kept_requests: usize,
     pub(crate) telemetry: Option<TelemetryConfig>,
+    pub(crate) traces: Option<TracesConfig>,
 }
 
 impl Default for ServerConfig {
@@ -192,6 +197,7 @@ impl Default for ServerConfig {
             batch_concurrency: raw.batch_concurrency,
             kept_requests: raw.kept_requests,
             telemetry: None,
+            traces: None,
         }
     }
 }
@@ -228,6 +234,7 @@ impl TryFrom<RawServerConfig> for ServerConfig {
             keep_alive: seconds("keep_alive_s", raw.keep_alive_s, 0.05)?,
             drain_timeout: seconds("drain_timeout_s", raw.drain_timeout_s, 0.0)?,
             stuck_step: seconds("stuck_step_s", raw.stuck_step_s, 0.05)?,
+            traces: raw.traces.validate(raw.state_dir.is_some())?,
             state_dir: raw.state_dir.map(directory).transpose()?,
             max_file_bytes: count("max_file_bytes", raw.max_file_bytes, 1024, 1 << 40)?,
             batch_concurrency: count("batch_concurrency", raw.batch_concurrency, 1, 4096)?,
@@ -375,6 +382,17 @@ mod tests {
         check("batch_concurrency = 0", "'batch_concurrency': 0 given, 1 to 4096 expected");
         check("max_file_bytes = 1", "'max_file_bytes': 1 given, 1024 to");
         check("max_body_bytes_total = 1024", "'max_body_bytes_total': 1024 given, 10485760 to");
+        check("[traces]\nmode = \"some\"", "unknown variant `some`, expected one of `off`, `sampled`, `full`");
+        check("[traces]\nmode = \"full\"", "'traces.mode': there is nowhere to keep them");
+        let traces = |toml: &str, expected| check(&format!("state_dir = \"s\"\n[traces]\n{toml}"), expected);
+        traces("mode = \"full\"", "ok");
+        traces("rate = 1", "unknown field `rate`");
+        traces("sample_rate = 1.5", "'traces.sample_rate': 1.5 given, 0 to 1 expected");
+        traces("retention_days = 0", "'traces.retention_days': 0 given, 1 to 36500 expected");
+        traces("max_bytes = 7", "'traces.max_bytes': 7 given, at least 1048576 expected");
+        traces("redact = [\"emails\"]", "'traces.redact': 'emails' given, one of email, phone,");
+        traces("redact = [\"email\", { name = \"ticket\", pattern = \"TK-[0-9]+\" }]", "ok");
+        traces("redact = [{ name = \"ticket\", regex = \"TK\" }]", "redact");
         for host in ["0.0.0.0", "::", "192.168.1.5", "example.org", "[::]"] {
             check(&format!("host = \"{host}\""), "without API keys");
             check(&format!("host = \"{host}\"\napi_keys = [\"secret-key\"]"), "ok");

@@ -8,8 +8,9 @@ use tokio::time::{Instant, timeout_at};
 use yantra_api::{
     ApiError, Embedding, EmbeddingRequest, EmbeddingResponse, EmbeddingUsage, EmbeddingValue, ErrorBody, Prompt,
 };
-use yantra_engine::{EmbedError, EmbedSink};
+use yantra_engine::{EmbedError, EmbedSink, EmbedText};
 use yantra_store::Used;
+use yantra_text::Pair;
 
 use crate::body::JsonBody;
 use crate::failure::{self, Failure};
@@ -72,7 +73,7 @@ pub(crate) async fn of_texts(
             let tokens = text_tokens(model, text, true, Some(most), name)?;
             match tokens.len() > most {
                 true => Err(ApiError::context_length_exceeded(tokens.len(), most).at(name)),
-                false => Ok(tokens),
+                false => Ok(tokens.into()),
             }
         };
         texts.iter().map(tokens).collect()
@@ -80,21 +81,41 @@ pub(crate) async fn of_texts(
     .await
 }
 
+/// The scores of pairs of texts by a model that reads both together, and how many tokens they have together. Texts too long
+/// for it are cut.
+pub(crate) async fn of_pairs(
+    visit: &Visit,
+    model: &Arc<ServedModel>,
+    pairs: Vec<(Named, Named)>,
+) -> Result<(Vec<f32>, usize), ApiError> {
+    let (scores, tokens) = embed(visit, model, visit.app.deadline(), move |model| {
+        let most = model.ranker()?.handle.context_length();
+        let tokens = |(first, second): &(Named, Named)| {
+            let pair = model.tokenizer().encode_pair(&first.text, &second.text, most);
+            let Pair { tokens, second } = pair.map_err(|error| failure::of_text(&error, &second.name))?;
+            Ok::<_, ApiError>(EmbedText { tokens, second })
+        };
+        pairs.iter().map(tokens).collect()
+    })
+    .await?;
+    Ok((scores.concat(), tokens))
+}
+
 /// The vectors of what `read` makes tokens of, and how many tokens those are.
 async fn embed(
     visit: &Visit,
     model: &Arc<ServedModel>,
     deadline: Instant,
-    read: impl FnOnce(&ServedModel) -> Result<Vec<Vec<u32>>, ApiError> + Send + 'static,
+    read: impl FnOnce(&ServedModel) -> Result<Vec<EmbedText>, ApiError> + Send + 'static,
 ) -> Result<(Vec<Vec<f32>>, usize), ApiError> {
     telemetry::note(|record| record.model(&model.id, None));
-    let handle = &model.embedder()?.handle;
+    let handle = &model.ranker()?.handle;
     handle.check_queue().map_err(failure::of_embed)?;
     let inputs = {
         let model = Arc::clone(model);
         visit.app.lanes().run(Lane::Embed, deadline, move || read(&model)).await?
     };
-    let tokens = inputs.iter().map(Vec::len).sum();
+    let tokens = inputs.iter().map(|text| text.tokens.len()).sum();
     let (sender, answer) = oneshot::channel();
     // Dropping `answer`, as when the client goes away, takes the request out of the queue.
     handle.submit(inputs, Box::new(Sink(sender))).map_err(failure::of_embed)?;
@@ -125,7 +146,7 @@ impl EmbedSink for Sink {
     }
 }
 
-fn input_tokens(model: &ServedModel, embedder: &Embedder, input: &Prompt) -> Result<Vec<Vec<u32>>, ApiError> {
+fn input_tokens(model: &ServedModel, embedder: &Embedder, input: &Prompt) -> Result<Vec<EmbedText>, ApiError> {
     let most = embedder.handle.context_length();
     let text = |text: &String, param: &str| text_tokens(model, text, true, Some(most), param);
     let inputs = match input {
@@ -153,7 +174,7 @@ fn input_tokens(model: &ServedModel, embedder: &Embedder, input: &Prompt) -> Res
             ));
         }
     }
-    Ok(inputs)
+    Ok(inputs.into_iter().map(EmbedText::from).collect())
 }
 
 /// The first numbers of a vector, scaled back to length 1.

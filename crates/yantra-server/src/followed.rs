@@ -12,6 +12,9 @@ pub(crate) trait Companion: Send + Unpin + 'static {
     /// Does some of the work on the answer within reach of the companion.
     fn within<T>(&self, work: impl FnOnce() -> T) -> T;
 
+    /// A part of the answer goes out.
+    fn passes(&mut self, _: &Bytes) {}
+
     /// The answer is out, all of it.
     fn whole(&mut self);
 }
@@ -41,6 +44,11 @@ impl<C: Companion> HttpBody for Followed<C> {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let Self { body, companion } = &mut *self;
         let polled = companion.within(|| Pin::new(&mut *body).poll_frame(context));
+        if let Poll::Ready(Some(Ok(frame))) = &polled
+            && let Some(bytes) = frame.data_ref()
+        {
+            companion.passes(bytes);
+        }
         if matches!(polled, Poll::Ready(None)) || body.is_end_stream() {
             companion.whole();
         }

@@ -3,8 +3,10 @@
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::{Instant, timeout_at};
-use yantra_api::{ApiError, Constrained, FinishReason, GenerationParams, Usage};
-use yantra_engine::{Constraint, EngineHandle, Event, Grammar, Request, RequestId, SamplingParams, TokenLogprobs};
+use yantra_api::{ApiError, Constrained, FinishReason, GenerationParams, Reasoning, Usage};
+use yantra_engine::{
+    Constraint, EngineHandle, Event, Grammar, Preface, Request, RequestId, SamplingParams, TokenLogprobs,
+};
 use yantra_store::Used;
 
 use crate::failure;
@@ -50,14 +52,14 @@ impl Generation {
             model: model.id.clone(),
             used: Vec::new(),
         };
-        let kept = requests::current();
+        let current = requests::current();
         for (number, mut request) in requests.into_iter().enumerate() {
             request.adapter.clone_from(adapter);
             let sender = sender.clone();
-            let kept = kept.clone();
+            let current = current.clone();
             let sink = move |mut event| {
-                if let Some(kept) = &kept {
-                    kept.event(number, &mut event);
+                if let Some(current) = &current {
+                    current.kept.event(number, &mut event);
                 }
                 sender.send((number, event)).is_ok()
             };
@@ -236,14 +238,34 @@ pub(crate) fn engine_request(
 
 /// Compiles what an answer must be. May take long.
 pub(crate) fn grammar(engine: &EngineHandle, constrained: Option<Constrained>) -> Result<Option<Grammar>, ApiError> {
-    let Some(Constrained { constraint, param }) = constrained else { return Ok(None) };
+    let Some(Constrained { constraint, param, after }) = constrained else { return Ok(None) };
     let constraint = match constraint {
         yantra_api::Constraint::JsonSchema(schema) => Constraint::JsonSchema(schema),
         yantra_api::Constraint::Regex(regex) => Constraint::Regex(regex),
         yantra_api::Constraint::Lark(grammar) => Constraint::Lark(grammar),
+        yantra_api::Constraint::Gbnf(grammar) => Constraint::Gbnf(grammar),
+        yantra_api::Constraint::Grammar(grammar) => Constraint::of_grammar(grammar),
         yantra_api::Constraint::Choice(choices) => Constraint::Choice(choices),
     };
+    let constraint = match after.and_then(preface) {
+        Some(preface) => Constraint::After(preface, Box::new(constraint)),
+        None => constraint,
+    };
     engine.compile(&constraint).map(Some).map_err(|error| failure::of_constraint(&error, &param))
+}
+
+/// The reasoning before an answer, as the engine takes it; `None` where there can be none.
+fn preface(reasoning: Reasoning) -> Option<Preface> {
+    if reasoning.is_over {
+        return None;
+    }
+    let (between, without) = if reasoning.is_harmony() { Reasoning::HARMONY_ANSWER } else { ("", "") };
+    Some(Preface {
+        begin: (!reasoning.is_begun).then(|| reasoning.begin.to_owned()),
+        end: reasoning.end.to_owned(),
+        between: between.to_owned(),
+        without: without.to_owned(),
+    })
 }
 
 /// A choice calls a tool.

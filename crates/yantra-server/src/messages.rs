@@ -17,7 +17,7 @@ use crate::failure::Failure;
 use crate::generation::{self, Head};
 use crate::registry::Task;
 use crate::requests;
-use crate::sse::{self, Chunks};
+use crate::sse::{self, Chunks, Whole as _};
 use crate::telemetry;
 use crate::tenant::Visit;
 use crate::turn::{self, Begun};
@@ -79,9 +79,9 @@ pub(crate) async fn messages(
     let mut whole = Whole(writer.message());
     while let Some(next) = generation.next().await {
         let (number, event) = next?;
-        writer.chunks(number, event).into_iter().for_each(|event| whole.add(event));
+        writer.chunks(number, event).iter().for_each(|event| whole.add(event));
     }
-    writer.last().into_iter().for_each(|event| whole.add(event));
+    writer.last().iter().for_each(|event| whole.add(event));
     Ok(Json(whole.0).into_response())
 }
 
@@ -210,7 +210,15 @@ impl Writer {
 
 impl Chunks for Writer {
     type Chunk = MessagesEvent;
+    type Whole = Whole;
     const END: Option<&'static str> = None;
+
+    fn whole(&self) -> Whole {
+        Whole(self.message())
+    }
+
+    /// Its events tell everything.
+    fn complete(&mut self, _: &mut Whole) {}
 
     fn chunks(&mut self, _: usize, event: Event) -> Vec<MessagesEvent> {
         let mut events = Vec::new();
@@ -258,26 +266,29 @@ impl Chunks for Writer {
 /// A whole answer, put together from its events.
 struct Whole(MessagesResponse);
 
-impl Whole {
-    fn add(&mut self, event: MessagesEvent) {
+impl sse::Whole for Whole {
+    type Chunk = MessagesEvent;
+
+    fn add(&mut self, event: &MessagesEvent) {
         let message = &mut self.0;
         match event {
             MessagesEvent::ContentBlockStart { content_block, .. } => {
                 // Arguments are collected as text first.
-                let block = match content_block {
+                let block = match content_block.clone() {
                     ContentBlock::ToolUse { id, name, .. } => ContentBlock::ToolUse { id, name, input: json!("") },
                     block => block,
                 };
                 message.content.push(block);
             }
             MessagesEvent::ContentBlockDelta { delta, .. } => match (message.content.last_mut(), delta) {
-                (Some(ContentBlock::Text { text }), BlockDelta::TextDelta { text: more }) => text.push_str(&more),
+                (Some(ContentBlock::Text { text }), BlockDelta::TextDelta { text: more }) => text.push_str(more),
                 (Some(ContentBlock::Thinking { thinking, .. }), BlockDelta::ThinkingDelta { thinking: more }) => {
-                    thinking.push_str(&more);
+                    thinking.push_str(more);
                 }
-                (Some(ContentBlock::ToolUse { input, .. }), BlockDelta::InputJsonDelta { partial_json }) => {
-                    *input = json!(input.as_str().unwrap_or_default().to_owned() + &partial_json);
-                }
+                (
+                    Some(ContentBlock::ToolUse { input: Value::String(text), .. }),
+                    BlockDelta::InputJsonDelta { partial_json },
+                ) => text.push_str(partial_json),
                 _ => {}
             },
             MessagesEvent::ContentBlockStop { .. } => {
@@ -288,10 +299,14 @@ impl Whole {
                 }
             }
             MessagesEvent::MessageDelta { delta, usage } => {
-                (message.stop_reason, message.stop_sequence) = (delta.stop_reason, delta.stop_sequence);
-                message.usage = usage;
+                (message.stop_reason, message.stop_sequence) = (delta.stop_reason.clone(), delta.stop_sequence.clone());
+                message.usage = *usage;
             }
             MessagesEvent::MessageStart { .. } | MessagesEvent::MessageStop {} => {}
         }
+    }
+
+    fn to_json(self) -> serde_json::Result<Value> {
+        sse::as_sent(&self.0)
     }
 }

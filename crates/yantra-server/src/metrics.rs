@@ -15,6 +15,7 @@ use yantra_store::Used;
 
 use crate::app::App;
 use crate::registry::ModelKind;
+use crate::traces::Traces;
 use crate::watchdog;
 
 /// All figures for Prometheus.
@@ -54,6 +55,7 @@ fn render(app: &App) -> String {
     }
     tenants(app, &mut page);
     page.models(EMBEDDER_FIGURES, EMBEDDER_DISTRIBUTIONS, &embedders);
+    traces(app, &mut page);
     page.text
 }
 
@@ -80,6 +82,17 @@ fn http(app: &App, page: &mut Page) {
     page.sample("yantra_http_connections", &[], counters.connections.load(Relaxed));
     page.family("yantra_http_connections_refused_total", "counter", "Connections refused because all were in use.");
     page.sample("yantra_http_connections_refused_total", &[], counters.connections_refused.load(Relaxed));
+}
+
+/// What became of traces, where they are kept.
+fn traces(app: &App, page: &mut Page) {
+    let Some(counters) = app.traces().map(Traces::counters) else { return };
+    page.family("yantra_traces_written_total", "counter", "Requests and answers that were kept.");
+    page.sample("yantra_traces_written_total", &[], counters.written.load(Relaxed));
+    let name = "yantra_traces_dropped_total";
+    page.family(name, "counter", "Those that were not: too many waited, or they could not be written.");
+    page.sample(name, &[("reason", "full")], counters.dropped_full.load(Relaxed));
+    page.sample(name, &[("reason", "failed")], counters.dropped_failed.load(Relaxed));
 }
 
 /// What tenants used, where there are some.

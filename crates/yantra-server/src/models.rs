@@ -28,6 +28,7 @@ pub(crate) async fn retrieve(State(app): State<App>, Path(id): Path<String>) -> 
 pub(crate) fn card(model: &ServedModel) -> ModelCard {
     let (kind, template, dimensions) = match &model.kind {
         ModelKind::Generate(generator) => ("generate", generator.template.as_ref(), None),
+        ModelKind::Embed(embedder) if embedder.handle.scores_pairs() => ("score", None, None),
         ModelKind::Embed(embedder) => ("embed", None, Some(embedder.handle.dimensions())),
     };
     ModelCard {

@@ -6,7 +6,7 @@ use utoipa::OpenApi;
 use crate::document::Common;
 use crate::{
     adapters, batches, chat, completions, embeddings, files, health, loading, messages, metrics, models, moderations,
-    requests, rerank, responses, stats, tokenize, usage,
+    requests, rerank, responses, stats, tokenize, traces, usage,
 };
 
 #[derive(OpenApi)]
@@ -49,6 +49,9 @@ use crate::{
         usage::usage,
         requests::list,
         requests::retrieve,
+        traces::api::list,
+        traces::api::retrieve,
+        traces::api::delete,
         stats::engine_stats,
         stats::engine_events,
         health::health,

@@ -47,7 +47,7 @@ pub struct ModelFacts {
 pub enum ModelKind {
     /// It generates text.
     Generate(Generator),
-    /// It embeds text.
+    /// It embeds text, or scores pairs of texts.
     Embed(Embedder),
 }
 
@@ -82,14 +82,25 @@ pub struct Embedder {
 pub(crate) enum Task {
     Generate,
     Embed,
+    /// Telling how near texts are: by their embeddings or, better, by reading them together.
+    Rank,
 }
 
 impl ModelKind {
     fn does(&self, task: Task) -> bool {
         match self {
             Self::Generate(_) => task == Task::Generate,
-            Self::Embed(_) => task == Task::Embed,
+            Self::Embed(embedder) => match task {
+                Task::Generate => false,
+                Task::Embed => !embedder.handle.scores_pairs(),
+                Task::Rank => true,
+            },
         }
+    }
+
+    /// Whether nothing served does the task better.
+    fn is_made_for(&self, task: Task) -> bool {
+        task == Task::Rank && matches!(self, Self::Embed(embedder) if embedder.handle.scores_pairs())
     }
 }
 
@@ -120,8 +131,11 @@ impl ServedModel {
     pub(crate) fn generator(&self) -> Result<&Generator, ApiError> {
         match &self.kind {
             ModelKind::Generate(generator) => Ok(generator),
-            ModelKind::Embed(_) => {
-                let message = format!("'{}' embeds text and does not generate; use /v1/embeddings", self.id);
+            ModelKind::Embed(embedder) => {
+                let message = match embedder.handle.scores_pairs() {
+                    false => format!("'{}' embeds text and does not generate; use /v1/embeddings", self.id),
+                    true => format!("'{}' scores pairs of texts and does not generate; use /v1/rerank", self.id),
+                };
                 Err(ApiError::invalid_param("model", message).with_code("wrong_model_kind"))
             }
         }
@@ -129,6 +143,17 @@ impl ServedModel {
 
     /// The embedding part, or a refusal that says what the model is for.
     pub(crate) fn embedder(&self) -> Result<&Embedder, ApiError> {
+        let embedder = self.ranker()?;
+        if embedder.handle.scores_pairs() {
+            let message =
+                format!("'{}' scores pairs of texts and does not embed; use /v1/rerank or /v1/score", self.id);
+            return Err(ApiError::invalid_param("model", message).with_code("wrong_model_kind"));
+        }
+        Ok(embedder)
+    }
+
+    /// What tells how near texts are, or a refusal that says what the model is for.
+    pub(crate) fn ranker(&self) -> Result<&Embedder, ApiError> {
         match &self.kind {
             ModelKind::Embed(embedder) => Ok(embedder),
             ModelKind::Generate(_) => {
@@ -325,7 +350,11 @@ impl Registry {
             State::Unloading => false,
         };
         let (names, loading) = self.read(|entries| {
-            let candidates: Vec<&Entry> = entries.iter().filter(can).collect();
+            let best = |entry: &&Entry| matches!(&entry.state, State::Ready(model) if model.kind.is_made_for(task));
+            let mut candidates: Vec<&Entry> = entries.iter().filter(can).collect();
+            if candidates.iter().any(best) {
+                candidates.retain(best);
+            }
             let loading = candidates.iter().find(|entry| matches!(entry.state, State::Loading { .. }));
             let names: Vec<String> = candidates.iter().map(|entry| entry.id.clone()).collect();
             (names, loading.map(|entry| entry.id.clone()))

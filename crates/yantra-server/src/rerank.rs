@@ -1,16 +1,19 @@
-//! `/v1/rerank` and `/v1/score`: how near texts are, by their embeddings. (Models that read both texts together have a
-//! head that classifies, which no architecture here has yet.)
+//! `/v1/rerank` and `/v1/score`: how near texts are, by a model that reads both together (a cross-encoder) or by their
+//! embeddings.
+
+use std::sync::Arc;
 
 use axum::Json;
 use yantra_api::{
-    EmbeddingUsage, ErrorBody, RerankRequest, RerankResponse, RerankResult, Score, ScoreRequest, ScoreResponse,
+    ApiError, EmbeddingUsage, ErrorBody, RerankRequest, RerankResponse, RerankResult, Score, ScoreRequest,
+    ScoreResponse,
 };
 
 use crate::body::JsonBody;
 use crate::embeddings::{self, Named};
 use crate::failure::Failure;
 use crate::generation::Head;
-use crate::registry::Task;
+use crate::registry::{ServedModel, Task};
 use crate::tenant::Visit;
 
 /// Puts documents in order by how well they answer a query.
@@ -27,15 +30,12 @@ pub(crate) async fn rerank(
 ) -> Result<Json<RerankResponse>, Failure> {
     request.validate()?;
     let wanted = request.top_n()?;
-    let model = visit.app.registry().find_for(request.model.as_deref(), Task::Embed)?;
+    let model = visit.app.registry().find_for(request.model.as_deref(), Task::Rank)?;
+    let query = Named { name: "query".to_owned(), text: request.query.clone() };
     let documents = request.documents.iter().enumerate();
-    let texts = std::iter::once(Named { name: "query".to_owned(), text: request.query.clone() })
-        .chain(documents.map(|(index, it)| Named { name: format!("documents[{index}]"), text: it.text.clone() }));
-    let (vectors, tokens) = embeddings::of_texts(&visit, &model, texts.collect()).await?;
-    let mut scores: Vec<(usize, f32)> = match vectors.split_first() {
-        Some((query, documents)) => documents.iter().map(|document| cosine(query, document)).enumerate().collect(),
-        None => Vec::new(),
-    };
+    let documents = documents.map(|(index, it)| Named { name: format!("documents[{index}]"), text: it.text.clone() });
+    let (scores, tokens) = nearness(&visit, &model, vec![query], documents.collect()).await?;
+    let mut scores: Vec<(usize, f32)> = scores.into_iter().enumerate().collect();
     // Equal ones stay in the request's order.
     scores.sort_by(|(_, a), (_, b)| b.total_cmp(a));
     scores.truncate(wanted);
@@ -64,20 +64,35 @@ pub(crate) async fn score(
     JsonBody(request, _share): JsonBody<ScoreRequest>,
 ) -> Result<Json<ScoreResponse>, Failure> {
     request.validate()?;
-    let model = visit.app.registry().find_for(request.model.as_deref(), Task::Embed)?;
+    let model = visit.app.registry().find_for(request.model.as_deref(), Task::Rank)?;
     let named = |name: &'static str, texts: &[String]| {
         let one = |(index, text): (usize, &String)| Named { name: format!("{name}[{index}]"), text: text.clone() };
         texts.iter().enumerate().map(one).collect::<Vec<_>>()
     };
-    let first = request.text_1.as_slice().len();
-    let texts = [named("text_1", request.text_1.as_slice()), named("text_2", request.text_2.as_slice())].concat();
-    let (vectors, tokens) = embeddings::of_texts(&visit, &model, texts).await?;
-    let (left, right) = vectors.split_at(first.min(vectors.len()));
-    let pairs = left.iter().cycle().zip(right).enumerate();
-    let data = pairs.map(|(index, (a, b))| Score { index, object: "score".to_owned(), score: cosine(a, b) }).collect();
+    let (first, second) = (named("text_1", request.text_1.as_slice()), named("text_2", request.text_2.as_slice()));
+    let (scores, tokens) = nearness(&visit, &model, first, second).await?;
+    let score = |(index, score)| Score { index, object: "score".to_owned(), score };
+    let data = scores.into_iter().enumerate().map(score).collect();
     let Head { id, created, model } = Head::new("score", &model.id);
     let usage = EmbeddingUsage { prompt_tokens: tokens, total_tokens: tokens };
     Ok(Json(ScoreResponse { id, object: "list".to_owned(), created, model, data, usage }))
+}
+
+/// How near each of the `second` texts is to its first, the only one or that of the same number; and the tokens read.
+async fn nearness(
+    visit: &Visit,
+    model: &Arc<ServedModel>,
+    first: Vec<Named>,
+    second: Vec<Named>,
+) -> Result<(Vec<f32>, usize), ApiError> {
+    if model.ranker()?.handle.scores_pairs() {
+        let pairs = first.iter().cycle().cloned().zip(second).collect();
+        return embeddings::of_pairs(visit, model, pairs).await;
+    }
+    let count = first.len();
+    let (vectors, tokens) = embeddings::of_texts(visit, model, [first, second].concat()).await?;
+    let (left, right) = vectors.split_at(count.min(vectors.len()));
+    Ok((left.iter().cycle().zip(right).map(|(a, b)| cosine(a, b)).collect(), tokens))
 }
 
 /// Cosine of two vectors of length 1.

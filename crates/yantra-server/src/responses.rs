@@ -357,9 +357,33 @@ fn output_text(text: &str) -> Value {
     json!({"type": "output_text", "text": text, "annotations": [], "logprobs": []})
 }
 
+/// An answer that its writer has put together anyway.
+struct Whole(ResponseObject);
+
+impl sse::Whole for Whole {
+    type Chunk = ResponsesEvent;
+
+    fn add(&mut self, _: &ResponsesEvent) {}
+
+    fn to_json(self) -> serde_json::Result<Value> {
+        sse::as_sent(&self.0)
+    }
+}
+
 impl Chunks for Writer {
     type Chunk = ResponsesEvent;
+    type Whole = Whole;
     const END: Option<&'static str> = None;
+
+    fn whole(&self) -> Whole {
+        Whole(self.response.clone())
+    }
+
+    fn complete(&mut self, whole: &mut Whole) {
+        // What was being said when nobody listened any more.
+        self.close(&mut Vec::new());
+        whole.0 = self.response.clone();
+    }
 
     fn chunks(&mut self, _: usize, event: Event) -> Vec<ResponsesEvent> {
         let mut events = Vec::new();

@@ -19,6 +19,7 @@ use crate::registry::{Registry, RegistryError, ServedModel};
 use crate::shutdown::Shutdown;
 use crate::telemetry::{Telemetry, TelemetryError};
 use crate::tls::TlsError;
+use crate::traces::{self, Redactor, Traces};
 use crate::usage;
 use crate::watchdog;
 
@@ -108,6 +109,13 @@ impl ServerBuilder {
         self
     }
 
+    /// What is taken out of traces before they are written, before what is configured.
+    #[must_use]
+    pub fn redactor(mut self, redactor: Arc<dyn Redactor>) -> Self {
+        self.hooks.redactor = Some(redactor);
+        self
+    }
+
     fn keep(mut self, result: Result<(), RegistryError>) -> Self {
         self.error = self.error.or(result.err());
         self
@@ -183,7 +191,10 @@ impl Server {
         if let (None, Some(config)) = (&hooks.moderator, &self.config.moderation) {
             hooks.moderator = Some(moderations::remote(config.clone()).map_err(ServeError::Moderation)?);
         }
-        let app = App::new(self.config, self.registry, hooks, &shutdown, telemetry.clone())?;
+        let traces = self.config.traces.clone().map(|config| Traces::new(config, self.config.max_body_bytes));
+        let (traces, traced) = traces.unzip();
+        let app = App::new(self.config, self.registry, hooks, &shutdown, telemetry.clone(), traces)?;
+        let writer = traced.and_then(|traced| traces::Writer::start(&app, traced));
         usage::load(&app)?;
         let router = app::router(&app);
         let batches = batches::start(&app);
@@ -201,6 +212,9 @@ impl Server {
         };
         if let Some(batches) = batches {
             batches.finish().await;
+        }
+        if let Some(writer) = writer {
+            writer.finish().await;
         }
         usage::write(&app).await;
         if let Some(telemetry) = telemetry {

@@ -33,14 +33,20 @@ impl Storage {
         &self,
         work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, ApiError> {
-        let store = Arc::clone(&self.store);
-        match tokio::task::spawn_blocking(move || work(&store)).await {
-            Ok(result) => result.map_err(|error| failure::of_store(&error)),
-            Err(error) => {
-                tracing::error!(%error, "work on the state directory ended in a panic");
-                Err(ApiError::internal("the state directory could not be worked on"))
-            }
+        match self.attempt(work).await {
+            Some(result) => result.map_err(|error| failure::of_store(&error)),
+            None => Err(ApiError::internal("the state directory could not be worked on")),
         }
+    }
+
+    /// The same, for those who deal with failures themselves; `None`: it ended in a panic.
+    pub(crate) async fn attempt<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Option<Result<T, StoreError>> {
+        let store = Arc::clone(&self.store);
+        let done = tokio::task::spawn_blocking(move || work(&store)).await;
+        done.inspect_err(|error| tracing::error!(%error, "work on the state directory ended in a panic")).ok()
     }
 
     /// A batch has come, or is to end.

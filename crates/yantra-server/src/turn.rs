@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use yantra_api::{
-    AnswerParser, ApiError, ChatMessage, ChatRequest, Dialect, GenerationParams, Reasoning, ToolPlan, calls_as_text,
+    AnswerParser, ApiError, ChatMessage, ChatRequest, Constrained, Dialect, GenerationParams, Reasoning, ToolPlan,
+    calls_as_text, name_calls_by_position,
 };
 use yantra_engine::{EngineHandle, Grammar};
 
@@ -88,13 +89,17 @@ fn prepare(model: &ServedModel, request: &ChatRequest, most: usize) -> Result<Tu
         Some(template) => (template.source(), template.supports_tools()),
         None => ("", false),
     };
-    let plan = request.tool_plan(Dialect::of_template(source, shows_tools))?;
+    let native = Dialect::of_template(source, shows_tools);
+    let plan = request.tool_plan(native)?;
     let is_native = plan.as_ref().is_none_or(ToolPlan::is_native);
     let mut messages = match &plan {
         Some(plan) if !is_native => plan.told(&request.messages),
         None if !shows_tools => calls_as_text(&request.messages, Dialect::Json),
         _ => request.messages.clone(),
     };
+    if is_native && native == Dialect::Kimi {
+        name_calls_by_position(&mut messages);
+    }
     if takes_objects(source) {
         messages.iter_mut().for_each(read_arguments);
     }
@@ -113,30 +118,45 @@ fn prepare(model: &ServedModel, request: &ChatRequest, most: usize) -> Result<Tu
         Some(plan) => plan.parser(reasoning),
         None => AnswerParser::new(reasoning),
     };
+    let is_control = |text: &str| generator.tokenizer.is_control(text);
     let (shows_control_tokens, stop) =
-        plan.as_ref().map_or((false, None), |plan| (plan.has_control_tokens(), plan.stop()));
+        plan.as_ref().map_or((false, None), |plan| (plan.has_control_tokens(is_control), plan.stop()));
+    // The parser must see where reasoning ends.
+    let shows_control_tokens = shows_control_tokens
+        || reasoning.is_some_and(|reasoning| is_control(reasoning.begin) || is_control(reasoning.end));
     let grammar = match plan {
-        Some(plan) => Some(call_grammar(&generator.engine, plan)?),
-        None => generation::grammar(&generator.engine, request.constraint()?)?,
+        Some(plan) => Some(call_grammar(&generator.engine, plan, reasoning, is_control)?),
+        None => {
+            let constrained = request.constraint()?.map(|constrained| Constrained { after: reasoning, ..constrained });
+            generation::grammar(&generator.engine, constrained)?
+        }
     };
     Ok(Turn { prompt, grammar, parser, shows_control_tokens, stop })
 }
 
 /// The grammar of answers with calls. Schemas of tools come from everywhere: what of them can not be followed is not a
 /// reason to refuse a request that does not insist.
-fn call_grammar(engine: &EngineHandle, plan: ToolPlan) -> Result<Grammar, ApiError> {
-    if let Ok(Some(grammar)) = generation::grammar(engine, Some(plan.grammar())) {
+fn call_grammar(
+    engine: &EngineHandle,
+    plan: ToolPlan,
+    reasoning: Option<Reasoning>,
+    is_control: impl Fn(&str) -> bool,
+) -> Result<Grammar, ApiError> {
+    if let Ok(Some(grammar)) = generation::grammar(engine, Some(plan.grammar(reasoning, &is_control)?)) {
         return Ok(grammar);
     }
     let can_follow = |schema: &Value| engine.compile(&yantra_engine::Constraint::JsonSchema(schema.clone())).is_ok();
-    let grammar = generation::grammar(engine, Some(plan.loosened(can_follow).grammar()))?;
+    let constrained = plan.loosened(can_follow).grammar(reasoning, &is_control)?;
+    let grammar = generation::grammar(engine, Some(constrained))?;
     grammar.ok_or_else(|| ApiError::internal("a grammar that was asked for is not there"))
 }
 
 /// Whether a chat template writes the arguments of calls as JSON itself, and so wants objects, not their text.
 fn takes_objects(source: &str) -> bool {
     let dense: String = source.chars().filter(|c| !c.is_whitespace() && !matches!(c, '\'' | '"' | ']' | ')')).collect();
-    ["arguments|tojson", "arguments|items", "arguments.items("].iter().any(|use_of| dense.contains(use_of))
+    ["arguments|tojson", "arguments|items", "arguments.items(", "_args|items", "_args.items("]
+        .iter()
+        .any(|use_of| dense.contains(use_of))
 }
 
 /// The arguments of a message's calls as objects, where their text is one.

@@ -44,6 +44,16 @@ pub enum StoreError {
         /// The newest version known.
         known: usize,
     },
+    /// It has to be brought up to date first.
+    #[error(
+        "the state database has version {found}, this program wants {known}: start its server once, which brings it up to date"
+    )]
+    TooOld {
+        /// The version of what is there.
+        found: usize,
+        /// The version wanted.
+        known: usize,
+    },
     /// SQLite refuses for another reason.
     #[error("the state database failed: {0}")]
     Database(rusqlite::Error),

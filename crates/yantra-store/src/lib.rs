@@ -16,6 +16,8 @@ mod items;
 mod page;
 mod schema;
 mod store;
+mod trace_text;
+mod traces;
 mod usage;
 
 pub use batches::{Batch, BatchEnd, BatchStatus, NewBatch};
@@ -25,4 +27,5 @@ pub use files::{FileFacts, FileRecord};
 pub use items::{Item, ItemState, StoredItem};
 pub use page::{Page, PageOf};
 pub use store::Store;
+pub use traces::{NewTrace, Trace, TraceFacts, TraceSummary, TracesOf};
 pub use usage::{UsageRow, Used};

@@ -5,20 +5,22 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use crate::{StoreError, contents, schema};
 
 /// How long another program (a backup, a curious `sqlite3`) may hold the database.
 const BUSY_TIME: Duration = Duration::from_secs(5);
+/// The database's name in the directory.
+const DATABASE: &str = "yantra.db";
 
-/// A directory of state, open. Only one process can have it.
+/// A directory of state, open. Only one process can have it; others can look in beside it.
 #[derive(Debug)]
 pub struct Store {
     directory: PathBuf,
     connection: Mutex<Connection>,
     /// Locked for as long as it is open; the system lets go of it when the process ends, however it does.
-    _lock: File,
+    _lock: Option<File>,
 }
 
 impl Store {
@@ -28,17 +30,38 @@ impl Store {
     /// Another process has it, it can not be written, or what is in it is damaged or of a newer version.
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
         make_directory(directory)?;
-        let lock = lock(directory)?;
+        let lock = Some(lock(directory)?);
         make_directory(&directory.join(contents::DIRECTORY))?;
-        let mut connection = Connection::open(directory.join("yantra.db"))?;
-        connection.busy_timeout(BUSY_TIME)?;
-        connection.pragma_update(None, "journal_mode", "WAL")?;
-        connection.pragma_update(None, "synchronous", "FULL")?;
-        connection.pragma_update(None, "foreign_keys", true)?;
+        let mut connection = Connection::open(directory.join(DATABASE))?;
+        prepare(&connection)?;
         schema::migrate(&mut connection)?;
         let store = Self { directory: directory.to_owned(), connection: Mutex::new(connection), _lock: lock };
         store.sweep()?;
         Ok(store)
+    }
+
+    /// Opens a directory that is there, whether or not another process has it, for its traces: whose rows the database's
+    /// own locks guard. What else is in it is the other's.
+    ///
+    /// # Errors
+    /// There is no database in it of a version that this program knows, or it is damaged.
+    pub fn open_beside(directory: &Path) -> Result<Self, StoreError> {
+        let path = directory.join(DATABASE);
+        // SQLite says of a file that is not there only that it can not be opened.
+        path.metadata().map_err(StoreError::io("open", &path))?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&path, flags)?;
+        prepare(&connection)?;
+        schema::check(&connection)?;
+        Ok(Self { directory: directory.to_owned(), connection: Mutex::new(connection), _lock: None })
+    }
+
+    /// Gives back to the system what deleted rows have left. Takes as long as writing all the others again.
+    ///
+    /// # Errors
+    /// The disk is full or broken.
+    pub fn compact(&self) -> Result<(), StoreError> {
+        self.read(|connection| Ok(connection.execute_batch("VACUUM; PRAGMA wal_checkpoint(TRUNCATE)")?))
     }
 
     pub(crate) fn directory(&self) -> &Path {
@@ -61,6 +84,16 @@ impl Store {
         transaction.commit()?;
         Ok(result)
     }
+}
+
+fn prepare(connection: &Connection) -> Result<(), StoreError> {
+    connection.busy_timeout(BUSY_TIME)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    // What is deleted is to be gone, not only out of sight: it is what people said.
+    connection.pragma_update(None, "secure_delete", true)?;
+    Ok(())
 }
 
 /// Makes a directory that nobody else may read: it holds what people say to models.

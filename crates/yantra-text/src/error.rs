@@ -32,6 +32,10 @@ pub enum TextError {
     #[error("tokenizer.json: {0}")]
     TokenizerJson(String),
 
+    /// A tokeniser that the other format can not express.
+    #[error("{0}")]
+    Convert(String),
+
     /// A token id outside the vocabulary.
     #[error("token id {id} is outside the vocabulary of {vocab_size} tokens")]
     TokenOutOfRange {

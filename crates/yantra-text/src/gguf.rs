@@ -172,7 +172,13 @@ fn read_specials(
         let message = "`add_bos_token` is true, but there is no `bos_token_id`".to_owned();
         return Err(TextError::Vocabulary(message));
     }
-    Ok(Specials { bos, eos, end_of_generation, prefix, suffix })
+    // RoBERTa's `<s> a </s></s> b </s>`.
+    let pair_separator = match kind {
+        Kind::WordPiece => None,
+        _ if flag("add_sep_token", false)? => special_id(metadata, vocab, "seperator", None)?.or(eos),
+        _ => None,
+    };
+    Ok(Specials { bos, eos, end_of_generation, prefix, suffix, pair_separator })
 }
 
 fn read_wordpiece(metadata: &Metadata, unknown: Option<u32>) -> Result<WordPiece, TextError> {

@@ -3,7 +3,9 @@
 use std::sync::OnceLock;
 
 use serde_json::Value;
+use tokenizers::{PostProcessor, TruncationDirection};
 
+use crate::pair::{self, Pair};
 use crate::special::{Fragment, SpecialTokens, Strip, end_of_generation};
 use crate::template::Aliases;
 use crate::tokenizer::{EncodeOptions, Inner, Model, Specials};
@@ -48,7 +50,7 @@ pub(crate) fn load(bytes: &[u8], config: Option<&Value>, eos_ids: &[u32]) -> Res
     let end_of_generation = end_of_generation(&mut vocab, &declared);
     let prefix = tokenizer.encode_fast("", true).map_err(refuse)?.get_ids().to_vec();
     let add_space_prefix = style.drops_first_space(&tokenizer);
-    let specials = Specials { bos, eos, end_of_generation, prefix: None, suffix: None };
+    let specials = Specials { bos, eos, end_of_generation, ..Specials::default() };
     let model = Model::HuggingFace(Box::new(HuggingFace {
         tokenizer,
         literal: OnceLock::new(),
@@ -62,6 +64,25 @@ impl HuggingFace {
     pub(crate) fn encode(&self, text: &str, options: EncodeOptions) -> Result<Vec<u32>, TextError> {
         let tokenizer = if options.parse_special { &self.tokenizer } else { self.literal() };
         encode(tokenizer, text, options.add_special)
+    }
+
+    /// The tokens of both texts, cut to `most` with those that the post-processor puts around a pair.
+    pub(crate) fn encode_pair(&self, first: &str, second: &str, most: usize) -> Result<Pair, TextError> {
+        let tokenizer = self.literal();
+        let tokens = |text: &str| tokenizer.encode_fast(text, false).map_err(failed(text));
+        let (mut left, mut right) = (tokens(first)?, tokens(second)?);
+        let added = tokenizer.get_post_processor().map_or(0, |post| post.added_tokens(true));
+        let kept = pair::longest_first(left.len(), right.len(), pair::room(added, most)?);
+        left.truncate(kept.0, 0, TruncationDirection::Right);
+        right.truncate(kept.1, 0, TruncationDirection::Right);
+        // Without a post-processor nothing tells the two apart but this.
+        right.set_type_ids(vec![1; right.len()]);
+        let bytes = first.len() + second.len();
+        let failed = |error: tokenizers::Error| TextError::Encode { bytes, message: error.to_string() };
+        let whole = tokenizer.post_process(left, Some(right), true).map_err(failed)?;
+        let tokens = whole.get_ids().to_vec();
+        let second = whole.get_type_ids().iter().position(|kind| *kind != 0).unwrap_or(tokens.len());
+        Ok(Pair { tokens, second })
     }
 
     /// As [`encode`](Self::encode) of a rendered template, the characters that `aliases` stand for being put back after

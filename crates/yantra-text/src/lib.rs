@@ -9,10 +9,12 @@
 
 mod bpe;
 mod byte_level;
+pub mod convert;
 mod error;
 mod gguf;
 mod hf;
 mod merge;
+mod pair;
 mod pretokenize;
 mod special;
 mod spm;
@@ -25,6 +27,7 @@ mod vocab;
 mod wordpiece;
 
 pub use error::TextError;
+pub use pair::Pair;
 pub use stream::DetokenizeStream;
-pub use template::{ChatInput, ChatTemplate, Clock, Prompt, strftime};
+pub use template::{ChatInput, ChatTemplate, Clock, Prompt, parse_rfc3339, strftime};
 pub use tokenizer::{EncodeOptions, MAX_TEXT_BYTES, Tokenizer};

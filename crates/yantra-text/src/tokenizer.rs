@@ -50,6 +50,8 @@ pub(crate) struct Specials {
     /// What is put before and after a text where special tokens are asked for.
     pub(crate) prefix: Option<u32>,
     pub(crate) suffix: Option<u32>,
+    /// What is put between the first text of a pair, with its suffix, and the second.
+    pub(crate) pair_separator: Option<u32>,
 }
 
 /// How text is encoded.
@@ -156,14 +158,29 @@ impl Tokenizer {
     /// # Errors
     /// [`TextError::Encode`] for texts over [`MAX_TEXT_BYTES`], or where the vocabulary cannot express the text.
     pub fn encode(&self, text: &str, options: EncodeOptions) -> Result<Vec<u32>, TextError> {
-        if text.len() > MAX_TEXT_BYTES {
-            let message = format!("longer than the {MAX_TEXT_BYTES} bytes allowed");
-            return Err(TextError::Encode { bytes: text.len(), message });
-        }
+        Self::check_length(text)?;
         match &self.inner.model {
             Model::HuggingFace(model) => model.encode(text, options),
             Model::Native { special, encoder } => Ok(self.encode_natively(special, encoder, text, options, None)),
         }
+    }
+
+    pub(crate) fn check_length(text: &str) -> Result<(), TextError> {
+        if text.len() <= MAX_TEXT_BYTES {
+            return Ok(());
+        }
+        let message = format!("longer than the {MAX_TEXT_BYTES} bytes allowed");
+        Err(TextError::Encode { bytes: text.len(), message })
+    }
+
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.inner
+    }
+
+    /// The tokens of a text from a user, nothing added.
+    pub(crate) fn encode_plainly(&self, special: &SpecialTokens, encoder: &Encoder, text: &str) -> Vec<u32> {
+        let options = EncodeOptions { add_special: false, parse_special: false };
+        self.encode_natively(special, encoder, text, options, None)
     }
 
     /// The token ids of a rendered template in which `aliases` stand for characters that must not make a control token.
@@ -301,6 +318,12 @@ impl Tokenizer {
     #[must_use]
     pub fn is_special(&self, id: u32) -> bool {
         matches!(self.inner.vocab.kind(id), TokenKind::Control | TokenKind::Unknown)
+    }
+
+    /// Whether a text is the name of a token that is structure, or ends a generation, and so can not be a part of text.
+    #[must_use]
+    pub fn is_control(&self, text: &str) -> bool {
+        self.token_id(text).is_some_and(|id| self.is_special(id) || self.eos_ids().contains(&id))
     }
 
     /// Whether [`EncodeOptions::add_special`] puts a begin-of-sequence token first.

@@ -150,7 +150,7 @@ pub(crate) fn default_sampling(settings: &EngineSettings, loaded: &LoadedModel) 
 pub(crate) fn generator(model: &str, loaded: &LoadedModel) -> Result<EngineHandle> {
     match &loaded.kind {
         ModelKind::Generate(engine) => Ok(engine.clone()),
-        ModelKind::Embed(_) => bail!("`{model}` is an embedding model: it generates no text"),
+        ModelKind::Embed(_) => bail!("`{model}` is an embedding model or a reranker: it generates no text"),
     }
 }
 
@@ -166,7 +166,7 @@ pub(crate) fn model_runner(
     let cannot = || format!("cannot load {}", path.display());
     let checkpoint = Checkpoint::open(&path).with_context(cannot)?;
     if yantra_model::family::is_encoder(&checkpoint).with_context(cannot)? {
-        bail!("`{model}` is an embedding model: it generates no text");
+        bail!("`{model}` is an embedding model or a reranker: it generates no text");
     }
     let decoder = Decoder::load(&checkpoint, compute, options.of_model(num_tokens.max(1))).with_context(cannot)?;
     let context = decoder.spec().context_length;
@@ -189,6 +189,9 @@ pub(crate) fn embedder(
     let cannot = || format!("cannot load {}", path.display());
     let checkpoint = Checkpoint::open(&path).with_context(cannot)?;
     let spec = EncoderSpec::read(&checkpoint).with_context(cannot)?;
+    if spec.scores_pairs() {
+        bail!("`{model}` scores pairs of texts: an embedding model is expected");
+    }
     let encoder = Encoder::load(&checkpoint, compute, options.of_model(spec.context_length)).with_context(cannot)?;
     let dtype = match encoder.dense_type() {
         None => "f32",

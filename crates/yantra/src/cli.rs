@@ -31,7 +31,9 @@ enum Command {
     Complete(commands::complete::CompleteArgs),
     Pull(commands::pull::PullArgs),
     Inspect(commands::inspect::InspectArgs),
+    Convert(commands::convert::ConvertArgs),
     Keys(commands::keys::KeysArgs),
+    Traces(commands::traces::TracesArgs),
     Perplexity(commands::perplexity::PerplexityArgs),
     /// Measure speed: of models in this process, of a server under load, or of the hardware
     #[command(subcommand)]
@@ -54,6 +56,7 @@ enum Bench {
     Embed(bench::embed::EmbedArgs),
     Load(bench::load::LoadArgs),
     Speculation(bench::speculation::SpeculationArgs),
+    Context(bench::context::ContextArgs),
     Tools(bench::tools::ToolsArgs),
 }
 
@@ -71,13 +74,16 @@ impl Cli {
             Command::Complete(args) => commands::complete::run(&args),
             Command::Pull(args) => commands::pull::run(&args),
             Command::Inspect(args) => commands::inspect::run(&args),
+            Command::Convert(args) => commands::convert::run(&args),
             Command::Keys(args) => commands::keys::run(&args),
+            Command::Traces(args) => commands::traces::run(&args),
             Command::Perplexity(args) => commands::perplexity::run(&args),
             Command::Bench(Bench::Engine(args)) => bench::engine::run(&args),
             Command::Bench(Bench::Hardware(args)) => bench::hardware::run(&args),
             Command::Bench(Bench::Embed(args)) => bench::embed::run(&args),
             Command::Bench(Bench::Load(args)) => bench::load::run(&args),
             Command::Bench(Bench::Speculation(args)) => bench::speculation::run(&args),
+            Command::Bench(Bench::Context(args)) => bench::context::run(&args),
             Command::Bench(Bench::Tools(args)) => bench::tools::run(&args),
             Command::Completions { shell } => {
                 let mut script = Vec::new();

@@ -306,6 +306,11 @@ pub(crate) fn otlp_endpoint(url: &str) -> Value {
     serde_json::json!({"otlp_endpoint": url})
 }
 
+/// `[server.traces]` with nothing but a mode.
+pub(crate) fn traces_mode(mode: &str) -> Value {
+    serde_json::json!({"mode": mode})
+}
+
 impl RawEngine {
     /// Checked, with the environment below: for commands that have no configuration file.
     pub(crate) fn over_environment(self) -> Result<EngineSettings> {
@@ -528,6 +533,7 @@ mod tests {
         check("[sever]\nport = 1", ["`sever`", "`server`"]);
         check("[[models]]\nmodel = 'a'\nkvmemory = '1GiB'", ["`models.kvmemory`", "`kv_memory`"]);
         check("[server.telemetry]\notlp_endpont = 'x'", ["`server.telemetry.otlp_endpont`", "`otlp_endpoint`"]);
+        check("[server.traces]\nretention = 1", ["`server.traces.retention`", "`retention_days`"]);
         check("[engine]\nzzz = 1", ["`engine.zzz`", "known here: threads"]);
     }
 

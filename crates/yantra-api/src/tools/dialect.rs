@@ -1,8 +1,6 @@
 //! How families of models write calls.
 
-use serde_json::{Value, json};
-
-use super::{Tool, parser::ReaderKind};
+use super::{parser::ReaderKind, xml_call};
 
 /// A way of writing calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +17,19 @@ pub enum Dialect {
     DeepSeek,
     /// Python in a fence marked `tool_code`: Gemma.
     Gemma,
+    /// `<tool_call><function=name><parameter=a>1</parameter></function></tool_call>`: Qwen3-Coder and Qwen 3.5.
+    Qwen3Coder,
+    /// `<tool_call>name<arg_key>a</arg_key><arg_value>1</arg_value></tool_call>`: GLM 4.5 and later.
+    Glm,
+    /// `<minimax:tool_call><invoke name="name"><parameter name="a">1</parameter></invoke></minimax:tool_call>`: MiniMax-M2.
+    MiniMax,
+    /// `<tool_calls>{"name": …, "arguments": {…}}</tool_calls>`: MiniMax-M1.
+    MiniMaxM1,
+    /// `<|tool_calls_section_begin|><|tool_call_begin|>functions.name:0<|tool_call_argument_begin|>{…}<|tool_call_end|>…`:
+    /// Kimi-K2.
+    Kimi,
+    /// `<|channel|>commentary to=functions.name <|constrain|>json<|message|>{…}<|call|>`: gpt-oss.
+    Harmony,
     /// A JSON object for any model: `{"tool_calls": […]}` or `{"content": …}`.
     Json,
     /// Thought, Action, Action Input, Observation (Yao et al. 2022, <https://arxiv.org/abs/2210.03629>), for any model.
@@ -32,6 +43,8 @@ pub(super) struct Form {
     pub(super) opens: &'static [&'static str],
     /// What begins calls as an answer's first character, and is a part of them.
     pub(super) starts: &'static [char],
+    /// What begins calls anywhere, and is a part of them.
+    pub(super) begins: &'static [&'static str],
     /// What may stand before a call, besides white space.
     pub(super) leads: &'static [&'static str],
     /// What begins a text in JSON instead of a call.
@@ -46,6 +59,11 @@ pub(super) struct Form {
 }
 
 impl Form {
+    /// Whether what begins calls is a part of the first one.
+    pub(super) fn is_part_of_call(&self, text: &str) -> bool {
+        self.begins.contains(&text) || text.chars().all(|c| self.starts.contains(&c))
+    }
+
     /// Everything that may follow a call.
     pub(super) fn after(&self) -> impl Iterator<Item = &'static str> {
         self.fillers.iter().chain(self.nexts).chain(self.closes).copied()
@@ -55,6 +73,7 @@ impl Form {
 const PLAIN: Form = Form {
     opens: &[],
     starts: &[],
+    begins: &[],
     leads: &[],
     says: &[],
     fillers: &[],
@@ -65,13 +84,19 @@ const PLAIN: Form = Form {
 
 impl Dialect {
     /// All of them, by the names that requests use.
-    pub const ALL: [(Self, &'static str); 8] = [
+    pub const ALL: [(Self, &'static str); 14] = [
         (Self::Hermes, "hermes"),
         (Self::Llama, "llama"),
         (Self::Pythonic, "pythonic"),
         (Self::Mistral, "mistral"),
         (Self::DeepSeek, "deepseek"),
         (Self::Gemma, "gemma"),
+        (Self::Qwen3Coder, "qwen3_coder"),
+        (Self::Glm, "glm"),
+        (Self::MiniMax, "minimax"),
+        (Self::MiniMaxM1, "minimax_m1"),
+        (Self::Kimi, "kimi"),
+        (Self::Harmony, "harmony"),
         (Self::Json, "json"),
         (Self::React, "react"),
     ];
@@ -79,23 +104,36 @@ impl Dialect {
     /// The dialect that a chat template teaches; [`Dialect::Json`] where it shows no tools or teaches none that is known.
     #[must_use]
     pub fn of_template(template: &str, shows_tools: bool) -> Self {
-        const SIGNS: [(&str, Dialect); 8] = [
-            ("<｜tool▁calls▁begin｜>", Dialect::DeepSeek),
-            ("[TOOL_CALLS]", Dialect::Mistral),
-            ("<tool_call>", Dialect::Hermes),
-            ("tool_code", Dialect::Gemma),
-            ("[func_name1(", Dialect::Pythonic),
-            ("<|python_tag|>", Dialect::Llama),
-            ("\"parameters\": dictionary", Dialect::Llama),
-            ("{\"name\": function name", Dialect::Llama),
+        // In the order in which they are looked for: some are a part of others' templates.
+        const SIGNS: [(&[&str], Dialect); 13] = [
+            (&["<|channel|>", "to=functions."], Dialect::Harmony),
+            (&["<|tool_calls_section_begin|>"], Dialect::Kimi),
+            (&["<minimax:tool_call>", "<invoke name="], Dialect::MiniMax),
+            (&["<tool_call>", "<arg_key>"], Dialect::Glm),
+            (&["<tool_call>", "<function=", "<parameter="], Dialect::Qwen3Coder),
+            (&["<｜tool▁calls▁begin｜>"], Dialect::DeepSeek),
+            (&["[TOOL_CALLS]"], Dialect::Mistral),
+            (&["<tool_call>"], Dialect::Hermes),
+            (&["<tool_calls>"], Dialect::MiniMaxM1),
+            (&["tool_code"], Dialect::Gemma),
+            (&["[func_name1("], Dialect::Pythonic),
+            (&["<|python_tag|>"], Dialect::Llama),
+            (&["\"parameters\": dictionary"], Dialect::Llama),
         ];
-        // Their calls look like Hermes' from afar and are not JSON.
-        let is_other =
-            template.contains("<arg_key>") || template.contains("<function=") || template.contains("<parameter=");
-        if !shows_tools || is_other {
+        const LLAMA: &str = "{\"name\": function name";
+        // Their calls look like those above from afar and are not.
+        let is_other = |dialect: Dialect| {
+            let has = |sign: &str| template.contains(sign);
+            matches!(dialect, Self::Hermes | Self::MiniMaxM1)
+                && (has("<function=") || has("<parameter=") || has("<arg_key>"))
+        };
+        if !shows_tools {
             return Self::Json;
         }
-        SIGNS.into_iter().find(|(sign, _)| template.contains(sign)).map_or(Self::Json, |(_, dialect)| dialect)
+        let is_taught = |signs: &[&str]| signs.iter().all(|sign| template.contains(sign));
+        let taught = SIGNS.into_iter().find(|(signs, _)| is_taught(signs)).map(|(_, dialect)| dialect);
+        let taught = taught.or_else(|| template.contains(LLAMA).then_some(Self::Llama));
+        taught.filter(|dialect| !is_other(*dialect)).unwrap_or(Self::Json)
     }
 
     /// The dialect of a name.
@@ -152,6 +190,38 @@ impl Dialect {
                 reader: ReaderKind::Python,
                 ..PLAIN
             },
+            Self::Qwen3Coder => Form {
+                opens: &["<tool_call>"],
+                // The marker before it is sometimes forgotten.
+                begins: &["<function="],
+                closes: &["</tool_call>"],
+                reader: ReaderKind::Xml(&xml_call::QWEN),
+                ..PLAIN
+            },
+            Self::Glm => Form { opens: &["<tool_call>"], reader: ReaderKind::Xml(&xml_call::GLM), ..PLAIN },
+            Self::MiniMax => Form {
+                opens: &["<minimax:tool_call>"],
+                closes: &["</minimax:tool_call>"],
+                reader: ReaderKind::Xml(&xml_call::MINIMAX),
+                ..PLAIN
+            },
+            Self::MiniMaxM1 => Form {
+                opens: &["<tool_calls>"],
+                leads: &["["],
+                fillers: &["]"],
+                nexts: &[","],
+                closes: &["</tool_calls>"],
+                ..PLAIN
+            },
+            Self::Kimi => Form {
+                opens: &["<|tool_calls_section_begin|>"],
+                leads: &["<|tool_call_begin|>"],
+                fillers: &["<|tool_call_end|>"],
+                nexts: &["<|tool_call_begin|>"],
+                closes: &["<|tool_calls_section_end|>"],
+                reader: ReaderKind::Named,
+                ..PLAIN
+            },
             Self::Json => Form {
                 starts: &['{'],
                 leads: &["{\"tool_calls\": [", "{\"tool_calls\":["],
@@ -160,160 +230,8 @@ impl Dialect {
                 closes: &["]}", "}"],
                 ..PLAIN
             },
-            Self::React => return None,
+            // Messages and sections, not markers, tell where their calls are.
+            Self::Harmony | Self::React => return None,
         })
     }
-
-    /// The grammar of answers. `is_free`: they may be text without calls; `parallel`: they may hold several calls.
-    pub(super) fn grammar(self, tools: &[Tool], is_free: bool, parallel: bool) -> String {
-        let more = |separator: &str| if parallel { format!(" ({separator}call)*") } else { String::new() };
-        let calls = |key: &str| {
-            let schemas: Vec<Value> = tools.iter().map(|tool| tool.call_schema(key)).collect();
-            format!("call: %json {}\n", with_white_space(json!({"anyOf": schemas})))
-        };
-        match self {
-            Self::Hermes => {
-                let each = format!(
-                    "first: \"\\n\" call \"\\n</tool_call>\"\nnext: \"\\n<tool_call>\\n\" call \"\\n</tool_call>\"\n{}",
-                    calls("arguments")
-                );
-                let rest = if parallel { " next*" } else { "" };
-                opened(is_free, "<tool_call>", &format!("first{rest}"), &each)
-            }
-            Self::Mistral => {
-                let rest = more("\", \" ");
-                let each = format!("list: \"[\" call{rest} \"]\"\n{}", calls("arguments"));
-                // A control token, which text can not hold.
-                let start =
-                    if is_free { "start: /(?s:.*)/ (<|TOOL_CALLS|> list)?" } else { "start: <|TOOL_CALLS|> list" };
-                format!("{start}\n{each}")
-            }
-            Self::Llama => {
-                let start = format!("start: call{}", more("\"; \" "));
-                free_or(is_free, &start, "{<", &calls("parameters"))
-            }
-            Self::Json => {
-                let call = json!({"anyOf": tools.iter().map(|tool| tool.call_schema("arguments")).collect::<Vec<_>>()});
-                let rest = more("\", \" ");
-                let content = json!({"type": "string"});
-                let said =
-                    if is_free { format!(" | \"{{\\\"content\\\": \" %json {content} \"}}\"") } else { String::new() };
-                format!(
-                    "start: \"{{\\\"tool_calls\\\": [\" call{rest} \"]}}\"{said}\ncall: %json {}\n",
-                    with_white_space(call)
-                )
-            }
-            Self::React => react_grammar(tools, is_free),
-            Self::Pythonic => {
-                let start = format!("start: \"[\" call{} \"]\"", more("\", \" "));
-                free_or(is_free, &start, "[", &python_calls(tools))
-            }
-            Self::Gemma => {
-                let body = format!("\"\\n\" call{} \"\\n```\"", more("\"\\n\" "));
-                opened(is_free, "```tool_code", &body, &python_calls(tools))
-            }
-            Self::DeepSeek => {
-                let one = "<｜tool▁call▁begin｜> call <｜tool▁call▁end｜>";
-                let rest = if parallel { format!(" ({one})*") } else { String::new() };
-                let list = format!("<｜tool▁calls▁begin｜> {one}{rest} <｜tool▁calls▁end｜>");
-                let start = if is_free { format!("start: /(?s:.*)/ ({list})?") } else { format!("start: {list}") };
-                let call = |(number, tool): (usize, &Tool)| {
-                    format!(
-                        "call{number}: {} <｜tool▁sep｜> %json {}\n",
-                        quoted(&tool.name),
-                        with_white_space(tool.parameters.clone())
-                    )
-                };
-                let all: Vec<String> = (0..tools.len()).map(|number| format!("call{number}")).collect();
-                let each: String = tools.iter().enumerate().map(call).collect();
-                format!("{start}\ncall: {}\n{each}", all.join(" | "))
-            }
-        }
-    }
-}
-
-/// A text in Lark.
-fn quoted(text: &str) -> String {
-    Value::from(text).to_string()
-}
-
-/// A schema with a space where people write one, and no other white space.
-fn with_white_space(mut schema: Value) -> Value {
-    if let Some(object) = schema.as_object_mut() {
-        let guidance = json!({"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": false});
-        object.insert("x-guidance".to_owned(), guidance);
-    }
-    schema
-}
-
-/// Calls that a marker begins: free text may come before it, and is then all there is.
-fn opened(is_free: bool, marker: &str, body: &str, rules: &str) -> String {
-    if !is_free {
-        return format!("start: {} {body}\n{rules}", quoted(marker));
-    }
-    format!(
-        "start: TEXT | head {body}\nTEXT: /(?s:.*)/ & ~/(?s:.*){marker}(?s:.*)/\nhead[lazy]: /(?s:.*){marker}/\n{rules}"
-    )
-}
-
-/// Calls that are the whole answer, or text that begins otherwise.
-fn free_or(is_free: bool, start: &str, first: &str, rules: &str) -> String {
-    if !is_free {
-        return format!("{start}\n{rules}");
-    }
-    let body = start.trim_start_matches("start: ");
-    format!("start: TEXT | calls\ncalls: {body}\nTEXT: /([^\\s{}](?s:.*))?/\n{rules}", first.replace('[', "\\["))
-}
-
-/// Calls in Python: each argument by name, as JSON, which Python reads but for three words.
-fn python_calls(tools: &[Tool]) -> String {
-    let mut rules = String::new();
-    let mut names = Vec::new();
-    for (number, tool) in tools.iter().enumerate() {
-        let required: Vec<&str> =
-            tool.parameters["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        let properties = tool.parameters["properties"].as_object();
-        let argument = |(name, schema): (&String, &Value)| {
-            let value = format!("{} %json {}", quoted(&format!("{name}=")), with_white_space(object_of(schema)));
-            (required.contains(&name.as_str()), value)
-        };
-        let mut arguments: Vec<(bool, String)> = properties.into_iter().flatten().map(argument).collect();
-        // Required ones first, so that a comma stands before each of the others.
-        arguments.sort_by_key(|(is_required, _)| !is_required);
-        let mut body = String::new();
-        for (index, (is_required, value)) in arguments.iter().enumerate() {
-            let comma = if index == 0 { "" } else { "\", \" " };
-            body += &if *is_required { format!(" {comma}{value}") } else { format!(" ({comma}{value})?") };
-        }
-        // With nothing required the first that is there has no comma before it.
-        if required.is_empty() && arguments.len() > 1 {
-            let ways = (0..arguments.len()).map(|first| {
-                let rest: String =
-                    arguments[first + 1..].iter().map(|(_, value)| format!(" (\", \" {value})?")).collect();
-                format!("{}{rest}", arguments[first].1)
-            });
-            body = format!(" ({})?", ways.collect::<Vec<_>>().join(" | "));
-        }
-        rules += &format!("call{number}: {}{body} \")\"\n", quoted(&format!("{}(", tool.name)));
-        names.push(format!("call{number}"));
-    }
-    format!("call: {}\n{rules}", names.join(" | "))
-}
-
-/// A schema as an object, to which settings can be added.
-fn object_of(schema: &Value) -> Value {
-    if schema.is_object() { schema.clone() } else { json!({}) }
-}
-
-/// Thought, then an action with its input, or the answer. A thought is a line, and not endless.
-fn react_grammar(tools: &[Tool], is_free: bool) -> String {
-    let mut rules = String::new();
-    let mut names = Vec::new();
-    for (number, tool) in tools.iter().enumerate() {
-        let head = quoted(&format!("Action: {}\nAction Input: ", tool.name));
-        rules += &format!("call{number}: {head} %json {}\n", with_white_space(tool.parameters.clone()));
-        names.push(format!("call{number}"));
-    }
-    let last = if is_free { " | \"Final Answer: \" /(?s:.+)/" } else { "" };
-    format!("start: \"Thought: \" /[^\\n]{{1,500}}/ \"\\n\" (call{last})\ncall: {}\n{rules}", names.join(" | "))
 }

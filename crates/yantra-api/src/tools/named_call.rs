@@ -1,10 +1,12 @@
 //! A call as a name and a JSON object, with something between: `name[ARGS]{…}` (Mistral), `name<｜tool▁sep｜>{…}` and
-//! `name\n```json\n{…}` (DeepSeek).
+//! `name\n```json\n{…}` (DeepSeek), `functions.name:0<|tool_call_argument_begin|>{…}` (Kimi).
 
 use super::reader::{Flow, JsonValue, Out};
 
 /// Longest text between name and arguments.
 const MAX_BETWEEN: usize = 64;
+/// What some models put before the names of all tools.
+const NAMESPACE: &str = "functions.";
 
 /// Reads such a call.
 #[derive(Debug, Clone, Default)]
@@ -19,6 +21,12 @@ impl NamedCall {
         self.arguments.is_some()
     }
 
+    /// The tool that is meant.
+    fn known(&self, out: &Out) -> Option<&str> {
+        let name = self.name.as_str();
+        [Some(name), name.strip_prefix(NAMESPACE)].into_iter().flatten().find(|name| out.knows(name))
+    }
+
     pub(super) fn push(&mut self, c: char, out: &mut Out) -> Flow {
         if let Some(arguments) = &mut self.arguments {
             let flow = arguments.push(c);
@@ -27,22 +35,20 @@ impl NamedCall {
             }
             return flow;
         }
+        if let (Some(name), '{') = (self.known(out), c) {
+            out.call(name);
+            out.arguments("{");
+            self.arguments.insert(JsonValue::default()).push(c);
+            return Flow::More;
+        }
         let is_of_name = c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
         match c {
-            '{' if out.knows(&self.name) => {
-                let mut arguments = JsonValue::default();
-                arguments.push(c);
-                self.arguments = Some(arguments);
-                out.call(&self.name);
-                out.arguments("{");
-                Flow::More
-            }
-            _ if is_of_name && self.between == 0 && self.name.len() < super::MAX_NAME => {
+            _ if is_of_name && self.between == 0 && self.name.len() < NAMESPACE.len() + super::MAX_NAME => {
                 self.name.push(c);
                 Flow::More
             }
             c if self.name.is_empty() && c.is_whitespace() => Flow::More,
-            _ if out.knows(&self.name) && self.between < MAX_BETWEEN => {
+            _ if self.between < MAX_BETWEEN && self.known(out).is_some() => {
                 self.between += 1;
                 Flow::More
             }

@@ -8,13 +8,15 @@
 use std::sync::Arc;
 
 use super::{
-    Dialect, Piece,
+    Dialect, Piece, Tool,
     dialect::Form,
+    harmony::Harmony,
     json_call::JsonCall,
     named_call::NamedCall,
     python_call::PythonCall,
     react::React,
     reader::{Flow, Out},
+    xml_call::{Tags, XmlCall},
 };
 
 /// How a model marks its reasoning.
@@ -26,7 +28,12 @@ pub struct Reasoning {
     pub end: &'static str,
     /// Whether the prompt has begun it already.
     pub is_begun: bool,
+    /// Whether the prompt has ended it already, as templates do that are told not to have the model think.
+    pub is_over: bool,
 }
+
+/// Reasoning of gpt-oss, whose answers are messages of their own format.
+const HARMONY: [&str; 2] = ["<|channel|>analysis<|message|>", "<|end|>"];
 
 impl Reasoning {
     /// The markers that a chat template speaks of; `prompt_end` is how a prompt of it ends.
@@ -38,9 +45,24 @@ impl Reasoning {
             ("<seed:think>", "</seed:think>"),
             ("<|START_THINKING|>", "<|END_THINKING|>"),
         ];
+        let prompt_end = prompt_end.trim_end();
+        let [begin, end] = HARMONY;
+        if template.contains(begin) {
+            return Some(Self { begin, end, is_begun: prompt_end.ends_with(begin), is_over: false });
+        }
         let (begin, end) =
             MARKERS.into_iter().find(|(begin, end)| template.contains(begin) || template.contains(end))?;
-        Some(Self { begin, end, is_begun: prompt_end.trim_end().ends_with(begin) })
+        Some(Self { begin, end, is_begun: prompt_end.ends_with(begin), is_over: prompt_end.ends_with(end) })
+    }
+
+    /// What stands before an answer in the Harmony format: after its reasoning, and without any.
+    pub const HARMONY_ANSWER: (&'static str, &'static str) =
+        ("<|start|>assistant<|channel|>final<|message|>", "<|channel|>final<|message|>");
+
+    /// Whether answers are messages in OpenAI's Harmony format.
+    #[must_use]
+    pub fn is_harmony(&self) -> bool {
+        self.begin == HARMONY[0]
     }
 }
 
@@ -50,6 +72,7 @@ enum Reader {
     Json(JsonCall),
     Named(NamedCall),
     Python(PythonCall),
+    Xml(XmlCall),
 }
 
 impl Reader {
@@ -58,6 +81,15 @@ impl Reader {
             Self::Json(call) => call.named,
             Self::Named(call) => call.is_named(),
             Self::Python(call) => call.named,
+            Self::Xml(call) => call.named,
+        }
+    }
+
+    /// What is content again when `c` can not stand in a call that has been told.
+    fn rest(&self, c: char) -> String {
+        match self {
+            Self::Xml(call) => call.held.clone(),
+            Self::Json(_) | Self::Named(_) | Self::Python(_) => c.to_string(),
         }
     }
 
@@ -66,6 +98,7 @@ impl Reader {
             Self::Json(call) => call.push(c, out),
             Self::Named(call) => call.push(c, out),
             Self::Python(call) => call.push(c, out),
+            Self::Xml(call) => call.push(c, out),
         }
     }
 }
@@ -89,6 +122,9 @@ enum State {
 #[derive(Debug, Clone)]
 pub struct AnswerParser {
     form: Option<Form>,
+    /// Takes the messages of an answer apart; content is what the rest sees.
+    harmony: Option<Harmony>,
+    /// Takes content apart.
     react: Option<React>,
     reasoning: Option<Reasoning>,
     state: State,
@@ -112,15 +148,18 @@ impl AnswerParser {
     }
 
     /// For answers that may call these tools in a dialect.
-    pub(super) fn with_calls(dialect: Option<Dialect>, names: Arc<[String]>, reasoning: Option<Reasoning>) -> Self {
+    pub(super) fn with_calls(dialect: Option<Dialect>, tools: Arc<[Tool]>, reasoning: Option<Reasoning>) -> Self {
         let is_begun = reasoning.is_some_and(|reasoning| reasoning.is_begun);
+        let is_harmony = dialect == Some(Dialect::Harmony) || reasoning.is_some_and(|reasoning| reasoning.is_harmony());
+        let reasoning = reasoning.filter(|_| !is_harmony);
         Self {
             form: dialect.and_then(Dialect::form),
+            harmony: is_harmony.then(|| Harmony::new(is_begun)),
             react: (dialect == Some(Dialect::React)).then(React::default),
             state: match reasoning {
-                _ if is_begun => State::Reasoning,
-                Some(_) => State::Start,
                 None => State::Content,
+                Some(_) if is_begun => State::Reasoning,
+                Some(_) => State::Start,
             },
             reasoning,
             held: String::new(),
@@ -128,15 +167,19 @@ impl AnswerParser {
             raw: String::new(),
             said: false,
             has_calls: false,
-            out: Out::new(names),
+            out: Out::new(tools),
         }
     }
 
     /// Takes more of the answer; what is certain now.
     pub fn push(&mut self, text: &str) -> Vec<Piece> {
         for c in text.chars() {
-            match &mut self.react {
-                Some(react) => react.push(c, &mut self.out),
+            match &mut self.harmony {
+                Some(harmony) => {
+                    let content = harmony.push(c, &mut self.out);
+                    self.has_calls |= harmony.has_calls;
+                    content.chars().for_each(|c| self.take(c));
+                }
                 None => self.take(c),
             }
         }
@@ -145,9 +188,9 @@ impl AnswerParser {
 
     /// The answer is over; what was held back.
     pub fn finish(&mut self) -> Vec<Piece> {
-        if let Some(react) = &mut self.react {
-            react.finish(&mut self.out);
-            return self.out.take();
+        if let Some(harmony) = &mut self.harmony {
+            let content = harmony.finish(&mut self.out);
+            content.chars().for_each(|c| self.take(c));
         }
         let (held, raw) = (std::mem::take(&mut self.held), std::mem::take(&mut self.raw));
         match &self.state {
@@ -161,9 +204,20 @@ impl AnswerParser {
         // White space at the end is the answer's, unless it follows calls.
         let blank = std::mem::take(&mut self.blank);
         if !self.has_calls {
-            self.out.content(&blank);
+            self.tell(&blank);
+        }
+        if let Some(react) = &mut self.react {
+            react.finish(&mut self.out);
         }
         self.out.take()
+    }
+
+    /// Content goes out, or to who takes it apart.
+    fn tell(&mut self, content: &str) {
+        match &mut self.react {
+            Some(react) => content.chars().for_each(|c| react.push(c, &mut self.out)),
+            None => self.out.content(content),
+        }
     }
 
     fn take(&mut self, c: char) {
@@ -210,11 +264,9 @@ impl AnswerParser {
                     // White space before a call is structure.
                     self.raw = std::mem::take(&mut self.blank) + &held;
                     self.state = State::Lead;
-                    let first =
-                        held.chars().next().filter(|first| self.form.is_some_and(|form| form.starts.contains(first)));
-                    if let Some(first) = first {
-                        self.raw.pop();
-                        self.lead(first);
+                    if self.form.is_some_and(|form| form.is_part_of_call(&held)) {
+                        self.raw.truncate(self.raw.len() - held.len());
+                        held.chars().for_each(|c| self.take(c));
                     }
                     return;
                 }
@@ -239,16 +291,23 @@ impl AnswerParser {
             }
         }
         let Some(form) = self.form else { return Opened::Nothing };
-        if form.opens.contains(&held) || !self.said && held.chars().all(|c| form.starts.contains(&c)) {
+        if form.opens.contains(&held)
+            || form.begins.contains(&held)
+            || !self.said && held.chars().all(|c| form.starts.contains(&c))
+        {
             return Opened::Call;
         }
-        if form.opens.iter().any(|open| open.starts_with(held)) { Opened::Maybe } else { Opened::Nothing }
+        if form.opens.iter().chain(form.begins).any(|open| open.starts_with(held)) {
+            Opened::Maybe
+        } else {
+            Opened::Nothing
+        }
     }
 
     /// Content; white space waits until something follows it.
     fn say(&mut self, text: &str) {
         if self.form.is_none() && self.reasoning.is_none() {
-            return self.out.content(text);
+            return self.tell(text);
         }
         for c in text.chars() {
             if c.is_whitespace() {
@@ -260,10 +319,10 @@ impl AnswerParser {
             if matches!(self.state, State::Start) {
                 self.state = State::Content;
             } else {
-                self.out.content(&blank);
+                self.tell(&blank);
             }
             self.said = true;
-            self.out.content(c.encode_utf8(&mut [0; 4]));
+            self.tell(c.encode_utf8(&mut [0; 4]));
         }
     }
 
@@ -328,8 +387,9 @@ impl AnswerParser {
                 self.state = State::After;
             }
             Flow::Reject if self.raw.is_empty() => {
+                let rest = reader.rest(c);
                 self.state = State::Content;
-                self.say(c.encode_utf8(&mut [0; 4]));
+                self.say(&rest);
             }
             Flow::Reject => {
                 let raw = std::mem::take(&mut self.raw);
@@ -356,11 +416,11 @@ impl AnswerParser {
             self.state = State::Lead;
         } else if form.fillers.contains(&held) {
             self.held.clear();
-        } else if form.reader.begins_again(held) {
+        } else if form.reader.begins() == Some(held) {
             let held = std::mem::take(&mut self.held);
             self.state = State::Lead;
             held.trim_start().chars().for_each(|c| self.take(c));
-        } else if !form.after().any(|word| word.starts_with(held)) {
+        } else if !form.after().chain(form.reader.begins()).any(|word| word.starts_with(held)) {
             let held = std::mem::take(&mut self.held);
             self.content_after_calls();
             held.chars().for_each(|c| self.take(c));
@@ -395,6 +455,8 @@ pub(super) enum ReaderKind {
     Either,
     /// Python.
     Python,
+    /// Tags.
+    Xml(&'static Tags),
 }
 
 impl ReaderKind {
@@ -405,11 +467,16 @@ impl ReaderKind {
             Self::Either if first == Some('{') => Reader::Json(JsonCall::default()),
             Self::Either => Reader::Named(NamedCall::default()),
             Self::Python => Reader::Python(PythonCall::default()),
+            Self::Xml(tags) => Reader::Xml(XmlCall::new(tags)),
         }
     }
 
-    /// Whether a call may follow another one with nothing between.
-    fn begins_again(self, held: &str) -> bool {
-        matches!(self, Self::Json | Self::Either) && held.starts_with('{')
+    /// What begins a call that follows another one with nothing between, where that is allowed.
+    fn begins(self) -> Option<&'static str> {
+        match self {
+            Self::Json | Self::Either => Some("{"),
+            Self::Xml(tags) => Some(tags.name[0]).filter(|tag| !tag.is_empty()),
+            Self::Named | Self::Python => None,
+        }
     }
 }

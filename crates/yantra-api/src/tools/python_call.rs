@@ -161,7 +161,7 @@ impl PythonCall {
 }
 
 /// A character within a JSON string.
-fn json_char(c: char) -> String {
+pub(super) fn json_char(c: char) -> String {
     let quoted = serde_json::Value::from(c.to_string()).to_string();
     quoted[1..quoted.len() - 1].to_owned()
 }

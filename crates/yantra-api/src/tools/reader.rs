@@ -2,24 +2,31 @@
 
 use std::sync::Arc;
 
-use super::Piece;
+use super::{Piece, Tool, kinds::Kinds};
 
 /// Collects pieces; neighbours of one kind are one piece.
 #[derive(Debug, Clone)]
 pub(super) struct Out {
     pieces: Vec<Piece>,
     /// The tools there are: JSON with a name is not yet a call.
-    names: Arc<[String]>,
+    tools: Arc<[Tool]>,
 }
 
 impl Out {
-    pub(super) fn new(names: Arc<[String]>) -> Self {
-        Self { pieces: Vec::new(), names }
+    pub(super) fn new(tools: Arc<[Tool]>) -> Self {
+        Self { pieces: Vec::new(), tools }
     }
 
     /// Whether there is a tool of this name.
     pub(super) fn knows(&self, name: &str) -> bool {
-        self.names.iter().any(|known| known == name)
+        self.tools.iter().any(|known| known.name == name)
+    }
+
+    /// What a tool's argument may be.
+    pub(super) fn kinds(&self, name: &str, argument: &str) -> Kinds {
+        let parameters = self.tools.iter().find(|known| known.name == name).map(|tool| &tool.parameters);
+        let schema = parameters.and_then(|parameters| Some((parameters.get("properties")?.get(argument)?, parameters)));
+        schema.map_or(Kinds::ANY, |(schema, root)| Kinds::of_schema(schema, root))
     }
 
     pub(super) fn content(&mut self, text: &str) {

@@ -1,16 +1,24 @@
 #![allow(clippy::unwrap_used)]
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
 
-const THINK: Reasoning = Reasoning { begin: "<think>", end: "</think>", is_begun: false };
+const THINK: Reasoning = Reasoning { begin: "<think>", end: "</think>", is_begun: false, is_over: false };
+
+/// `f` takes `a`, which may be anything, a text `s` and a number `n`.
+fn tools() -> Arc<[Tool]> {
+    let parameters =
+        json!({"type": "object", "properties": {"a": {}, "s": {"type": "string"}, "n": {"type": "integer"}}});
+    ["f", "g", "g.h"].map(|name| Tool::read(0, &tool(name, &parameters)).unwrap()).into()
+}
 
 /// A parser for answers that may call `f`, `g` and `g.h`.
 fn parser_of(dialect: Option<Dialect>) -> AnswerParser {
-    let names = ["f", "g", "g.h"].map(str::to_owned).into();
-    AnswerParser::with_calls(dialect, names, Some(THINK))
+    AnswerParser::with_calls(dialect, tools(), Some(THINK))
 }
 
 /// All pieces of a text given in pieces, neighbours of one kind joined.
@@ -135,6 +143,110 @@ fn deepseek() {
 }
 
 #[test]
+fn calls_in_tags() {
+    let qwen = "<tool_call>\n<function=f>\n<parameter=s>\nHe said \"no\".\n\n</parameter>\n<parameter=n>\n7\n</parameter>\n\
+                <parameter=a>\n{\"k\": [1]}\n</parameter>\n</function>\n</tool_call>";
+    let arguments = "({\"s\": \"He said \\\"no\\\".\\n\", \"n\": 7, \"a\": {\"k\": [1]}}";
+    let two = format!("<think>\nhm\n</think>\n\nNow.\n\n{qwen}\n{qwen}");
+    check(Dialect::Qwen3Coder, &two, &["?\nhm\n", "Now.", "!f", arguments, "!f", arguments]);
+    check(Dialect::Qwen3Coder, "<tool_call>\n<function=g>\n</function>\n</tool_call>", &["!g", "({}"]);
+    // What models forget.
+    check(Dialect::Qwen3Coder, "<function=f>\n<parameter=s>7</parameter></tool_call>", &["!f", "({\"s\": \"7\"}"]);
+    check(Dialect::Qwen3Coder, "<tool_call><function=f><parameter=s>\na < b\n</par", &["!f", "({\"s\": \"a < b"]);
+    check(Dialect::Qwen3Coder, "<tool_call><function=f>so", &["!f", "({}", "so"]);
+    check(Dialect::Qwen3Coder, "<tool_call><function=x>\n", &["<tool_call><function=x>\n"]);
+    check(Dialect::Qwen3Coder, "a <function b", &["a <function b"]);
+
+    let glm = "<tool_call>f\n<arg_key>s</arg_key>\n<arg_value> 7</arg_value>\n<arg_key>n</arg_key>\n<arg_value>7</arg_value>\n</tool_call>";
+    let arguments = "({\"s\": \" 7\", \"n\": 7}";
+    check(Dialect::Glm, &format!("Now.\n{glm}\n{glm}\n"), &["Now.", "!f", arguments, "!f", arguments]);
+    check(Dialect::Glm, &glm.replace('\n', ""), &["!f", arguments]);
+    check(Dialect::Glm, "<tool_call>g</tool_call> Done.", &["!g", "({}", "Done."]);
+    check(Dialect::Glm, "<tool_call>f: no", &["<tool_call>f: no"]);
+
+    let minimax = "<minimax:tool_call>\n<invoke name=\"f\">\n<parameter name=\"s\">Köln\n2</parameter>\n<parameter name=\"n\">7</parameter>\n\
+                   </invoke>\n<invoke name=\"g.h\">\n</invoke>\n</minimax:tool_call>";
+    check(
+        Dialect::MiniMax,
+        &format!("Now.\n{minimax} So."),
+        &["Now.", "!f", "({\"s\": \"Köln\\n2\", \"n\": 7}", "!g.h", "({}", "So."],
+    );
+}
+
+#[test]
+fn minimax_m1_and_kimi() {
+    let m1 = "<tool_calls>\n{\"name\": \"f\", \"arguments\": {\"a\": 1}}\n{\"name\": \"g\", \"arguments\": {}}\n</tool_calls>";
+    check(Dialect::MiniMaxM1, m1, &["!f", "({\"a\": 1}", "!g", "({}"]);
+    let kimi = "Now.<|tool_calls_section_begin|><|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>{\"a\": 1}<|tool_call_end|>\
+                <|tool_call_begin|>functions.g.h:1 <|tool_call_argument_begin|> {}<|tool_call_end|><|tool_calls_section_end|>";
+    check(Dialect::Kimi, kimi, &["Now.", "!f", "({\"a\": 1}", "!g.h", "({}"]);
+}
+
+#[test]
+fn harmony() {
+    let answer = "<|channel|>analysis<|message|>The user asks.\n<|end|><|start|>assistant";
+    let call = "<|channel|>commentary to=functions.f <|constrain|>json<|message|>{\"a\": 1}";
+    check(Dialect::Harmony, &format!("{answer}{call}"), &["?The user asks.", "!f", "({\"a\": 1}"]);
+    let two = format!("{answer}{call}<|call|><|start|>assistant to=functions.g<|channel|>commentary<|message|>");
+    check(Dialect::Harmony, &two, &["?The user asks.", "!f", "({\"a\": 1}", "!g", "({}"]);
+    let said = format!(
+        "{answer}<|channel|>commentary<|message|>I look.<|end|><|start|>assistant<|channel|>final<|message|>So: <b>\n"
+    );
+    check(Dialect::Harmony, &said, &["?The user asks.", "I look.So: <b>\n"]);
+    check(Dialect::Harmony, "Rome.", &["Rome."]);
+    check(Dialect::Harmony, "<|channel|>analysis<|mess", &[]);
+    let unknown = "<|channel|>commentary to=python <|message|>print(1)<|end|>";
+    check(Dialect::Harmony, unknown, &["<|channel|>commentary to=python <|message|>print(1)"]);
+    // The format is the model's, whatever its calls look like.
+    let template = "… <|channel|>analysis<|message|> …";
+    let reasoning = Reasoning::of_template(template, "<|start|>assistant").unwrap();
+    assert!(reasoning.is_harmony() && !reasoning.is_begun);
+    let read_all =
+        |dialect, text: &str| short(&read(AnswerParser::with_calls(dialect, tools(), Some(reasoning)), [text]));
+    let json =
+        format!("{answer}<|channel|>final<|message|>{{\"tool_calls\": [{{\"name\": \"f\", \"arguments\": {{}}}}]}}");
+    assert_eq!(read_all(Some(Dialect::Json), &json), ["?The user asks.", "!f", "({}"]);
+    assert_eq!(read_all(None, &format!("{answer}<|channel|>final<|message|>Rome.")), ["?The user asks.", "Rome."]);
+    let begun = Reasoning::of_template(template, "<|start|>assistant<|channel|>analysis<|message|>");
+    assert_eq!(short(&read(AnswerParser::new(begun), ["Hm.<|end|>"])), ["?Hm."]);
+}
+
+#[test]
+fn dialects_are_known_by_their_templates() {
+    for (template, expected) in [
+        ("<tool_call>\n<function=example_function_name>\n<parameter=example_parameter_1>", Dialect::Qwen3Coder),
+        ("<tool_call>{function-name}\n<arg_key>{arg-key-1}</arg_key>", Dialect::Glm),
+        ("<minimax:tool_call>\n<invoke name=\"tool-name-1\">", Dialect::MiniMax),
+        ("<tool_calls>\n{\"name\": <tool-name>", Dialect::MiniMaxM1),
+        ("<|tool_calls_section_begin|>", Dialect::Kimi),
+        ("<|channel|>commentary to=functions.", Dialect::Harmony),
+        ("<tool_call>\n{\"name\": <function-name>", Dialect::Hermes),
+        ("<seed:tool_call><function=a><parameter=b>", Dialect::Json),
+        ("[TOOL_CALLS]", Dialect::Mistral),
+        ("{\"name\": function name", Dialect::Llama),
+    ] {
+        assert_eq!(Dialect::of_template(template, true), expected, "{template}");
+        assert_eq!(Dialect::of_template(template, false), Dialect::Json, "{template}");
+    }
+}
+
+#[test]
+fn kimi_knows_calls_by_their_ids() {
+    let mut messages: Vec<ChatMessage> = serde_json::from_value(json!([
+        {"role": "assistant", "tool_calls": [{"id": "x", "function": {"name": "f"}}, {"id": "y", "function": {"name": "g"}}]},
+        {"role": "tool", "tool_call_id": "y", "content": "1"},
+        {"role": "assistant", "tool_calls": [{"id": "z", "function": {"name": "f"}}]},
+        {"role": "tool", "tool_call_id": "unknown", "content": "1"},
+    ]))
+    .unwrap();
+    name_calls_by_position(&mut messages);
+    assert_eq!(messages[0].other["tool_calls"][1]["id"], "functions.g:1");
+    assert_eq!(messages[1].other["tool_call_id"], "functions.g:1");
+    assert_eq!(messages[2].other["tool_calls"][0]["id"], "functions.f:2");
+    assert_eq!(messages[3].other["tool_call_id"], "unknown");
+}
+
+#[test]
 fn json_and_react() {
     check(
         Dialect::Json,
@@ -150,6 +262,7 @@ fn json_and_react() {
     );
     check(Dialect::React, "Thought: I know.\nFinal Answer: Rome,\nas ever.", &["?I know.", "Rome,\nas ever."]);
     check(Dialect::React, "Rome.\n", &["Rome.\n"]);
+    check(Dialect::React, "<think>hm</think>\n\nThought: x\nFinal Answer: y", &["?hmx", "y"]);
     check(Dialect::React, "Thought: x\nAction: f\n", &["?x", "Action: f"]);
     check(Dialect::React, "Action: none\nAction Input: so", &["Action: none\nAction Input: so"]);
     check(Dialect::React, "Action: f\nAction Input: {}\nObservation: made up\nFinal Answer: y", &["!f", "({}", "y"]);
@@ -166,6 +279,8 @@ fn reasoning_that_the_prompt_has_begun() {
         Some(true)
     );
     assert_eq!(Reasoning::of_template("plain", ""), None);
+    let over = Reasoning::of_template("… <think> …", "<|im_start|>assistant\n<think>\n\n</think>\n\n").unwrap();
+    assert!(over.is_over && !over.is_begun);
 }
 
 fn texts() -> impl Strategy<Value = String> {
@@ -205,6 +320,34 @@ fn texts() -> impl Strategy<Value = String> {
         "{\"tool_calls\": [",
         "\\u00e9",
         "<|python_tag|>",
+        "<function=",
+        "f>",
+        "<parameter=",
+        "s>",
+        "a>",
+        "</parameter>",
+        "</function>",
+        "<arg_key>s</arg_key>",
+        "<arg_value>",
+        "</arg_value>",
+        "<minimax:tool_call>",
+        "<invoke name=\"f\">",
+        "<parameter name=\"n\">",
+        "</invoke>",
+        "</minimax:tool_call>",
+        "<tool_calls>",
+        "</tool_calls>",
+        "<|tool_calls_section_begin|>",
+        "<|tool_call_begin|>functions.f:0",
+        "<|tool_call_argument_begin|>",
+        "<|tool_call_end|>",
+        "<|channel|>",
+        "analysis",
+        "commentary to=functions.f ",
+        "<|message|>",
+        "<|end|>",
+        "<|start|>assistant",
+        "7",
     ]);
     prop::collection::vec(parts, 0..14).prop_map(|parts| parts.concat())
 }
@@ -213,7 +356,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn how_a_text_is_cut_makes_no_difference(text in texts(), cuts in prop::collection::vec(0usize..80, 0..8), kind in 0usize..9) {
+    fn how_a_text_is_cut_makes_no_difference(text in texts(), cuts in prop::collection::vec(0usize..80, 0..8), kind in 0usize..15) {
         let dialect = Dialect::ALL.get(kind).map(|(dialect, _)| *dialect);
         let parser = || parser_of(dialect);
         let chars: Vec<char> = text.chars().collect();
@@ -227,7 +370,7 @@ proptest! {
         let whole = read(parser(), [text.as_str()]);
         prop_assert_eq!(&read(parser(), parts.iter().map(String::as_str)), &whole);
         // Words outside calls are never lost.
-        if !matches!(dialect, Some(Dialect::React)) && !whole.iter().any(|piece| matches!(piece, Piece::Call { .. })) && dialect != Some(Dialect::Json) {
+        if !matches!(dialect, Some(Dialect::React | Dialect::Harmony)) && !whole.iter().any(|piece| matches!(piece, Piece::Call { .. })) && dialect != Some(Dialect::Json) {
             let told: String = short(&whole).concat().chars().filter(|c| !c.is_whitespace() && *c != '?').collect();
             let given: String = text.replace("<think>", "").replace("</think>", "").chars().filter(|c| !c.is_whitespace()).collect();
             let told = told.replace("<think>", "").replace("</think>", "");

@@ -52,7 +52,11 @@ impl GrammarCompiler {
     }
 
     fn compile_anew(&self, constraint: &Constraint) -> Result<Grammar, ConstraintError> {
-        let invalid = |message: String| match constraint {
+        let meant = match constraint {
+            Constraint::After(_, then) => then,
+            constraint => constraint,
+        };
+        let invalid = |message: String| match meant {
             Constraint::JsonSchema(schema) => ConstraintError::Invalid { message: schema::explain(schema, &message) },
             _ => ConstraintError::Invalid { message },
         };
@@ -61,7 +65,7 @@ impl GrammarCompiler {
             return Err(invalid(format!("{bytes} bytes given, at most {MAX_GRAMMAR_BYTES} expected")));
         }
         let factory = self.factory.get_or_init(|| self.factory()).as_ref().map_err(Clone::clone)?;
-        let parser = factory.create_parser(constraint.grammar());
+        let parser = factory.create_parser(constraint.grammar(factory.tok_env().tok_trie())?);
         let parser = parser.map_err(|error| invalid(format!("{error:#}")))?;
         let mut start = Matcher::new(Ok(parser));
         // A grammar can be well-formed and still too large to begin with, or allow no text at all.

@@ -20,6 +20,14 @@ pub trait Vocabulary {
     fn encode(&self, text: &str) -> Option<Vec<u32>>;
 }
 
+/// A token's name as grammars write it.
+pub(super) fn in_angles(name: &str) -> String {
+    if name.starts_with('<') && name.ends_with('>') && name.len() > 2 {
+        return name.to_owned();
+    }
+    format!("<|{}|>", name.trim_start_matches('[').trim_end_matches(']'))
+}
+
 impl Vocabulary for yantra_text::Tokenizer {
     fn num_tokens(&self) -> usize {
         self.vocab_size()
@@ -33,11 +41,7 @@ impl Vocabulary for yantra_text::Tokenizer {
         if !self.is_special(id) && !self.eos_ids().contains(&id) {
             return None;
         }
-        let name = self.token_text(id)?;
-        if name.starts_with('<') && name.ends_with('>') && name.len() > 2 {
-            return Some(name);
-        }
-        Some(format!("<|{}|>", name.trim_start_matches('[').trim_end_matches(']')))
+        self.token_text(id).map(|name| in_angles(&name))
     }
 
     fn encode(&self, text: &str) -> Option<Vec<u32>> {

@@ -11,7 +11,9 @@ use std::{
     time::Instant,
 };
 
-use super::{EmbedError, EmbedModel, Job, Shared};
+use yantra_model::EncoderText;
+
+use super::{EmbedError, EmbedModel, EmbedText, Job, Shared};
 use crate::{EngineError, engine::panic_message, stats::add};
 
 /// Tokens of a slice; a longer text is a slice of its own.
@@ -32,7 +34,7 @@ impl Running {
     }
 
     fn tokens_left(&self) -> usize {
-        self.job.texts[self.vectors.len()..].iter().map(Vec::len).sum()
+        self.job.texts[self.vectors.len()..].iter().map(|text| text.tokens.len()).sum()
     }
 }
 
@@ -133,10 +135,10 @@ impl Worker {
             let mut found = false;
             for (running, count) in self.running.iter().zip(&mut counts) {
                 let Some(text) = running.job.texts.get(running.vectors.len() + *count) else { continue };
-                if tokens > 0 && tokens + text.len() > SLICE_TOKENS {
+                if tokens > 0 && tokens + text.tokens.len() > SLICE_TOKENS {
                     return counts;
                 }
-                tokens += text.len();
+                tokens += text.tokens.len();
                 *count += 1;
                 found = true;
             }
@@ -149,11 +151,11 @@ impl Worker {
     /// Computes the next `counts[i]` texts of every request `i`.
     fn compute(&mut self, counts: &[usize]) -> Result<(), EngineError> {
         let parts = self.running.iter().zip(counts);
-        let texts: Vec<&[u32]> = parts
+        let texts: Vec<EncoderText<'_>> = parts
             .flat_map(|(running, &count)| running.job.texts[running.vectors.len()..].iter().take(count))
-            .map(Vec::as_slice)
+            .map(EmbedText::view)
             .collect();
-        let tokens: usize = texts.iter().map(|text| text.len()).sum();
+        let tokens: usize = texts.iter().map(|text| text.tokens.len()).sum();
         let model = &mut self.model;
         let vectors = catch_unwind(AssertUnwindSafe(|| model.embed(&texts)))
             .unwrap_or_else(|panic| Err(EngineError::Panicked { message: panic_message(&*panic) }))?;

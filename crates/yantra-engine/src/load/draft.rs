@@ -45,7 +45,7 @@ impl DraftPlan {
 fn draft_spec(path: &Path, checkpoint: &Checkpoint, spec: &ModelSpec) -> Result<ModelSpec, LoadError> {
     let refused = |message| Err(LoadError::DraftModel { path: path.to_owned(), message });
     if family::is_encoder(checkpoint)? {
-        return refused("it is an embedding model".to_owned());
+        return refused("it is an embedding model or a reranker".to_owned());
     }
     let draft = family::spec(checkpoint)?;
     if draft.vocab_size != spec.vocab_size {

@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use sha2::{Digest, Sha256};
-use yantra_formats::Checkpoint;
+use yantra_formats::{Checkpoint, RawTensor};
 use yantra_kernels::{Compute, KvFormat, WeightFormat};
 use yantra_model::{ModelSpec, PAGE_TOKENS};
 
@@ -35,16 +35,23 @@ pub fn fingerprint(
 
 /// A digest per tensor, in the checkpoint's order.
 fn tensor_digests(checkpoint: &Checkpoint, num_threads: usize) -> Vec<[u8; 32]> {
-    let names: Vec<&str> = checkpoint.tensors().map(|tensor| &*tensor.name).collect();
+    let mut names: Vec<&str> = checkpoint.tensors().map(|tensor| &*tensor.name).collect();
+    let weights = names.len();
+    let others: Vec<RawTensor<'_>> = checkpoint.others().collect();
+    names.extend(others.iter().map(|tensor| tensor.name));
     let next = AtomicUsize::new(0);
     let digests = Mutex::new(vec![[0; 32]; names.len()]);
     let work = || {
         loop {
             let at = next.fetch_add(1, Relaxed);
             let Some(&name) = names.get(at) else { return };
-            let Some(tensor) = checkpoint.tensor(name) else { continue };
-            let about = format!("{name} {:?} {:?}", tensor.format, tensor.shape);
-            let digest = Sha256::new().chain_update(about).chain_update(tensor.data).finalize();
+            let (about, data) = match (checkpoint.tensor(name), others.get(at.wrapping_sub(weights))) {
+                (Some(tensor), _) => (format!("{name} {:?} {:?}", tensor.format, tensor.shape), tensor.data),
+                // A part of a weight that another program quantised.
+                (None, Some(tensor)) => (format!("{name} {} {:?}", tensor.dtype, tensor.shape), tensor.data),
+                (None, None) => continue,
+            };
+            let digest = Sha256::new().chain_update(about).chain_update(data).finalize();
             digests.lock().unwrap_or_else(PoisonError::into_inner)[at] = digest.into();
         }
     };

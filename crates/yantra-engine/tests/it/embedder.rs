@@ -7,7 +7,7 @@ use std::sync::{
 };
 use std::time::Duration;
 
-use yantra_engine::{EmbedError, EmbedModel, EmbedSink, EmbedderHandle, EngineError};
+use yantra_engine::{EmbedError, EmbedModel, EmbedSink, EmbedText, EmbedderHandle, EncoderText, EngineError};
 
 /// Embeds a text as its first token and its length; waits for a word before every slice; fails or panics on told tokens.
 struct Counting {
@@ -27,8 +27,8 @@ impl EmbedModel for Counting {
         2
     }
 
-    fn embed(&mut self, texts: &[&[u32]]) -> Result<Vec<Vec<f32>>, EngineError> {
-        let firsts: Vec<u32> = texts.iter().map(|text| text[0]).collect();
+    fn embed(&mut self, texts: &[EncoderText<'_>]) -> Result<Vec<Vec<f32>>, EngineError> {
+        let firsts: Vec<u32> = texts.iter().map(|text| text.tokens[0]).collect();
         if firsts.contains(&PANICS) {
             panic!("as told");
         }
@@ -38,7 +38,7 @@ impl EmbedModel for Counting {
         // When the test is over nobody waits for slices any more.
         let _ = self.go.recv();
         self.slices.lock().unwrap().push(firsts);
-        Ok(texts.iter().map(|text| vec![text[0] as f32, text.len() as f32]).collect())
+        Ok(texts.iter().map(|text| vec![text.tokens[0] as f32, text.tokens.len() as f32]).collect())
     }
 }
 
@@ -89,7 +89,7 @@ impl Bench {
         let mut text = vec![1; len];
         text[0] = first;
         let sink = Sink { wanted: Arc::clone(&wanted), answer: sender };
-        self.embedder.submit(vec![text; count], Box::new(sink))?;
+        self.embedder.submit(vec![EmbedText::from(text); count], Box::new(sink))?;
         Ok(Pending { wanted, answer })
     }
 

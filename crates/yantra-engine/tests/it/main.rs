@@ -6,6 +6,7 @@ mod embedder;
 mod engine;
 mod failures;
 mod fake;
+mod gbnf;
 mod limits;
 mod plan;
 mod real_model;

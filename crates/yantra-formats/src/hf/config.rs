@@ -18,14 +18,25 @@ pub struct Config {
 impl Config {
     /// Reads the file at `path`; `None` if there is none.
     pub(super) fn read_optional(path: &Path) -> Result<Option<Self>, FormatError> {
-        let Some(bytes) = read_optional(path)? else { return Ok(None) };
-        let invalid = |problem| FormatError::Json { path: path.to_owned(), problem };
-        let value: Value =
-            serde_json::from_slice(&bytes).map_err(|error| match crate::checkpoint::recognise(&bytes) {
-                Some(found) => invalid(format!("it is {found}, not JSON")),
-                None => invalid(format!("it is not JSON: {error}")),
-            })?;
-        Ok(Some(Self { path: path.to_owned(), value }))
+        read_optional(path)?.map(|bytes| Self::parse(path, &bytes)).transpose()
+    }
+
+    /// Reads bytes that are from no file of their own; `path` appears in errors.
+    ///
+    /// # Errors
+    /// If they are not JSON.
+    pub fn parse(path: impl Into<PathBuf>, bytes: &[u8]) -> Result<Self, FormatError> {
+        let path = path.into();
+        match serde_json::from_slice(bytes) {
+            Ok(value) => Ok(Self { path, value }),
+            Err(error) => {
+                let problem = match crate::checkpoint::recognise(bytes) {
+                    Some(found) => format!("it is {found}, not JSON"),
+                    None => format!("it is not JSON: {error}"),
+                };
+                Err(FormatError::Json { path, problem })
+            }
+        }
     }
 
     /// Reads the file at `path`, which must hold an object; `None` if there is no file.

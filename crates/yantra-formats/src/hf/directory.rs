@@ -1,7 +1,8 @@
 //! A Hugging Face model directory, opened and checked.
 
 use super::{Config, NamedTemplate, read_optional, templates, weights::Weights};
-use crate::{AccessPattern, FormatError, SafetensorsFile, TensorInfo, TensorView, safetensors::SkippedTensor};
+use crate::safetensors::{RawTensor, SkippedTensor};
+use crate::{AccessPattern, FormatError, SafetensorsFile, TensorInfo, TensorView};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -147,9 +148,14 @@ impl HfDirectory {
         self.weights.tensors.iter()
     }
 
-    /// The tensors of integers and bools, which are not weights.
+    /// The tensors of types that weights do not have: integers, bools, floats of 8 bits.
     pub fn skipped(&self) -> impl Iterator<Item = &SkippedTensor> {
         self.weights.skipped()
+    }
+
+    /// The tensor `name`, whatever its type.
+    pub fn raw(&self, name: &str) -> Option<RawTensor<'_>> {
+        self.weights.raw(name)
     }
 
     /// The tensor `name`, if there is one that can be a weight.

@@ -4,7 +4,7 @@ use super::Config;
 use crate::{
     FormatError, SafetensorsFile, TensorInfo, TensorView,
     checkpoint::{file_names, plain_child, summary},
-    safetensors::SkippedTensor,
+    safetensors::{RawTensor, SkippedTensor},
 };
 use serde_json::Value;
 use std::{
@@ -76,6 +76,16 @@ impl Weights {
                 return Err(FormatError::Json { path, problem });
             }
         }
+        let mut others = HashMap::new();
+        for shard in &shards {
+            for tensor in shard.skipped() {
+                let first = others.insert(tensor.name.as_str(), shard.path());
+                if let Some(first) = first.or_else(|| index.contains_key(&tensor.name).then(|| shard.path())) {
+                    let problem = format!("tensor '{}' is also in '{}'", tensor.name, first.display());
+                    return Err(FormatError::Json { path: shard.path().to_owned(), problem });
+                }
+            }
+        }
         Ok(Self { shards, tensors, index, warnings: Vec::new() })
     }
 
@@ -102,6 +112,10 @@ impl Weights {
     pub(super) fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
         let info = self.index.get(name).and_then(|&at| self.tensors.get(at))?;
         self.shards.get(info.part)?.tensor(name)
+    }
+
+    pub(super) fn raw(&self, name: &str) -> Option<RawTensor<'_>> {
+        self.shards.iter().find_map(|shard| shard.raw(name))
     }
 
     pub(super) fn skipped(&self) -> impl Iterator<Item = &SkippedTensor> {

@@ -1,6 +1,6 @@
 //! One safetensors file.
 
-use super::{SafetensorsError, SkippedTensor, header};
+use super::{RawTensor, SafetensorsError, SkippedTensor, dtype_of, header};
 use crate::{AccessPattern, FormatError, TensorInfo, TensorView, mapping::Mapping};
 use std::{
     collections::{BTreeMap, HashMap},
@@ -14,6 +14,7 @@ pub struct SafetensorsFile {
     mapping: Mapping,
     header: header::Header,
     index: HashMap<String, usize>,
+    skipped: HashMap<String, usize>,
 }
 
 impl SafetensorsFile {
@@ -44,7 +45,8 @@ impl SafetensorsFile {
 
     fn new(path: PathBuf, mapping: Mapping, header: header::Header) -> Self {
         let index = header.tensors.iter().enumerate().map(|(at, tensor)| (tensor.name.clone(), at)).collect();
-        Self { path, mapping, header, index }
+        let skipped = header.skipped.iter().enumerate().map(|(at, tensor)| (tensor.name.clone(), at)).collect();
+        Self { path, mapping, header, index, skipped }
     }
 
     /// The path opened.
@@ -67,7 +69,7 @@ impl SafetensorsFile {
         self.header.tensors.iter()
     }
 
-    /// The tensors of integers and bools, which are not weights.
+    /// The tensors of types that weights do not have.
     pub fn skipped(&self) -> &[SkippedTensor] {
         &self.header.skipped
     }
@@ -76,6 +78,21 @@ impl SafetensorsFile {
     pub fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
         let info = self.index.get(name).and_then(|&at| self.header.tensors.get(at))?;
         info.view(&self.mapping)
+    }
+
+    /// The tensor `name`, whatever its type.
+    pub fn raw(&self, name: &str) -> Option<RawTensor<'_>> {
+        let (name, dtype, shape, range) = match self.skipped.get(name) {
+            Some(&at) => {
+                let SkippedTensor { name, dtype, shape, range } = self.header.skipped.get(at)?;
+                (name, dtype.as_str(), shape, range)
+            }
+            None => {
+                let TensorInfo { name, format, shape, range, .. } = self.header.tensors.get(*self.index.get(name)?)?;
+                (name, dtype_of(*format)?, shape, range)
+            }
+        };
+        Some(RawTensor { name, dtype, shape, data: self.mapping.get(range.clone())? })
     }
 
     /// Bytes of the file.

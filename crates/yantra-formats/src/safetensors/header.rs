@@ -43,7 +43,7 @@ pub(super) fn parse(bytes: &[u8], part: usize) -> Result<Header, SafetensorsErro
         let range = range.start.saturating_add(data_start)..range.end.saturating_add(data_start);
         match format_of(&entry.dtype) {
             Some(format) => header.tensors.push(TensorInfo { name, format, shape: entry.shape, part, range }),
-            None => header.skipped.push(SkippedTensor { name, dtype: entry.dtype }),
+            None => header.skipped.push(SkippedTensor { name, dtype: entry.dtype, shape: entry.shape, range }),
         }
     }
     let data_bytes = bytes.len() - data_start;

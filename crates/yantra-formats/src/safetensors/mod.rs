@@ -3,8 +3,9 @@
 //! The table is parsed here rather than by the `safetensors` crate, to name the tensor and the bytes in every error and
 //! because that crate's check of the offsets can overflow on a hostile file. Tests hold the two against each other.
 //!
-//! Weights are F32, F16 or BF16. Tensors of integers and bools are buffers of the original program (position ids and the
-//! like): they are listed in [`SafetensorsFile::skipped`] and otherwise ignored. Other types are refused by name.
+//! Weights are F32, F16 or BF16. Tensors of integers, bools and floats of 8 bits are buffers of the original program
+//! (position ids and the like) or parts of weights that another program quantised: they are listed in
+//! [`SafetensorsFile::skipped`], and [`SafetensorsFile::raw`] has their bytes. Other types are refused by name.
 
 mod file;
 mod header;
@@ -13,15 +14,33 @@ mod write;
 pub use file::SafetensorsFile;
 pub use write::{SafetensorsBody, SafetensorsWriter};
 
+use std::ops::Range;
 use yantra_kernels::WeightFormat;
 
-/// A tensor that is in a file but can not be used as a weight.
+/// A tensor that is in a file but can not be used as a weight as it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SkippedTensor {
     /// Its name.
     pub name: String,
     /// Its type, as the file has it.
     pub dtype: String,
+    /// Its dimensions, outermost first.
+    pub shape: Vec<usize>,
+    /// Its bytes within the file.
+    pub range: Range<usize>,
+}
+
+/// A tensor of any type: what the file says of it, and its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RawTensor<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its type, as the file has it.
+    pub dtype: &'a str,
+    /// Its dimensions, outermost first.
+    pub shape: &'a [usize],
+    /// The stored values, little-endian.
+    pub data: &'a [u8],
 }
 
 /// An error in reading or writing safetensors. The path is added by [`FormatError`](crate::FormatError).
@@ -81,7 +100,7 @@ fn dtype_of(format: WeightFormat) -> Option<&'static str> {
 /// Bytes of a value of a dtype that is no weight's but is skipped without complaint.
 fn buffer_bytes(dtype: &str) -> Option<usize> {
     match dtype {
-        "BOOL" | "U8" | "I8" => Some(1),
+        "BOOL" | "U8" | "I8" | "F8_E4M3" | "F8_E5M2" | "F8_E8M0" => Some(1),
         "U16" | "I16" => Some(2),
         "U32" | "I32" => Some(4),
         "U64" | "I64" => Some(8),

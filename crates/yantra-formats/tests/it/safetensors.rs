@@ -42,6 +42,7 @@ fn what_the_reference_implementation_writes_is_read() {
         ("none", Dtype::F32, vec![0, 7], 0),
         ("ids", Dtype::I64, vec![1, 2], 16),
         ("mask", Dtype::BOOL, vec![3], 3),
+        ("fp8", Dtype::F8_E4M3, vec![2, 3], 6),
     ];
     let views = tensors.iter().map(|(name, dtype, shape, len)| {
         ((*name).to_owned(), TensorView::new(*dtype, shape.clone(), &data[..*len]).unwrap())
@@ -56,7 +57,11 @@ fn what_the_reference_implementation_writes_is_read() {
     let mut skipped: Vec<(&str, &str)> =
         file.skipped().iter().map(|tensor| (tensor.name.as_str(), tensor.dtype.as_str())).collect();
     skipped.sort_unstable();
-    assert_eq!(skipped, [("ids", "I64"), ("mask", "BOOL")]);
+    assert_eq!(skipped, [("fp8", "F8_E4M3"), ("ids", "I64"), ("mask", "BOOL")]);
+    let fp8 = file.raw("fp8").unwrap();
+    assert_eq!((fp8.dtype, fp8.shape, fp8.data), ("F8_E4M3", &[2, 3][..], &pattern(6)[..]));
+    assert_eq!(file.raw("odd").unwrap().dtype, "BF16");
+    assert!(file.raw("nothing").is_none());
 }
 
 #[test]
@@ -66,7 +71,7 @@ fn wrong_tables_are_explained() {
     };
     let check = |table: String, len, parts: &[&str]| assert_says(error(&table, len), parts);
     check(entry("F64", "[1]", 0, 8), 8, &["'t'", "F64", "F32, F16 or BF16"]);
-    check(entry("F8_E4M3", "[1]", 0, 1), 1, &["'t'", "F8_E4M3"]);
+    check(entry("C64", "[1]", 0, 8), 8, &["'t'", "C64"]);
     check(entry("X", "[1]", 0, 1), 1, &["'t'", "type X"]);
     check(entry("F32", "[2]", 0, 4), 4, &["'t'", "[2]", "needs 8 bytes", "give 4"]);
     check(entry("F32", "[1]", 4, 0), 4, &["'t'", "needs 4 bytes"]);

@@ -214,7 +214,7 @@ pub(super) fn count(
                 sizes.matrix(&names.stacked(index, role, (head, spec.attention.num_heads), rows), cols)?;
             } else {
                 let place = Place::whole(&names.layer(index, Role::KvUp), shape(spec, latent, Role::KvUp)[0]);
-                let stored = source.matrix_view(&place, latent.kv_rank)?.format;
+                let stored = source.stored(&place, latent.kv_rank)?.format();
                 sizes.made(made_format(source, stored, cols), rows, cols)?;
             }
         }
@@ -259,8 +259,8 @@ fn per_head(
     let LatentSpec { kv_rank, nope_dim, value_dim, .. } = *latent;
     let stored_rows = shape(spec, latent, Role::KvUp)[0];
     let place = Place::whole(&names.layer(index, Role::KvUp), stored_rows);
-    let stored = source.matrix_view(&place, kv_rank)?.format;
-    let all = source.floats(&place, kv_rank)?;
+    let stored = source.stored(&place, kv_rank)?.format();
+    let all = source.floats(cx, &place, kv_rank)?;
     let head = |head: usize| {
         let start = head * (nope_dim + value_dim);
         let values: Vec<f32> = if role == Role::KeyUp {

@@ -19,7 +19,7 @@ use yantra_kernels::{
 pub(super) enum Mlp {
     Plain { up: Linear, down: Linear },
     Gated(Gated),
-    Experts(Experts),
+    Experts(Box<Experts>),
 }
 
 /// `down(activation(gate(x)) * up(x))`.
@@ -53,6 +53,23 @@ pub(super) struct ExpertScratch {
     rows: Vec<f32>,
     /// The sum of all, `[num_tokens, hidden_size]`.
     pub(super) mixed: Vec<f32>,
+    /// What was chosen so far, if somebody wants to know.
+    pub(super) log: Option<Vec<Routing>>,
+}
+
+/// Which experts the tokens of a layer went to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Routing {
+    /// The layer.
+    pub layer: usize,
+    /// Experts it has.
+    pub num_experts: usize,
+    /// Experts of a token.
+    pub top_k: usize,
+    /// The experts of every token so far, `[num_tokens, top_k]`.
+    pub chosen: Vec<u32>,
+    /// Their weights.
+    pub weights: Vec<f32>,
 }
 
 impl ExpertScratch {
@@ -60,7 +77,20 @@ impl ExpertScratch {
         let (input, gated) = (Activations::new(kinds), Activations::new(kinds));
         let (sorted, chosen) = (SortedAssignments::default(), Vec::new());
         let (logits, weights, rows, mixed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { logits, chosen, weights, sorted, input, gated, rows, mixed }
+        Self { logits, chosen, weights, sorted, input, gated, rows, mixed, log: None }
+    }
+
+    /// Writes down what was chosen in a layer.
+    fn note(&mut self, layer: usize, spec: &ExpertsSpec) {
+        let Some(log) = &mut self.log else { return };
+        let known = log.iter().position(|routing| routing.layer == layer);
+        let known = known.unwrap_or_else(|| {
+            let ExpertsSpec { num_experts, top_k, .. } = *spec;
+            log.push(Routing { layer, num_experts, top_k, ..Routing::default() });
+            log.len() - 1
+        });
+        log[known].chosen.extend_from_slice(&self.chosen);
+        log[known].weights.extend_from_slice(&self.weights);
     }
 
     /// Bytes for each token of a step, but for activations.
@@ -101,20 +131,27 @@ impl Mlp {
         let bias = || source.vector(&names.choice_bias(index), experts.num_experts);
         let shared = || gated(Role::SharedGate, Role::SharedUp, Role::SharedDown);
         let weighed = experts.shared.is_some_and(|shared| shared.weighed);
-        Ok(Self::Experts(Experts {
+        Ok(Self::Experts(Box::new(Experts {
             router: matrix(Role::Router)?,
             choice_bias: experts.choice_bias.then(bias).transpose()?,
             experts: (0..experts.num_experts).map(expert).collect::<Result<_, _>>()?,
             shared: experts.shared.map(|_| shared()).transpose()?,
             shared_router: weighed.then(|| matrix(Role::SharedRouter)).transpose()?,
-        }))
+        })))
+    }
+
+    /// Bytes of one of the experts, if there are any.
+    pub(super) fn expert_bytes(&self) -> usize {
+        let Self::Experts(mixture) = self else { return 0 };
+        mixture.experts.first().map_or(0, |expert| expert.matrices().map(PackedLinear::bytes).sum())
     }
 
     pub(super) fn matrices(&self) -> Box<dyn Iterator<Item = &PackedLinear> + '_> {
         match self {
             Self::Plain { up, down } => Box::new([&up.weight, &down.weight].into_iter()),
             Self::Gated(gated) => Box::new(gated.matrices()),
-            Self::Experts(Experts { router, experts, shared, shared_router, .. }) => {
+            Self::Experts(mixture) => {
+                let Experts { router, experts, shared, shared_router, .. } = &**mixture;
                 let routers = [router].into_iter().chain(shared_router).map(|linear| &linear.weight);
                 Box::new(routers.chain(experts.iter().chain(shared).flat_map(Gated::matrices)))
             }
@@ -147,7 +184,7 @@ pub(super) fn places(spec: &ModelSpec, names: &Names<'_>, index: usize) -> Vec<(
 }
 
 /// Rows and columns of a matrix of the block.
-fn shape(spec: &ModelSpec, layer: &LayerSpec, role: Role) -> [usize; 2] {
+pub(crate) fn shape(spec: &ModelSpec, layer: &LayerSpec, role: Role) -> [usize; 2] {
     let hidden = spec.hidden_size;
     let (inner, num_experts, shared) = match layer.mlp {
         MlpSpec::Plain { intermediate_size, .. } | MlpSpec::Gated { intermediate_size, .. } => {
@@ -213,10 +250,11 @@ impl Gated {
 impl Experts {
     /// Leaves the sum of what each token's experts gave in `scratch.mixed`. `input` is the normalised residual stream
     /// `hidden`; `gated` is a buffer.
+    #[expect(clippy::too_many_arguments, reason = "the operands of a block")]
     pub(super) fn mix(
         &self,
         cx: &Compute,
-        spec: &ExpertsSpec,
+        (layer, spec): (usize, &ExpertsSpec),
         norm: Option<&Norm>,
         hidden: &[f32],
         input: &Activations,
@@ -226,6 +264,7 @@ impl Experts {
         let num_tokens = input.num_tokens();
         let width = hidden.len() / num_tokens.max(1);
         self.choose(cx, spec, input, scratch);
+        scratch.note(layer, spec);
         scratch.mixed.resize(hidden.len(), 0.0);
         match &self.shared {
             Some(shared) => self.share(cx, spec, shared, input, gated, scratch),

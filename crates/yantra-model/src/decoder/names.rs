@@ -3,6 +3,7 @@
 use crate::{
     MlpSpec, ModelSpec,
     family::{Family, FusedGate, FusedRows},
+    quantized::is_stored,
     weights::Place,
 };
 use std::{iter, ops::Range};
@@ -83,8 +84,8 @@ pub(crate) const LLAMA_NAMES: TensorNames = TensorNames {
 };
 
 /// Learned positions and the norm of embeddings, each of one family only.
-const POSITIONS: (&str, &str) = ("position_embd", "wpe");
-const EMBEDDING_NORM: (&str, &str) = ("token_embd_norm", "word_embeddings_layernorm");
+pub(crate) const POSITIONS: (&str, &str) = ("position_embd", "wpe");
+pub(crate) const EMBEDDING_NORM: (&str, &str) = ("token_embd_norm", "word_embeddings_layernorm");
 
 /// What may precede the names of a Hugging Face checkpoint: it depends on whether the model also sees or hears, and on who
 /// wrote the file.
@@ -149,8 +150,9 @@ impl<'a> Names<'a> {
             Some((names, "language_model.model.")) => format!("language_model.{}", names.head),
             Some((names, _)) => names.head.to_owned(),
         };
-        let name = if self.checkpoint.tensor(&head).is_some() { head } else { self.embedding() };
-        Place::whole(name.trim_end_matches(".weight"), spec.vocab_size)
+        let (head, embedding) = (head.trim_end_matches(".weight"), self.embedding());
+        let name = if self.has(head) { head } else { embedding.trim_end_matches(".weight") };
+        Place::whole(name, spec.vocab_size)
     }
 
     /// The name without `.weight` or `.bias`.
@@ -162,7 +164,7 @@ impl<'a> Names<'a> {
         };
         let own = || roles.iter().filter(|(named, _)| *named == role).map(|(_, name)| format!("{start}{name}"));
         // A name that is there, or else the last, which an error can tell of.
-        let found = own().find(|name| self.has(name)).or_else(|| own().last());
+        let found = own().find(|name| self.has(name)).or_else(|| own().next_back());
         found.unwrap_or_else(|| format!("{start}{default}"))
     }
 
@@ -180,7 +182,7 @@ impl<'a> Names<'a> {
             // Fused as the family has it; GGUF's converter takes few matrices together, and tells only in the file.
             return self.hugging_face.is_some() || !name.ends_with("attn_qkv");
         }
-        self.checkpoint.tensor(&format!("{name}.weight")).is_some()
+        is_stored(self.checkpoint, name)
     }
 
     /// Where a layer's matrix of so many rows lies.
@@ -273,7 +275,7 @@ fn fused_qkv(whole: Place, spec: &ModelSpec, role: Role, order: FusedRows) -> Pl
 }
 
 /// GGUF's name and Llama's.
-fn default_names(role: Role) -> (&'static str, &'static str) {
+pub(crate) fn default_names(role: Role) -> (&'static str, &'static str) {
     match role {
         Role::AttentionNorm => ("attn_norm", "input_layernorm"),
         Role::Query => ("attn_q", "self_attn.q_proj"),

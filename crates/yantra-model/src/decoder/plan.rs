@@ -2,8 +2,10 @@
 
 use super::{Decoder, latent::LatentScratch, layer, mlp::ExpertScratch, names::Names};
 use crate::{
-    LoadOptions, ModelError, ModelSpec, RopeSpec, family,
+    LoadOptions, ModelError, ModelSpec, family,
     footprint::{Footprint, Sizes},
+    quantized::is_part,
+    rotary,
     weights::WeightSource,
 };
 use yantra_formats::Checkpoint;
@@ -17,7 +19,7 @@ impl Decoder {
     /// As [`Decoder::load`].
     pub fn footprint(checkpoint: &Checkpoint, cx: &Compute, options: LoadOptions) -> Result<Footprint, ModelError> {
         let (family, spec) = family::resolve(checkpoint)?;
-        let source = WeightSource::new(checkpoint, options);
+        let source = WeightSource::new(checkpoint, options)?;
         let names = Names::new(checkpoint, family);
         let mut sizes = Sizes::new(&source, cx);
         for index in 0..spec.layers.len() {
@@ -32,7 +34,7 @@ impl Decoder {
         let max_context = options.max_context.unwrap_or(spec.context_length);
         Ok(Footprint {
             weight_bytes: sizes.weight_bytes + tables,
-            table_bytes: vector_bytes(checkpoint) + rope_bytes(&spec, max_context),
+            table_bytes: vector_bytes(checkpoint) + rotary::table_bytes(spec.layers.iter(), max_context),
             step_bytes_per_token: step_bytes_per_token(&spec, &sizes),
             load_bytes: sizes.load_bytes,
         })
@@ -41,19 +43,8 @@ impl Decoder {
 
 /// Norms and biases are kept in single precision.
 fn vector_bytes(checkpoint: &Checkpoint) -> usize {
-    let vectors = checkpoint.tensors().filter(|tensor| tensor.shape.len() == 1);
+    let vectors = checkpoint.tensors().filter(|tensor| tensor.shape.len() == 1 && !is_part(&tensor.name));
     vectors.map(|tensor| tensor.num_elements() * size_of::<f32>()).sum()
-}
-
-/// Cosines and sines of every position, once for each kind of rotation.
-fn rope_bytes(spec: &ModelSpec, max_context: usize) -> usize {
-    let mut distinct: Vec<&RopeSpec> = Vec::new();
-    for rope in spec.layers.iter().filter_map(|layer| layer.rope.as_ref()) {
-        if !distinct.contains(&rope) {
-            distinct.push(rope);
-        }
-    }
-    distinct.iter().map(|rope| max_context * rope.rotary_dim * size_of::<f32>()).sum()
 }
 
 /// As [`super::Scratch`] has them.

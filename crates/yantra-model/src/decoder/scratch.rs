@@ -1,6 +1,11 @@
 //! Intermediate values of a step, kept between steps so that a step allocates nothing.
 
-use super::{Decoder, adapter::AdapterScratch, latent::LatentScratch, mlp::ExpertScratch};
+use super::{
+    Decoder,
+    adapter::AdapterScratch,
+    latent::LatentScratch,
+    mlp::{ExpertScratch, Routing},
+};
 use crate::ModelSpec;
 use yantra_kernels::{ActivationKind, ActivationKinds, Activations};
 
@@ -53,6 +58,16 @@ impl Decoder {
 }
 
 impl Scratch {
+    /// Has every mixture of experts write down which experts it chooses, from here on.
+    pub fn record_routing(&mut self) {
+        self.experts.log = Some(Vec::new());
+    }
+
+    /// What was written down, a layer each, in their order.
+    pub fn routing(&self) -> &[Routing] {
+        self.experts.log.as_deref().unwrap_or_default()
+    }
+
     pub(super) fn resize(&mut self, spec: &ModelSpec, num_tokens: usize) {
         self.hidden.resize(num_tokens * spec.hidden_size, 0.0);
         self.query.resize(num_tokens * spec.query_size(), 0.0);

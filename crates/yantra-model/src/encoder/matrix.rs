@@ -71,14 +71,12 @@ impl Matrix {
         source: &WeightSource<'_>,
         cx: &Compute,
         dense: Option<DenseType>,
-        name: &str,
-        rows: usize,
+        place: &Place,
         cols: usize,
     ) -> Result<Self, ModelError> {
-        let Some(dense) = dense else { return source.linear(cx, &Place::whole(name, rows), cols).map(Self::Packed) };
-        let values = source.table(&format!("{name}.weight"), rows, cols)?;
-        let bias = source.optional_vector(&format!("{name}.bias"), rows)?;
-        Ok(Self::Dense(DenseLinear::pack(cx.level(), dense, rows, cols, &values, bias.as_deref())?))
+        let Some(dense) = dense else { return source.linear(cx, place, cols).map(Self::Packed) };
+        let (values, bias) = (source.floats(cx, place, cols)?, source.bias(place)?);
+        Ok(Self::Dense(DenseLinear::pack(cx.level(), dense, place.num_rows(), cols, &values, bias.as_deref())?))
     }
 
     pub(super) fn bytes(&self) -> usize {

@@ -26,11 +26,12 @@ fn adapt(p: &Parameters<'_>, spec: &mut ModelSpec) -> Result<(), ModelError> {
     let mut rope = rope::rope(p, rope_dim, rope::FULL)?;
     let sharpened = match &mut rope.scaling {
         RopeScaling::Yarn { factor, attention_factor, .. } => {
-            if p.is_gguf() {
-                // All of it is put on the scores.
+            let all_dim_scale = all_dim_scale(p)?;
+            if p.is_gguf() && all_dim_scale != 0.0 {
+                // `mscale` is not recorded; it is the same in all published models, which puts all of it on the scores.
                 *attention_factor = 1.0;
             }
-            rope::yarn_scale(*factor, all_dim_scale(p)?).powi(2)
+            rope::yarn_scale(*factor, all_dim_scale).powi(2)
         }
         _ => 1.0,
     };

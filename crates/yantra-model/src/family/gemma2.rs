@@ -1,6 +1,6 @@
 //! Gemma 2 (Gemma Team, 2024): every other layer sees a window, soft caps, norms on both sides of each block.
 
-use super::{Family, LLAMA_LIKE, gemma, sliding_layers, window};
+use super::{Family, LLAMA_LIKE, WINDOW, gemma, sliding_layers, window};
 use crate::{
     ModelError, ModelSpec,
     decoder::names::{LLAMA_NAMES, Role, TensorNames},
@@ -25,6 +25,8 @@ pub(super) const NAMES: TensorNames =
 
 /// Layers of the 27B model.
 const LAYERS_OF_27B: usize = 46;
+/// The window of all published models.
+const USUAL_WINDOW: usize = 4096;
 
 fn adapt(p: &Parameters<'_>, spec: &mut ModelSpec) -> Result<(), ModelError> {
     gemma::adapt(p, spec)?;
@@ -33,9 +35,11 @@ fn adapt(p: &Parameters<'_>, spec: &mut ModelSpec) -> Result<(), ModelError> {
     spec.attention.softcap = p.real(key("attn_logit_softcapping", "attn_logit_softcapping"))?;
     spec.logit_softcap = p.real(key("final_logit_softcapping", "final_logit_softcapping"))?;
     let listed = sliding_layers(p, spec.layers.len())?;
+    // The first files do not record it.
+    let window = if p.is_gguf() { p.count(WINDOW)?.unwrap_or(USUAL_WINDOW) } else { window(p)? };
     for (index, layer) in spec.layers.iter_mut().enumerate() {
         let sliding = listed.as_ref().map_or(index % 2 == 0, |listed| listed[index]);
-        layer.window = sliding.then(|| window(p)).transpose()?;
+        layer.window = sliding.then_some(window);
     }
     Ok(())
 }

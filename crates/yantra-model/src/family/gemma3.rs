@@ -1,6 +1,6 @@
 //! Gemma 3, text (Gemma Team, 2025): local and global layers, norms on both sides of each block, scaled embeddings.
 
-use super::{Family, LLAMA_LIKE, gemma, gemma2, rope, sliding_layers, window};
+use super::{Family, LLAMA_LIKE, WINDOW, gemma, gemma2, rope, sliding_layers, window};
 use crate::{
     ModelError, ModelSpec, QkNorm, RopeScaling, RopeSpec,
     parameters::{Defaults, Parameters, key},
@@ -47,7 +47,11 @@ fn adapt(p: &Parameters<'_>, spec: &mut ModelSpec) -> Result<(), ModelError> {
     spec.attention.qk_norm = QkNorm::Head;
     spec.attention.scale = gemma2::scale(p, spec, LAYERS_OF_27B)?;
     spec.attention.softcap = p.real(key("", "attn_logit_softcapping"))?;
-    spec.logit_softcap = p.real(key("", "final_logit_softcapping"))?;
+    spec.logit_softcap = p.real(key("final_logit_softcapping", "final_logit_softcapping"))?;
+    if p.is_gguf() && p.count_or_zero(WINDOW)? == 0 {
+        // A model without windows is written so.
+        return Ok(());
+    }
     let sliding = match sliding_layers(p, spec.layers.len())? {
         Some(sliding) => sliding,
         None => {
@@ -63,7 +67,7 @@ fn adapt(p: &Parameters<'_>, spec: &mut ModelSpec) -> Result<(), ModelError> {
 }
 
 /// Local layers have a base of their own and are never stretched, unless `config.json` has a section for them.
-fn local_rope(p: &Parameters<'_>, head_dim: usize) -> Result<RopeSpec, ModelError> {
+pub(super) fn local_rope(p: &Parameters<'_>, head_dim: usize) -> Result<RopeSpec, ModelError> {
     let by_kind = |config: &Config| config.value().pointer("/rope_parameters/sliding_attention").is_some();
     if p.config().is_some_and(by_kind) {
         return rope::rope(p, head_dim, rope::SLIDING);

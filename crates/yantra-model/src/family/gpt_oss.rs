@@ -3,7 +3,7 @@
 
 use super::{Family, FusedGate, LLAMA_LIKE, check, experts, sliding_layers, window};
 use crate::{
-    ExpertsSpec, MlpSpec, ModelError, ModelSpec,
+    ExpertsSpec, MlpSpec, ModelError, ModelSpec, RopeScaling, RopeSpec,
     decoder::names::{LLAMA_NAMES, Role, TensorNames},
     parameters::{Parameters, key},
 };
@@ -31,6 +31,9 @@ pub(super) const FAMILY: Family = Family {
 
 fn adapt(p: &Parameters<'_>, spec: &mut ModelSpec) -> Result<(), ModelError> {
     spec.attention.sinks = true;
+    if p.is_gguf() {
+        spec.layers.iter_mut().for_each(|layer| untruncated(layer.rope.as_mut()));
+    }
     for (setting, usual) in [("swiglu_limit", 7.0), ("swiglu_alpha", 1.702)] {
         let value = p.real(key("", setting))?.unwrap_or(usual);
         check(value == usual, setting, || format!("{value} is not supported, only {usual}"))?;
@@ -47,4 +50,12 @@ fn adapt(p: &Parameters<'_>, spec: &mut ModelSpec) -> Result<(), ModelError> {
         layer.mlp = MlpSpec::Experts(experts);
     }
     Ok(())
+}
+
+/// All published models have `"truncate": false`, which GGUF does not record: their ramp begins and ends between dimensions.
+/// llama.cpp rounds it to whole ones all the same.
+fn untruncated(rope: Option<&mut RopeSpec>) {
+    if let Some(RopeSpec { scaling: RopeScaling::Yarn { truncate, .. }, .. }) = rope {
+        *truncate = false;
+    }
 }

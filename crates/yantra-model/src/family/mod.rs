@@ -2,6 +2,7 @@
 
 mod bloom;
 mod deepseek;
+pub(crate) mod encoders;
 mod falcon;
 mod gemma;
 mod gemma2;
@@ -38,11 +39,11 @@ use yantra_kernels::{ActivationFn, ExpertScoring, RopeStyle};
 /// A family of decoders: how it differs from Llama.
 pub(crate) struct Family {
     /// The name shown to people.
-    name: &'static str,
+    pub(crate) name: &'static str,
     /// Values of GGUF's `general.architecture`.
-    gguf: &'static [&'static str],
+    pub(crate) gguf: &'static [&'static str],
     /// Values of `architectures` in `config.json`.
-    hugging_face: &'static [&'static str],
+    pub(crate) hugging_face: &'static [&'static str],
     /// What a `config.json` calls otherwise.
     aliases: Aliases,
     /// What a `config.json` may leave out.
@@ -52,6 +53,8 @@ pub(crate) struct Family {
     norm: NormKind,
     /// Whether the feed-forward network has a gate.
     gated: bool,
+    /// What published models have; GGUF does not record it. llama.cpp computes GELU by its approximation with a hyperbolic
+    /// tangent in all families; here it is what the family was trained with.
     activation: ActivationFn,
     /// What the family changes of [`common`], the Llama-like decoder.
     adapt: fn(&Parameters<'_>, &mut ModelSpec) -> Result<(), ModelError>,
@@ -116,21 +119,35 @@ pub(crate) enum FusedGate {
     Alternating,
 }
 
-/// Architectures of embedding models, loaded by [`crate::Encoder`].
-pub(crate) const ENCODERS: [&str; 2] = ["bert", "BertModel"];
-
-/// Whether the checkpoint is of an embedding model rather than a text generator.
+/// Whether the checkpoint is of an embedding model or a reranker, loaded by [`crate::Encoder`], rather than of a text
+/// generator.
 ///
 /// # Errors
 /// If the checkpoint names no architecture.
 pub fn is_encoder(checkpoint: &Checkpoint) -> Result<bool, ModelError> {
-    Ok(ENCODERS.contains(&Parameters::new(checkpoint)?.architecture()))
+    Ok(encoders::is_known(Parameters::new(checkpoint)?.architecture()))
 }
 
 /// Every architecture name that can be loaded, GGUF's and Hugging Face's.
 pub fn known() -> Vec<&'static str> {
     let of_family = |family: &&'static Family| family.gguf.iter().chain(family.hugging_face).copied();
-    FAMILIES.iter().flat_map(of_family).chain(ENCODERS).collect()
+    FAMILIES.iter().flat_map(of_family).chain(encoders::known()).collect()
+}
+
+/// What a family of decoders is called.
+#[derive(Clone, Copy, Debug)]
+pub struct FamilyNames {
+    /// The name shown to people.
+    pub name: &'static str,
+    /// Values of GGUF's `general.architecture`.
+    pub gguf: &'static [&'static str],
+    /// Values of `architectures` in `config.json`.
+    pub hugging_face: &'static [&'static str],
+}
+
+/// Every family of decoders, by name.
+pub fn all() -> impl Iterator<Item = FamilyNames> {
+    FAMILIES.into_iter().map(|&Family { name, gguf, hugging_face, .. }| FamilyNames { name, gguf, hugging_face })
 }
 
 /// The specification of a text-generation checkpoint.
@@ -141,16 +158,29 @@ pub fn spec(checkpoint: &Checkpoint) -> Result<ModelSpec, ModelError> {
     resolve(checkpoint).map(|(_, spec)| spec)
 }
 
+/// The family of an architecture, as either format names it.
+pub(crate) fn of_architecture(name: &str) -> Option<&'static Family> {
+    FAMILIES.into_iter().find(|family| family.gguf.contains(&name) || family.hugging_face.contains(&name))
+}
+
+/// The factor that YaRN puts on queries and keys where nothing else is said.
+pub(crate) fn yarn_scale(factor: f32) -> f32 {
+    rope::yarn_scale(factor, 1.0)
+}
+
+/// The width of feed-forward networks that a checkpoint records, be there layers of it or not.
+pub(crate) fn recorded_width(checkpoint: &Checkpoint, family: &Family) -> Result<Option<usize>, ModelError> {
+    Parameters::new(checkpoint)?.of_family(family.aliases, family.defaults).count(INTERMEDIATE_SIZE)
+}
+
 pub(crate) fn resolve(checkpoint: &Checkpoint) -> Result<(&'static Family, ModelSpec), ModelError> {
     let parameters = Parameters::new(checkpoint)?;
     let architecture = parameters.architecture();
-    let family = FAMILIES
-        .into_iter()
-        .find(|family| family.gguf.contains(&architecture) || family.hugging_face.contains(&architecture));
-    let Some(family) = family else {
+    let Some(family) = of_architecture(architecture) else {
         let architecture = architecture.to_owned();
-        return Err(if ENCODERS.contains(&architecture.as_str()) {
-            ModelError::WrongKind { architecture, found: "an embedding model", expected: "a text generator" }
+        return Err(if encoders::is_known(&architecture) {
+            let found = "an embedding model or a reranker";
+            ModelError::WrongKind { architecture, found, expected: "a text generator" }
         } else {
             ModelError::UnknownArchitecture { given: architecture, known: known().join(", ") }
         });
@@ -193,7 +223,8 @@ fn common(family: &Family, p: &Parameters<'_>) -> Result<ModelSpec, ModelError> 
         let intermediate_size = p.count(INTERMEDIATE_SIZE)?.unwrap_or(4 * hidden_size);
         MlpSpec::Plain { intermediate_size, activation }
     };
-    let layer = LayerSpec { window: None, chunk: None, rope: Some(rope::rope(p, head_dim, rope::FULL)?), mlp };
+    let layer =
+        LayerSpec { window: None, sink_tokens: 0, chunk: None, rope: Some(rope::rope(p, head_dim, rope::FULL)?), mlp };
     Ok(ModelSpec {
         family: family.name,
         vocab_size: vocab_size(p, family, hidden_size)?,
@@ -300,9 +331,9 @@ fn interleaved_in_gguf(p: &Parameters<'_>, spec: &mut ModelSpec) {
     }
 }
 
-/// Makes all layers see the window that is recorded, if one is.
+/// Makes all layers see the window that is recorded, if one is. llama.cpp's converter writes 0 for none (Phi-4).
 fn window_everywhere(p: &Parameters<'_>, spec: &mut ModelSpec) -> Result<(), ModelError> {
-    let window = p.count(WINDOW)?;
+    let window = Some(p.count_or_zero(WINDOW)?).filter(|window| *window > 0);
     spec.layers.iter_mut().for_each(|layer| layer.window = window);
     Ok(())
 }
@@ -312,8 +343,11 @@ fn without_rope(spec: &mut ModelSpec) {
     spec.layers.iter_mut().for_each(|layer| layer.rope = None);
 }
 
-/// Which layers see only a window, by `layer_types` of `config.json`, if it has that list.
+/// Which layers see only a window, by `layer_types` of `config.json` or a file's pattern, if it has one.
 fn sliding_layers(p: &Parameters<'_>, num_layers: usize) -> Result<Option<Vec<bool>>, ModelError> {
+    if p.is_gguf() {
+        return p.pattern("attention.sliding_window_pattern", num_layers);
+    }
     let kinds: Option<Vec<&str>> = p.config().map(|config| config.find("layer_types")).transpose()?.flatten();
     let Some(kinds) = kinds else { return Ok(None) };
     check(kinds.len() == num_layers, "layer_types", || format!("{} types for {num_layers} layers", kinds.len()))?;

@@ -1,4 +1,6 @@
 //! Phi-3 and Phi-4 (Abdin et al., 2024): Llama with fused matrices and LongRoPE.
+//!
+//! llama.cpp reads a file's window and then sees all tokens; the window is part of the model, so here it is kept.
 
 use super::{Family, FusedGate, FusedRows, LLAMA_LIKE, window_everywhere};
 use crate::decoder::names::{LLAMA_NAMES, Role, TensorNames};

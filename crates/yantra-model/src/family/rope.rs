@@ -57,13 +57,15 @@ fn in_gguf(p: &Parameters<'_>) -> Result<RopeScaling, ModelError> {
         None | Some("none" | "linear") => {}
         Some("yarn") => {
             let factor = required(p, key("rope.scaling.factor", ""), "rope.scaling.factor")?;
+            // llama.cpp reads the second key nowhere, but its converter writes what `config.json` has there.
+            let given = p.real(key("rope.scaling.yarn_attn_factor", ""))?;
             return Ok(RopeScaling::Yarn {
                 factor,
                 beta_fast: p.real(key("rope.scaling.yarn_beta_fast", ""))?.unwrap_or(32.0),
                 beta_slow: p.real(key("rope.scaling.yarn_beta_slow", ""))?.unwrap_or(1.0),
                 original_context: original_context()?,
                 truncate: true,
-                attention_factor: attention_factor * yarn_scale(factor, 1.0),
+                attention_factor: attention_factor * given.unwrap_or_else(|| yarn_scale(factor, 1.0)),
             });
         }
         Some(kind) => return Err(unsupported(kind)),

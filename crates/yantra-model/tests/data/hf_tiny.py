@@ -16,6 +16,7 @@ import types
 from pathlib import Path
 
 import safetensors.torch
+import tokenizers
 import torch
 import transformers
 
@@ -185,6 +186,112 @@ def encoder(folder):
     (directory / "expected.json").write_text(json.dumps({"texts": texts, "embeddings": vectors}) + "\n")
 
 
+# Positions of RoBERTa begin after padding's, which is token 1; ModernBERT sees 6 tokens on each side in local layers.
+ROBERTA = dict(type_vocab_size=1, pad_token_id=1, bos_token_id=0, max_position_embeddings=130)
+MODERN = dict(num_hidden_layers=3, local_attention=12, global_attn_every_n_layers=2, max_position_embeddings=128,
+              pad_token_id=0, bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2)
+ENCODERS = [
+    # Name, class, settings, what becomes of its token vectors.
+    ("roberta", "RobertaModel", ROBERTA, "mean"),
+    ("xlm_roberta", "XLMRobertaModel", dict(ROBERTA, layer_norm_eps=1e-5), "cls"),
+    ("modern_bert", "ModernBertModel", MODERN, "mean"),
+    ("modern_bert_biases", "ModernBertModel",
+     dict(MODERN, attention_bias=True, mlp_bias=True, norm_bias=True, hidden_activation="gelu_pytorch_tanh"), "cls"),
+    ("bert_rerank", "BertForSequenceClassification", dict(type_vocab_size=2), "sigmoid"),
+    ("xlm_roberta_rerank", "XLMRobertaForSequenceClassification", ROBERTA, "identity"),
+    ("modern_bert_rerank", "ModernBertForSequenceClassification", dict(MODERN, classifier_pooling="mean"), "sigmoid"),
+    ("modern_bert_rerank_cls", "ModernBertForSequenceClassification",
+     dict(MODERN, classifier_bias=True, norm_bias=True), "identity"),
+]
+QUERY = "where do cats sleep"
+DOCUMENTS = ["cats sleep in the sun", "a car is parked", "the sun " * 80 + "cats sleep"]
+
+
+def tiny_tokenizer(kind):
+    """A tokeniser of the words above and of letters, which puts pairs together as the family's do."""
+    words = sorted(set(" ".join([QUERY, *DOCUMENTS]).split()))
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    if kind == "Bert":
+        texts = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", *words, *(f"##{letter}" for letter in letters), *letters]
+        vocab = {text: index for index, text in enumerate(dict.fromkeys(texts))}
+        tokenizer = tokenizers.Tokenizer(tokenizers.models.WordPiece(vocab, unk_token="[UNK]"))
+        tokenizer.normalizer = tokenizers.normalizers.BertNormalizer()
+        tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
+            single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 1), ("[SEP]", 2)])
+    else:
+        vocab = {text: index for index, text in enumerate(["<s>", "<pad>", "</s>", "<unk>", *words])}
+        tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocab, unk_token="<unk>"))
+        tokenizer.post_processor = tokenizers.processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    tokenizer.add_special_tokens([text for text in list(vocab)[:4]])
+    return tokenizer
+
+
+def text_pairs(directory, kind, model, activation):
+    """Writes `tokenizer.json`, and returns pairs of texts with their tokens, cut to the context, and scores."""
+    tokenizer = tiny_tokenizer(kind)
+    tokenizer.save(str(directory / "tokenizer.json"))
+    tokenizer.enable_truncation(128, strategy="longest_first")
+    pairs = []
+    for document in DOCUMENTS:
+        encoding = tokenizer.encode(QUERY, document)
+        extra = dict(token_type_ids=torch.tensor([encoding.type_ids])) if kind == "Bert" else {}
+        with torch.no_grad():
+            logit = model(torch.tensor([encoding.ids]), **extra).logits[0, 0]
+        score = rounded([activation(logit)])[0]
+        pairs.append({"query": QUERY, "document": document, "tokens": encoding.ids, "score": score})
+    return pairs
+
+
+IDENTITY = "torch.nn.modules.linear.Identity"
+
+
+def encoders(folder):
+    """Encoders beyond `bert_cls`: embeddings of two texts, or the scores of two pairs (token ids and types)."""
+    for seed, (name, architecture, changes, output) in enumerate(ENCODERS, 81):
+        scores = architecture.endswith("ForSequenceClassification")
+        kind = architecture.removesuffix("ForSequenceClassification").removesuffix("Model")
+        common = {key: value for key, value in COMMON.items() if key != "num_key_value_heads"}
+        labels = dict(num_labels=1) if scores else {}
+        config = getattr(transformers, f"{kind}Config")(**{**common, "attn_implementation": "eager", **labels, **changes})
+        pooler = {} if scores or kind == "ModernBert" else dict(add_pooling_layer=False)
+        model = getattr(transformers, architecture)(config, **pooler)
+        randomise(model, seed)
+        directory = folder / name
+        shutil.rmtree(directory, ignore_errors=True)
+        model.save_pretrained(directory)
+        texts = [prompt(seed), prompt(seed + 100)[:7]]
+        # The second text of a pair begins after two thirds; only BERT tells the two apart.
+        seconds = [len(tokens) * 2 // 3 if kind == "Bert" else len(tokens) for tokens in texts]
+        types = [[int(place >= second) for place in range(len(tokens))] for tokens, second in zip(texts, seconds)]
+        found = []
+        with torch.no_grad():
+            for tokens, of_token in zip(texts, types):
+                extra = dict(token_type_ids=torch.tensor([of_token])) if kind == "Bert" else {}
+                found.append(model(torch.tensor([tokens]), **extra))
+        if scores:
+            logits = [result.logits[0, 0] for result in found]
+            numbers = rounded(torch.sigmoid(logit) if output == "sigmoid" else logit for logit in logits)
+            expected = {"texts": texts, "types": types, "scores": numbers}
+            if kind != "ModernBert":
+                activation = torch.sigmoid if output == "sigmoid" else lambda logit: logit
+                expected["pairs"] = text_pairs(directory, kind, model, activation)
+            if output == "identity":
+                settings = json.loads((directory / "config.json").read_text())
+                settings["sentence_transformers"] = {"activation_fn": IDENTITY, "version": "5.0.0"}
+                (directory / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
+        else:
+            hidden = [result.last_hidden_state[0] for result in found]
+            pooled = [rows[0] if output == "cls" else rows.mean(0) for rows in hidden]
+            vectors = [rounded(torch.nn.functional.normalize(vector, dim=0)) for vector in pooled]
+            expected = {"texts": texts, "embeddings": vectors}
+            (directory / "1_Pooling").mkdir()
+            modes = {"pooling_mode_cls_token": output == "cls", "pooling_mode_mean_tokens": output == "mean"}
+            pooling = {"word_embedding_dimension": 32, **modes}
+            (directory / "1_Pooling" / "config.json").write_text(json.dumps(pooling) + "\n")
+        (directory / "expected.json").write_text(json.dumps(expected) + "\n")
+
+
 YARN = dict(rope_type="yarn", rope_theta=10000.0, factor=4.0, original_max_position_embeddings=32, beta_fast=16.0)
 LONGROPE = dict(
     rope_type="longrope",
@@ -343,13 +450,14 @@ def main():
         if not only or name in only:
             save(folder, name, model, seed)
     if only:
-        return
+        return encoders(folder) if "encoders" in only else None
     name, model = decoder("qwen3_sharded_bf16", "Qwen3", 7, tied=False, head_dim=8, hidden_act="gelu_pytorch_tanh")
     save(folder, name, model, 7, bf16=True, max_shard_size="16KB")
     name, model = decoder("llama_biases", "Llama", 11, attention_bias=True, mlp_bias=True, hidden_act="gelu")
     save(folder, name, model, 11)
     conditional_generation(folder)
     encoder(folder)
+    encoders(folder)
     variant(folder, "llama", "llama_transformers4", older_llama)
     variant(folder, "gemma3", "gemma3_transformers4", older_gemma)
 

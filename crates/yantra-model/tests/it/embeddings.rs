@@ -3,7 +3,7 @@
 use crate::harness::model;
 use yantra_formats::Checkpoint;
 use yantra_kernels::{Compute, CpuLevel};
-use yantra_model::{Encoder, EncoderDtype, LoadOptions};
+use yantra_model::{Encoder, EncoderDtype, EncoderText, LoadOptions};
 use yantra_text::{EncodeOptions, Tokenizer};
 
 /// Sentences with the tokens and the vectors that sentence-transformers made of them.
@@ -46,7 +46,7 @@ fn minilm_equals_sentence_transformers() {
     for (tokens, (text, expected, _)) in tokens.iter().zip(&reference) {
         assert_eq!(tokens, expected, "{text}");
     }
-    let texts: Vec<&[u32]> = tokens.iter().map(Vec::as_slice).collect();
+    let texts: Vec<EncoderText<'_>> = tokens.iter().map(|tokens| tokens.as_slice().into()).collect();
     for (dtype, smallest) in [
         (EncoderDtype::Auto, 0.9999),
         (EncoderDtype::F32, 0.999_999),
@@ -64,8 +64,20 @@ fn minilm_equals_sentence_transformers() {
             assert_eq!(encoder.embed(&compute, &texts[index..=index]).unwrap()[0], found[index]);
         }
         assert_eq!(encoder.embed(&Compute::new(3), &texts).unwrap(), found);
-        assert!(encoder.embed(&compute, &[&[]]).unwrap_err().to_string().contains("text 0 has 0 tokens"));
-        assert!(encoder.embed(&compute, &[&[1, 99_999]]).unwrap_err().to_string().contains("outside the vocabulary"));
+        assert!(
+            encoder
+                .embed(&compute, &[EncoderText::from(&[][..])])
+                .unwrap_err()
+                .to_string()
+                .contains("text 0 has 0 tokens")
+        );
+        assert!(
+            encoder
+                .embed(&compute, &[EncoderText::from(&[1, 99_999][..])])
+                .unwrap_err()
+                .to_string()
+                .contains("outside the vocabulary")
+        );
     }
 }
 
@@ -75,7 +87,7 @@ fn narrow_types_work_at_every_level() {
     let checkpoint = Checkpoint::open(&path).unwrap();
     let reference = reference();
     let some: Vec<_> = reference.iter().step_by(17).collect();
-    let texts: Vec<&[u32]> = some.iter().map(|(_, tokens, _)| tokens.as_slice()).collect();
+    let texts: Vec<EncoderText<'_>> = some.iter().map(|(_, tokens, _)| tokens.as_slice().into()).collect();
     for level in CpuLevel::supported() {
         let compute = Compute::with_level(2, level).unwrap();
         for (dtype, smallest) in [(EncoderDtype::Bf16, 0.9999), (EncoderDtype::Int8, 0.995)] {

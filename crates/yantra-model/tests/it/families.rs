@@ -2,7 +2,7 @@
 //! computes (`tests/data/hf_tiny.py`). Settings that a family ignores at its peril are changed one by one to see that
 //! they are not; settings that are not built must be refused by name.
 
-use crate::harness::Runner;
+use crate::harness::{Runner, Span};
 use serde_json::{Value, json};
 use std::{
     fs,
@@ -10,21 +10,21 @@ use std::{
 };
 use yantra_formats::Checkpoint;
 use yantra_kernels::{Compute, CpuLevel, KvFormat};
-use yantra_model::{Decoder, Encoder, EncoderDtype, KvCache, LoadOptions, PAGE_TOKENS, family};
+use yantra_model::{Decoder, KvCache, LoadOptions, PAGE_TOKENS, family};
 
 const CONTEXT: usize = 64;
-const TOLERANCE: f64 = 1e-4;
+pub(crate) const TOLERANCE: f64 = 1e-4;
 
 pub(crate) fn directory(name: &str) -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/hf_tiny")).join(name)
 }
 
-fn read(path: &Path) -> Value {
+pub(crate) fn read(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
 /// A copy of a model with another `config.json`, in the folder cargo keeps for tests.
-fn with_config(source: &str, config: &Value, label: &str) -> PathBuf {
+pub(crate) fn with_config(source: &str, config: &Value, label: &str) -> PathBuf {
     let copy = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{source}-{label}"));
     fs::create_dir_all(&copy).unwrap();
     for entry in fs::read_dir(directory(source)).unwrap() {
@@ -38,7 +38,7 @@ fn with_config(source: &str, config: &Value, label: &str) -> PathBuf {
 }
 
 /// A model's directory: where it is the same model in another form, one with the other's weights.
-fn prepared(name: &str) -> PathBuf {
+pub(crate) fn prepared(name: &str) -> PathBuf {
     let config = read(&directory(name).join("config.json"));
     match config["weights_of"].as_str() {
         None => directory(name),
@@ -46,45 +46,104 @@ fn prepared(name: &str) -> PathBuf {
     }
 }
 
-fn numbers(value: &Value) -> Vec<f64> {
+pub(crate) fn numbers(value: &Value) -> Vec<f64> {
     value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
 }
 
-fn ids(value: &Value) -> Vec<u32> {
+pub(crate) fn ids(value: &Value) -> Vec<u32> {
     numbers(value).into_iter().map(|id| id as u32).collect()
 }
 
-/// The largest difference of a logit from those expected.
-fn difference(path: &Path, compute: Compute) -> f64 {
-    let expected = read(&path.join("expected.json"));
-    let tokens = ids(&expected["tokens"]);
-    // The base of dynamic scaling depends on the length, which for transformers is the prompt's.
-    let context = if expected["context_is_prompt"] == true { tokens.len() } else { CONTEXT };
-    let mut runner = Runner::with_compute(path, KvFormat::F32, context, compute);
-    let logits = runner.feed(&tokens, 0, 0);
-    let vocab_size = runner.decoder.spec().vocab_size;
-    let mut worst = 0.0_f64;
-    for (row, expected) in ids(&expected["rows"]).into_iter().zip(expected["logits"].as_array().unwrap()) {
-        let expected = numbers(expected);
-        assert_eq!(expected.len(), vocab_size);
-        let found = &logits[row as usize * vocab_size..][..vocab_size];
-        let pairs = found.iter().zip(&expected);
-        worst = pairs.map(|(found, expected)| (f64::from(*found) - expected).abs()).fold(worst, f64::max);
+/// What transformers computes of a model: a prompt, and the logits of some of its rows.
+pub(crate) struct Expected {
+    tokens: Vec<u32>,
+    rows: Vec<(usize, Vec<f64>)>,
+    /// Longest sequence the model is loaded for.
+    context: usize,
+}
+
+impl Expected {
+    pub(crate) fn read(path: &Path) -> Self {
+        let expected = read(path);
+        let tokens = ids(&expected["tokens"]);
+        let logits = expected["logits"].as_array().unwrap().iter().map(numbers);
+        let rows = ids(&expected["rows"]).into_iter().map(|row| row as usize).zip(logits).collect();
+        // The base of dynamic scaling depends on the length, which for transformers is the prompt's.
+        let context = if expected["context_is_prompt"] == true { tokens.len() } else { CONTEXT };
+        Self { tokens, rows, context }
     }
-    worst
+
+    /// The largest difference of a logit from those expected.
+    fn difference(&self, logits: &[f32]) -> f64 {
+        let vocab_size = logits.len() / self.tokens.len();
+        let mut worst = 0.0_f64;
+        for (row, expected) in &self.rows {
+            assert_eq!(expected.len(), vocab_size);
+            let pairs = logits[row * vocab_size..].iter().zip(expected);
+            worst = pairs.map(|(found, expected)| (f64::from(*found) - expected).abs()).fold(worst, f64::max);
+        }
+        worst
+    }
+}
+
+/// The largest difference of a logit of a model from those expected.
+pub(crate) fn difference(path: &Path, expected: &Expected, compute: Compute) -> f64 {
+    let mut runner = Runner::with_compute(path, KvFormat::F32, expected.context, compute);
+    expected.difference(&runner.feed(&expected.tokens, 0, 0))
+}
+
+fn assert_same(found: &[f32], expected: &[f32], what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let different = found.iter().zip(expected).filter(|(found, expected)| found.to_bits() != expected.to_bits());
+    assert_eq!(different.count(), 0, "{what}: logits differ");
+}
+
+/// Runs a model on every level: a prompt at once, which must be as expected; the same prompt in part and then token by token;
+/// and the last token of it beside another prompt. None of this may change a bit. Windows and pages are crossed on the way.
+pub(crate) fn check_model(path: &Path, expected: &Expected, tolerance: f64) {
+    const FIRST: usize = 25;
+    const OTHER: usize = 33;
+    let tokens = &expected.tokens;
+    let last = tokens.len() - 1;
+    let other: Vec<u32> = tokens.iter().rev().copied().take(OTHER).collect();
+    for level in CpuLevel::supported() {
+        let name = format!("{} at {level}", path.display());
+        let compute = Compute::with_level(2, level).unwrap();
+        let mut runner = Runner::with_compute(path, KvFormat::F32, expected.context, compute);
+        runner.kv = KvCache::new(runner.decoder.spec(), KvFormat::F32, 4).unwrap();
+        let (pages, others): (&[u32], &[u32]) = (&[3, 1], &[2, 0]);
+        let span =
+            |range: std::ops::Range<usize>, pages| Span { tokens: &tokens[range.clone()], start: range.start, pages };
+        let at_once = runner.step(&[span(0..tokens.len(), pages)], 0);
+        let worst = expected.difference(&at_once);
+        eprintln!("{name}: largest difference of a logit {worst:.1e}");
+        assert!(worst <= tolerance, "{name}: logits differ by {worst}");
+
+        let mut decoded = runner.step(&[span(0..FIRST, others)], 0);
+        for index in FIRST..tokens.len() {
+            decoded.extend(runner.step(&[span(index..index + 1, others)], 0));
+        }
+        assert_same(&decoded, &at_once, &format!("{name}, token by token"));
+
+        let other = Span { tokens: &other, start: 0, pages: others };
+        let alone = runner.step(std::slice::from_ref(&other), 0);
+        let together = runner.step(&[span(last..last + 1, pages), other], 0);
+        let vocab_size = at_once.len() / tokens.len();
+        let (of_last, of_other) = together.split_at(vocab_size);
+        assert_same(of_last, &at_once[last * vocab_size..], &format!("{name}, beside another sequence"));
+        assert_same(of_other, &alone, &format!("{name}, another sequence beside it"));
+    }
 }
 
 fn check(name: &str) {
     let path = prepared(name);
-    for level in CpuLevel::supported() {
-        let worst = difference(&path, Compute::with_level(2, level).unwrap());
-        eprintln!("{name} at {level}: largest difference of a logit {worst:.1e}");
-        assert!(worst <= TOLERANCE, "{name} at {level}: logits differ by {worst}");
-    }
+    check_model(&path, &Expected::read(&path.join("expected.json")), TOLERANCE);
 }
 
 macro_rules! equal_to_transformers {
     ($($name:ident)*) => {
+        /// The models there are.
+        pub(crate) const MODELS: &[&str] = &[$(stringify!($name)),*];
         $(#[test] fn $name() { check(stringify!($name)); })*
     };
 }
@@ -95,28 +154,6 @@ equal_to_transformers! {
     llama_yarn llama_dynamic gemma gemma2 phi3 phi3_partial gpt2 gpt_neox gpt_neox_sequential
     falcon_multi_query falcon_grouped falcon_alibi bloom mpt starcoder2 olmo2 granite
     mixtral qwen2_moe qwen3_moe deepseek_v2 deepseek_v2_lite deepseek_v3 gpt_oss llama4 grok
-}
-
-#[test]
-fn bert_cls() {
-    let path = directory("bert_cls");
-    let expected = read(&path.join("expected.json"));
-    let texts: Vec<Vec<u32>> = expected["texts"].as_array().unwrap().iter().map(ids).collect();
-    let texts: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
-    for level in CpuLevel::supported() {
-        let compute = Compute::with_level(2, level).unwrap();
-        let checkpoint = Checkpoint::open(&path).unwrap();
-        let options = LoadOptions { encoder_dtype: EncoderDtype::F32, ..LoadOptions::default() };
-        let found = Encoder::load(&checkpoint, &compute, options).unwrap().embed(&compute, &texts).unwrap();
-        assert_eq!(found.len(), texts.len());
-        for (found, expected) in found.iter().zip(expected["embeddings"].as_array().unwrap()) {
-            let expected = numbers(expected);
-            assert_eq!(found.len(), expected.len());
-            for (found, expected) in found.iter().zip(expected) {
-                assert!((f64::from(*found) - expected).abs() < 1e-5, "{level}: {found} is not {expected}");
-            }
-        }
-    }
 }
 
 /// What latent attention keeps of a token is `(d_c + d_h^R) * l` elements (DeepSeek-AI 2024, arXiv:2405.04434, table 1):
@@ -131,7 +168,7 @@ fn latent_attention_keeps_what_the_paper_says() {
 }
 
 /// The config of a model with one value replaced, `path` being a JSON pointer.
-fn changed(name: &str, path: &str, value: &Value) -> Value {
+pub(crate) fn changed(name: &str, path: &str, value: &Value) -> Value {
     let mut config = read(&directory(name).join("config.json"));
     let (parent, key) = path.rsplit_once('/').unwrap();
     config.pointer_mut(parent).unwrap()[key] = value.clone();
@@ -202,7 +239,7 @@ fn every_setting_matters() {
     ];
     for (index, (name, path, value)) in cases.into_iter().enumerate() {
         let copy = with_config(name, &changed(name, path, &value), &format!("changed-{index}"));
-        let worst = difference(&copy, Compute::new(1));
+        let worst = difference(&copy, &Expected::read(&copy.join("expected.json")), Compute::new(1));
         assert!(worst > 5.0 * TOLERANCE, "{name}: {path} = {value} changes the logits by no more than {worst}");
     }
 }
@@ -235,18 +272,12 @@ fn what_is_not_built_is_refused_by_name() {
         ("gpt_oss", "/swiglu_limit", json!(5.0), "'swiglu_limit': 5 is not supported, only 7"),
         ("mixtral", "/num_experts_per_tok", json!(5), "'num_experts_per_tok': 5 of 4"),
         ("grok", "/residual_moe", json!(true), "residual_moe"),
-        ("bert_cls", "/hidden_act", json!("silu"), "encoder activation 'silu'"),
-        ("bert_cls", "/position_embedding_type", json!("relative_key"), "position embedding 'relative_key'"),
     ];
     let compute = Compute::new(1);
     for (index, (name, path, value, expected)) in cases.into_iter().enumerate() {
         let copy = with_config(name, &changed(name, path, &value), &format!("refused-{index}"));
         let checkpoint = Checkpoint::open(&copy).unwrap();
-        let loaded = if family::is_encoder(&checkpoint).unwrap() {
-            Encoder::load(&checkpoint, &compute, LoadOptions::default()).map(|_| ())
-        } else {
-            Decoder::load(&checkpoint, &compute, LoadOptions::default()).map(|_| ())
-        };
+        let loaded = Decoder::load(&checkpoint, &compute, LoadOptions::default()).map(|_| ());
         let error = loaded.expect_err(&format!("{name}: {path} = {value}")).to_string();
         assert!(error.contains(expected), "{name}: {path} = {value}: {error}");
     }

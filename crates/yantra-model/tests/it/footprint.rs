@@ -1,14 +1,17 @@
 //! What is planned is what is kept, on every level this processor has, quantised at load or not.
 
-use crate::harness::{model, shared};
+use crate::{
+    families, gguf,
+    harness::{model, shared},
+};
 use std::path::Path;
 use yantra_formats::Checkpoint;
 use yantra_kernels::{Compute, CpuLevel, WeightFormat};
 use yantra_model::{Decoder, Encoder, EncoderDtype, LoadOptions, family};
 
-fn check(path: &Path, quantize: Option<WeightFormat>, encoder_dtype: EncoderDtype) {
+pub(crate) fn check(path: &Path, quantize: Option<WeightFormat>, encoder_dtype: EncoderDtype) {
     let checkpoint = Checkpoint::open(path).unwrap();
-    let options = LoadOptions { quantize, max_context: Some(256), encoder_dtype };
+    let options = LoadOptions { quantize, max_context: Some(64), encoder_dtype };
     for level in [CpuLevel::Scalar, CpuLevel::detect()] {
         let compute = Compute::with_level(2, level).unwrap();
         let (planned, kept) = if family::is_encoder(&checkpoint).unwrap() {
@@ -43,5 +46,15 @@ fn plans_are_exact() {
     }
     if let Some(path) = model("smollm2-135m/SmolLM2-135M-Instruct.Q4_1.gguf") {
         check(&path, None, EncoderDtype::Auto);
+    }
+}
+
+#[test]
+fn plans_of_every_family_are_exact() {
+    let directories = families::MODELS.iter().map(|name| families::prepared(name));
+    for path in directories.chain(gguf::MODELS.iter().map(|name| gguf::file(name))) {
+        for quantize in [None, Some(WeightFormat::Q8_0)] {
+            check(&path, quantize, EncoderDtype::Auto);
+        }
     }
 }

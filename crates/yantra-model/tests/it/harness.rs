@@ -39,27 +39,43 @@ impl Runner {
 
     /// Feeds `tokens` at `start..` of the one sequence; returns the logits of the rows from `first_row` on.
     pub(crate) fn feed(&mut self, tokens: &[u32], start: usize, first_row: usize) -> Vec<f32> {
-        let end = start + tokens.len();
-        let positions: Vec<u32> = (start as u32..end as u32).collect();
         // Pages in descending order: a page table that is not the identity.
-        let num_pages = self.kv.num_pages();
-        let pages: Vec<u32> = (0..num_pages as u32).rev().collect();
-        let slot = |position: &u32| pages[*position as usize / PAGE_TOKENS] * PAGE_TOKENS as u32 + position % 32;
-        let slots: Vec<u32> = positions.iter().map(slot).collect();
-        let sequence = AttentionSequence { query_start: 0, query_len: tokens.len(), context_len: end, pages: &pages };
+        let pages: Vec<u32> = (0..self.kv.num_pages() as u32).rev().collect();
+        self.step(&[Span { tokens, start, pages: &pages }], first_row)
+    }
+
+    /// Feeds tokens of several sequences at once; returns the logits of the rows from `first_row` on.
+    pub(crate) fn step(&mut self, spans: &[Span<'_>], first_row: usize) -> Vec<f32> {
+        let (mut tokens, mut positions, mut slots, mut sequences) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for span in spans {
+            let end = span.start + span.tokens.len();
+            sequences.push(AttentionSequence {
+                query_start: tokens.len(),
+                query_len: span.tokens.len(),
+                context_len: end,
+                pages: span.pages,
+            });
+            tokens.extend_from_slice(span.tokens);
+            positions.extend(span.start as u32..end as u32);
+            slots.extend((span.start..end).map(|position| {
+                let page = span.pages[position / PAGE_TOKENS] as usize;
+                (page * PAGE_TOKENS + position % PAGE_TOKENS) as u32
+            }));
+        }
         let rows: Vec<u32> = (first_row as u32..tokens.len() as u32).collect();
-        let batch = Batch {
-            tokens,
-            positions: &positions,
-            slots: &slots,
-            sequences: &[sequence],
-            logit_rows: &rows,
-            adapters: &[],
-        };
+        let (tokens, positions, slots) = (&tokens, &positions, &slots);
+        let batch = Batch { tokens, positions, slots, sequences: &sequences, logit_rows: &rows, adapters: &[] };
         let mut logits = Vec::new();
         self.decoder.forward(&self.compute, &batch, &mut self.kv, &mut self.scratch, &mut logits).unwrap();
         logits
     }
+}
+
+/// Some tokens of a sequence, the first of them at `start`, and the pages that it is kept in.
+pub(crate) struct Span<'a> {
+    pub(crate) tokens: &'a [u32],
+    pub(crate) start: usize,
+    pub(crate) pages: &'a [u32],
 }
 
 /// The shared test data, if it lies beside the project.

@@ -135,6 +135,42 @@ fn gemma_3_scales_scores_as_llama_cpp() {
     }
 }
 
+/// Files record the pattern of windows as flags, as a number, or leave it to the family.
+#[test]
+fn windows_are_where_the_file_says() {
+    const KEY: &str = "attention.sliding_window_pattern";
+    let window = ("attention.sliding_window", Value::from(8_u32));
+    let every = |interval: u32| (KEY, Value::from(interval));
+    let flags = |flags: [bool; 4]| (KEY, Value::from(flags.to_vec()));
+    let (on, off) = (Some(8), None);
+    type Case<'a> = (&'a str, &'a [(&'a str, Value)], Result<[Option<usize>; 4], &'a str>);
+    let cases: &[Case<'_>] = &[
+        ("gemma3", &[], Ok([off; 4])),
+        ("gemma3", std::slice::from_ref(&window), Ok([on; 4])),
+        ("gemma3", &[window.clone(), every(2)], Ok([on, off, on, off])),
+        ("gemma3", &[window.clone(), every(1)], Ok([off; 4])),
+        ("gemma3", &[window.clone(), flags([false, true, true, false])], Ok([off, on, on, off])),
+        ("gemma3", &[window.clone(), (KEY, Value::from(vec![true]))], Err("1 flags for 4 layers")),
+        ("gemma2", std::slice::from_ref(&window), Ok([on, off, on, off])),
+        ("gemma2", &[], Ok([Some(4096), off, Some(4096), off])),
+        ("phi3", &[("attention.sliding_window", Value::from(0_u32))], Ok([off; 4])),
+        ("phi3", std::slice::from_ref(&window), Ok([on; 4])),
+        ("olmo2", &[], Ok([off; 4])),
+        ("olmo2", std::slice::from_ref(&window), Err("OLMo 3 (layers that see a window) is not supported")),
+    ];
+    for (architecture, extra, expected) in cases {
+        let found = specification(architecture, 4, extra, &[]);
+        match (&found, expected) {
+            (Ok(spec), Ok(expected)) => {
+                let windows: Vec<Option<usize>> = spec.layers.iter().map(|layer| layer.window).collect();
+                assert_eq!(windows, expected, "{architecture} {extra:?}");
+            }
+            (Err(error), Err(expected)) => assert!(error.contains(expected), "{architecture} {extra:?}: {error}"),
+            _ => panic!("{architecture} {extra:?}: {found:?}"),
+        }
+    }
+}
+
 #[test]
 fn every_fourth_layer_of_smollm3_has_no_rotary_embedding() {
     let spec = specification("smollm3", 9, &[], &[]).unwrap();

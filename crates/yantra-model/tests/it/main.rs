@@ -2,12 +2,18 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "tests")]
 
 mod adapters;
+mod convert;
 mod determinism;
 mod embeddings;
+mod encoders;
+mod encoders_gguf;
 mod families;
+mod families_table;
 mod footprint;
+mod gguf;
 mod harness;
 mod long_context;
 mod made;
+mod quantized;
 mod references;
 mod stories;

@@ -27,6 +27,10 @@ pub(crate) struct Kept {
     id: Arc<str>,
     tenant: Tenant,
     endpoint: String,
+    /// Whether it may be in the list.
+    is_listed: bool,
+    /// Whether what it says is kept.
+    is_traced: bool,
     created: SystemTime,
     begun: Instant,
     facts: Mutex<Facts>,
@@ -61,16 +65,21 @@ struct Run {
 }
 
 impl Kept {
-    pub(super) fn new(id: &str, tenant: Tenant, endpoint: String) -> Self {
+    pub(super) fn new(id: &str, tenant: Tenant, endpoint: String, is_listed: bool, is_traced: bool) -> Self {
         let (created, begun) = (SystemTime::now(), Instant::now());
-        Self { id: id.into(), tenant, endpoint, created, begun, facts: Mutex::default() }
+        Self { id: id.into(), tenant, endpoint, is_listed, is_traced, created, begun, facts: Mutex::default() }
+    }
+
+    /// The endpoint's path.
+    pub(crate) fn endpoint(&self) -> &str {
+        &self.endpoint
     }
 
     fn facts(&self) -> MutexGuard<'_, Facts> {
         self.facts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A model has taken its work; from now on it is in the list.
+    /// A model has taken its work; from now on it is in the list, if it is one of those.
     pub(crate) fn submitted(self: &Arc<Self>, app: &App, model: &str, priority: i32) {
         {
             let mut facts = self.facts();
@@ -79,7 +88,9 @@ impl Kept {
             }
             (facts.model, facts.priority) = (model.to_owned(), priority);
         }
-        app.requests().add(Arc::clone(self));
+        if self.is_listed {
+            app.requests().add(Arc::clone(self));
+        }
     }
 
     /// The engine has done something about prompt `number`. Called on its thread, for each token too.
@@ -144,7 +155,8 @@ impl Kept {
         &*self.id == id || self.facts().answer_id.as_deref() == Some(id)
     }
 
-    pub(super) fn summary(&self) -> RequestSummary {
+    /// The main figures.
+    pub(crate) fn summary(&self) -> RequestSummary {
         self.summarise(&self.facts())
     }
 
@@ -191,7 +203,7 @@ impl Kept {
         let mut timelines: Vec<RequestTimeline> = facts.timelines.iter().map(wire).collect();
         drop(facts);
         timelines.sort_by_key(|timeline| timeline.prompt);
-        RequestRecord { why: why::sentences(&summary, &timelines), summary, timelines }
+        RequestRecord { traced: self.is_traced, why: why::sentences(&summary, &timelines), summary, timelines }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::body::Bytes;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{Method, header};
 use axum::middleware::Next;
@@ -12,44 +13,70 @@ use crate::app::App;
 use crate::followed::{Companion, follow};
 use crate::observe::REQUEST_ID;
 use crate::tenant::Tenant;
+use crate::traces::Trace;
 
 tokio::task_local! {
-    static CURRENT: Arc<Kept>;
+    static CURRENT: Current;
+}
+
+/// What a request is kept as.
+#[derive(Clone)]
+pub(crate) struct Current {
+    pub(crate) kept: Arc<Kept>,
+    /// What it says, if that is kept too.
+    trace: Option<Arc<Trace>>,
 }
 
 /// What the request at hand is kept as, if it is.
-pub(crate) fn current() -> Option<Arc<Kept>> {
-    CURRENT.try_with(Arc::clone).ok()
+pub(crate) fn current() -> Option<Current> {
+    CURRENT.try_with(Clone::clone).ok()
+}
+
+/// Where what it says goes, if that is kept.
+pub(crate) fn trace() -> Option<Arc<Trace>> {
+    CURRENT.try_with(|current| current.trace.clone()).ok().flatten()
 }
 
 /// Tells it something.
 pub(crate) fn note(tell: impl FnOnce(&Kept)) {
     // Where nothing is kept nobody wants to know.
-    let _ = CURRENT.try_with(|kept| tell(kept));
+    let _ = CURRENT.try_with(|current| tell(&current.kept));
 }
 
 /// Puts it into the list, once: a model has taken its work.
 pub(crate) fn note_submitted(app: &App, model: &str, priority: i32) {
-    if let Some(kept) = current() {
-        kept.submitted(app, model, priority);
+    if let Some(current) = current() {
+        current.kept.submitted(app, model, priority);
     }
 }
 
-/// Keeps what becomes known of a request, should a model be given its work.
+/// Keeps what becomes known of a request, should a model be given its work; and what it says, if that is wanted.
 pub(crate) async fn keep(State(app): State<App>, request: Request, next: Next) -> Response {
     let tenant = request.extensions().get::<Tenant>();
-    let (false, &Method::POST, Some(tenant)) = (app.requests().is_off(), request.method(), tenant) else {
+    let (&Method::POST, Some(tenant)) = (request.method(), tenant) else {
         return next.run(request).await;
     };
     let id = request.headers().get(&REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or("-");
     let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
     let endpoint = format!("/v1{}", route.strip_prefix("/v1").unwrap_or(route));
-    let kept = Arc::new(Kept::new(id, tenant.clone(), endpoint));
-    let mut end = End { kept: Arc::clone(&kept), is_whole: false };
-    let response = CURRENT.scope(Arc::clone(&kept), next.run(request)).await;
+    // A batch would push out what people have asked.
+    let is_listed = !app.requests().is_off() && !tenant.is_in_bulk();
+    let traces = app.traces().filter(|traces| traces.wants(&endpoint, id));
+    if !is_listed && traces.is_none() {
+        return next.run(request).await;
+    }
+    let kept = Arc::new(Kept::new(id, tenant.clone(), endpoint, is_listed, traces.is_some()));
+    let trace = traces.and_then(|traces| traces.begin(&kept, tenant));
+    let current = Current { kept, trace };
+    let mut end = End { current: current.clone(), takes_answer: false, is_whole: false };
+    let response = CURRENT.scope(current, next.run(request)).await;
     let content_type = response.headers().get(header::CONTENT_TYPE);
     let is_stream = content_type.is_some_and(|given| given.as_bytes().starts_with(b"text/event-stream"));
-    if !kept.responded(response.status().as_u16(), is_stream) {
+    let status = response.status().as_u16();
+    let was_submitted = end.current.kept.responded(status, is_stream);
+    // What is streamed is put together where it is made.
+    end.takes_answer = !is_stream && end.current.trace.as_ref().is_some_and(|trace| trace.wants_answer(status));
+    if !was_submitted && !end.takes_answer {
         end.is_whole = true;
         return response;
     }
@@ -58,19 +85,27 @@ pub(crate) async fn keep(State(app): State<App>, request: Request, next: Next) -
 
 /// Tells when a request is over, however that comes about.
 struct End {
-    kept: Arc<Kept>,
+    current: Current,
+    /// Whether what goes over the wire is kept.
+    takes_answer: bool,
     is_whole: bool,
 }
 
 impl Drop for End {
     fn drop(&mut self) {
-        self.kept.end(self.is_whole);
+        self.current.kept.end(self.is_whole);
     }
 }
 
 impl Companion for End {
     fn within<T>(&self, work: impl FnOnce() -> T) -> T {
-        CURRENT.sync_scope(Arc::clone(&self.kept), work)
+        CURRENT.sync_scope(self.current.clone(), work)
+    }
+
+    fn passes(&mut self, bytes: &Bytes) {
+        if let Some(trace) = self.current.trace.as_ref().filter(|_| self.takes_answer) {
+            trace.sent(bytes);
+        }
     }
 
     fn whole(&mut self) {

@@ -20,8 +20,8 @@ use crate::body::QueryFields;
 use crate::failure::Failure;
 use crate::tenant::{Tenant, Visit};
 
-use kept::Kept;
-pub(crate) use layer::{current, keep, note, note_submitted};
+pub(crate) use kept::Kept;
+pub(crate) use layer::{current, keep, note, note_submitted, trace};
 
 /// Requests told at once if the client does not say.
 const DEFAULT_LIMIT: usize = 50;
@@ -51,6 +51,11 @@ impl Requests {
         while kept.len() > self.most {
             kept.pop_front();
         }
+    }
+
+    /// Whether a request of this id is kept that a tenant may see.
+    pub(crate) fn has(&self, tenant: &Tenant, id: &str) -> bool {
+        self.of(tenant).iter().any(|request| request.is_called(id))
     }
 
     /// The requests that a tenant may see, latest first.

@@ -8,7 +8,7 @@ use yantra_engine::spill::{PageKey, Spill, SpillStore};
 use yantra_engine::{Batch, Engine, EngineConfig, EngineError, PageBytes, StepModel};
 use yantra_server::{Generator, ModelKind, Server, ServerConfig};
 
-use crate::support::{Harness, Setup, Storyteller, chat, embedding_model, served, tokenizer};
+use crate::support::{Harness, STORY, Setup, Storyteller, chat, embedding_model, served, tokenizer};
 
 const DASHBOARD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/grafana/yantra.json");
 
@@ -70,7 +70,7 @@ async fn every_figure_of_the_dashboard_is_written() {
     let spill = Spill { store, fingerprint: PageKey([1; 32]) };
     let setup = Setup::default();
     let (delay, context, pages, stuck) = (setup.delay, setup.context, setup.pages, setup.stuck.clone());
-    let model = Storyteller { delay, context, pages, fail: false, stuck };
+    let model = Storyteller { story: STORY, delay, context, pages, fail: false, stuck };
     let engine = Engine::spawn_with(Box::new(Paged(model)), None, EngineConfig::default(), None, Some(spill)).unwrap();
     let generator = Generator { engine: engine.clone(), tokenizer: tokenizer(), ..setup.generator() };
     let counter = crate::support::Counter { delay: setup.embed_delay, texts: setup.embedded_texts };

@@ -2,7 +2,9 @@
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::panic)]
 
 mod batches;
+mod cross_encoder;
 mod dashboard;
+mod dialects;
 mod document;
 mod embeddings;
 mod endpoints;
@@ -22,3 +24,4 @@ mod structured;
 mod support;
 mod telemetry;
 mod tools;
+mod traces;

@@ -8,8 +8,8 @@ use reqwest::{Client, Method, Response};
 use serde_json::{Map, Value, json};
 use tokio::task::JoinHandle;
 use yantra_engine::{
-    Batch, Detokenizer, EmbedModel, EmbedderHandle, Engine, EngineConfig, EngineError, EngineHandle, StepModel,
-    TextDecoder,
+    Batch, Detokenizer, EmbedModel, EmbedderHandle, EncoderText, Engine, EngineConfig, EngineError, EngineHandle,
+    StepModel, TextDecoder,
 };
 use yantra_server::{
     Embedder, Generator, ModelFacts, ModelKind, RawServerConfig, SamplingDefaults, ServeError, ServedModel, Server,
@@ -25,9 +25,10 @@ const END: u32 = 257;
 const TEMPLATE: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}\
 {% if tools %}TOOLS {{ tools | tojson }}\n{% endif %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 
-/// Says [`STORY`]: the token after position `p` is its byte `p + 1`, counted round. After a prompt that ends in `!` it
+/// Says its story: the token after position `p` is its byte `p + 1`, counted round. After a prompt that ends in `!` it
 /// ends at once.
 pub struct Storyteller {
+    pub story: &'static str,
     pub delay: Duration,
     pub context: usize,
     pub pages: usize,
@@ -69,7 +70,7 @@ impl StepModel for Storyteller {
             let position = batch.positions[row] as usize + 1;
             let next = match batch.tokens[row] {
                 token if token == u32::from(b'!') => END as usize,
-                _ => usize::from(STORY.as_bytes()[position % STORY.len()]),
+                _ => usize::from(self.story.as_bytes()[position % self.story.len()]),
             };
             let begin = logits.len();
             logits.resize(begin + VOCAB, 0.0);
@@ -157,11 +158,11 @@ impl EmbedModel for Counter {
         3
     }
 
-    fn embed(&mut self, texts: &[&[u32]]) -> Result<Vec<Vec<f32>>, EngineError> {
+    fn embed(&mut self, texts: &[EncoderText<'_>]) -> Result<Vec<Vec<f32>>, EngineError> {
         std::thread::sleep(self.delay);
         self.texts.fetch_add(texts.len(), SeqCst);
-        let vector = |tokens: &&[u32]| {
-            let vector = [tokens.len() as f32, 3.0, 4.0];
+        let vector = |text: &EncoderText<'_>| {
+            let vector = [text.tokens.len() as f32, 3.0, 4.0];
             let length = vector.iter().map(|value| value * value).sum::<f32>().sqrt();
             vector.iter().map(|value| value / length).collect()
         };
@@ -188,6 +189,9 @@ pub fn served(id: &str, kind: ModelKind) -> ServedModel {
 
 /// How a test's server differs from the usual one.
 pub struct Setup {
+    /// What the model says, over and over.
+    pub story: &'static str,
+    pub template: &'static str,
     pub delay: Duration,
     pub context: usize,
     pub pages: usize,
@@ -205,6 +209,8 @@ impl Default for Setup {
     fn default() -> Self {
         let server = RawServerConfig { port: 0, ..RawServerConfig::default() };
         Self {
+            story: STORY,
+            template: TEMPLATE,
             delay: Duration::ZERO,
             context: 512,
             pages: 1024,
@@ -232,10 +238,10 @@ impl Setup {
     pub fn generator(&self) -> Generator {
         let tokenizer = tokenizer();
         let (delay, context, pages, fail) = (self.delay, self.context, self.pages, self.fail);
-        let model = Storyteller { delay, context, pages, fail, stuck: Arc::clone(&self.stuck) };
+        let model = Storyteller { story: self.story, delay, context, pages, fail, stuck: Arc::clone(&self.stuck) };
         let text: Arc<dyn TextDecoder> = Arc::new(Text(tokenizer.clone()));
         let engine = Engine::spawn(Box::new(model), Some(text), self.engine.clone()).unwrap();
-        let template = ChatTemplate::new(TEMPLATE, "", "<|im_end|>").unwrap();
+        let template = ChatTemplate::new(self.template, "", "<|im_end|>").unwrap();
         Generator {
             engine,
             tokenizer,

@@ -57,7 +57,20 @@ async fn whole(server: &Harness, request: &Value) -> (Value, String) {
 #[tokio::test]
 async fn calls_are_well_formed_in_every_dialect() {
     let server = Setup { context: 2048, ..Setup::default() }.start().await;
-    for format in ["auto", "hermes", "llama", "pythonic", "gemma", "json", "react"] {
+    for format in [
+        "auto",
+        "hermes",
+        "llama",
+        "pythonic",
+        "gemma",
+        "qwen3_coder",
+        "glm",
+        "minimax",
+        "minimax_m1",
+        "kimi",
+        "json",
+        "react",
+    ] {
         let request = request(
             &json!({"tool_format": format, "tool_choice": "required", "parallel_tool_calls": false, "max_tokens": 1200}),
         );

@@ -1,7 +1,7 @@
 //! `strftime_now`: the current date in C's `strftime` notation, in UTC, from a clock that tests can set.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Where the present moment comes from.
 pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
@@ -97,6 +97,62 @@ pub fn strftime(time: SystemTime, format: &str) -> String {
     out
 }
 
+/// Reads a moment as RFC 3339 writes it (`2026-11-28T10:30:00Z`, `2026-11-28T16:00:00+05:30`), or the beginning of a day in
+/// UTC (`2026-11-28`). `None`: it is none, or before 1970.
+pub fn parse_rfc3339(text: &str) -> Option<SystemTime> {
+    let number = |text: &str| -> Option<i64> {
+        text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+    };
+    let (date, time) = text.split_at_checked(10)?;
+    let [year, month, day] = fields(date, '-', number)?;
+    let seconds = if time.is_empty() { 0 } else { seconds_of_day(time.strip_prefix(['T', 't', ' '])?, number)? };
+    // Years counted from March, as in `Calendar::new`.
+    let (year_from_march, month_from_march) = (year - i64::from(month <= 2), (month + 9) % 12);
+    let (era, year_of_era) = (year_from_march.div_euclid(400), year_from_march.rem_euclid(400));
+    let day_of_era =
+        year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + (153 * month_from_march + 2) / 5 + day - 1;
+    let days = era * 146_097 + day_of_era - 719_468;
+    let midnight = UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(days * 86_400).ok()?))?;
+    let calendar = Calendar::new(midnight);
+    let is_real = (calendar.year, calendar.month as i64, calendar.day) == (year, month, day);
+    let seconds = u64::try_from(days * 86_400 + seconds).ok().filter(|_| is_real)?;
+    UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+}
+
+/// `10:30:00.5+05:30` as seconds since midnight in UTC, fractions left out.
+fn seconds_of_day(text: &str, number: impl Fn(&str) -> Option<i64>) -> Option<i64> {
+    let (time, zone) = text.split_at_checked(8)?;
+    let [hour, minute, second] = fields(time, ':', &number)?;
+    let digits = zone.strip_prefix('.').map_or(0, |rest| rest.bytes().take_while(u8::is_ascii_digit).count() + 1);
+    let zone = &zone[digits..];
+    let offset = match zone.as_bytes().first()? {
+        b'Z' | b'z' if zone.len() == 1 && digits != 1 => 0,
+        sign @ (b'+' | b'-') if digits != 1 => {
+            let [hours, minutes] = fields(&zone[1..], ':', &number)?;
+            if hours > 23 || minutes > 59 {
+                return None;
+            }
+            (hours * 3600 + minutes * 60) * if *sign == b'-' { -1 } else { 1 }
+        }
+        _ => return None,
+    };
+    // 60 is a leap second.
+    (hour < 24 && minute < 60 && second <= 60).then_some(hour * 3600 + minute * 60 + second - offset)
+}
+
+/// Numbers between separators: of two digits, but a year of four.
+fn fields<const N: usize>(text: &str, separator: char, number: impl Fn(&str) -> Option<i64>) -> Option<[i64; N]> {
+    let fields: Vec<i64> = text
+        .split(separator)
+        .enumerate()
+        .map(|(place, field)| {
+            let digits = if separator == '-' && place == 0 { 4 } else { 2 };
+            number(field).filter(|_| field.len() == digits)
+        })
+        .collect::<Option<_>>()?;
+    fields.try_into().ok()
+}
+
 fn write_directive(out: &mut String, calendar: &Calendar, flag: Option<char>, directive: char) {
     let mut number = |value: i64, width: usize, fill: char| {
         let text = match (flag, fill) {
@@ -163,6 +219,39 @@ mod tests {
 
     fn check(seconds: u64, format: &str, expected: &str) {
         assert_eq!(strftime(UNIX_EPOCH + Duration::from_secs(seconds), format), expected);
+    }
+
+    /// Expected values are what `date -u -d TEXT +%s` prints.
+    #[test]
+    fn reads_rfc3339() {
+        let check = |text: &str, expected: Option<u64>| {
+            assert_eq!(parse_rfc3339(text), expected.map(|it| UNIX_EPOCH + Duration::from_secs(it)), "{text}");
+        };
+        check("1970-01-01", Some(0));
+        check("2000-02-29T12:00:00Z", Some(951_825_600));
+        check("2026-11-28T10:30:00Z", Some(1_795_861_800));
+        check("2026-11-28T16:00:00.25+05:30", Some(1_795_861_800));
+        check("2026-11-28 02:30:00-08:00", Some(1_795_861_800));
+        check("2099-12-31t23:59:59z", Some(4_102_444_799));
+        for wrong in [
+            "",
+            "2026",
+            "2026-2-29",
+            "2026-02-29",
+            "2026-13-01",
+            "2026-00-10",
+            "1969-12-31",
+            "2026-11-28T10:30Z",
+            "2026-11-28T24:00:00Z",
+            "2026-11-28T10:30:00",
+            "2026-11-28T10:30:00.Z",
+            "2026-11-28T10:30:00+5:30",
+            "2026-11-28T10:30:00ZZ",
+            "२०२६-११-२८",
+            "+026-11-28",
+        ] {
+            check(wrong, None);
+        }
     }
 
     /// Expected values are what Python's `datetime.utcfromtimestamp(seconds).strftime(format)` prints.

@@ -20,7 +20,7 @@ use minijinja::{Environment, Error, ErrorKind, Value as JinjaValue};
 use serde_json::{Map, Value, json};
 use yantra_formats::Checkpoint;
 
-pub use clock::{Clock, strftime};
+pub use clock::{Clock, parse_rfc3339, strftime};
 pub(crate) use protect::Aliases;
 
 use crate::{EncodeOptions, TextError, Tokenizer};

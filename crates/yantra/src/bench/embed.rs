@@ -206,20 +206,22 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use yantra_model::Pooling;
+    use yantra_model::{NormPlacement, OutputSpec, Pooling, PositionSpec};
 
     #[test]
     fn sentences_are_as_asked_for() {
         let spec = EncoderSpec {
+            family: "BERT",
             vocab_size: 7,
             hidden_size: 4,
-            intermediate_size: 8,
-            num_layers: 1,
             num_heads: 1,
             context_length: 80,
+            positions: PositionSpec::Rotary,
+            token_types: 0,
             norm_eps: 1e-12,
-            pooling: Pooling::Mean,
-            normalize: true,
+            norms: NormPlacement::Post,
+            layers: Vec::new(),
+            output: OutputSpec::Embedding { pooling: Pooling::Mean, normalize: true },
         };
         let texts = sentences(&spec, 500, 64).unwrap();
         let lengths = || texts.iter().map(Vec::len);

@@ -1,5 +1,6 @@
 //! `yantra bench`: how fast models compute, how a server holds up under load, and what the hardware would allow.
 
+pub(crate) mod context;
 pub(crate) mod embed;
 pub(crate) mod engine;
 pub(crate) mod hardware;

@@ -16,7 +16,7 @@ pub(crate) struct ConstraintArgs {
     /// The reply matches this regular expression as a whole
     #[arg(long, value_name = "REGEX")]
     regex: Option<String>,
-    /// The reply is a text of the grammar in this file (Lark, as llguidance reads it)
+    /// The reply is a text of the grammar in this file (Lark as llguidance reads it, or llama.cpp's GBNF)
     #[arg(long, value_name = "FILE")]
     grammar: Option<PathBuf>,
     /// The reply is one of these texts; give it for each
@@ -40,7 +40,7 @@ impl ConstraintArgs {
         if let Some(path) = &self.grammar {
             let text = std::fs::read_to_string(path);
             let text = text.with_context(|| format!("cannot read the grammar {}", path.display()))?;
-            return Ok(Some(Constraint::Lark(text)));
+            return Ok(Some(Constraint::of_grammar(text)));
         }
         if !self.choice.is_empty() {
             return Ok(Some(Constraint::Choice(self.choice.clone())));

@@ -1,5 +1,6 @@
 //! `yantra inspect`: what is in a model file, without loading it.
 
+use super::experts;
 use crate::{
     backend,
     config::RawEngine,
@@ -7,9 +8,9 @@ use crate::{
 };
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 use yantra_engine::load;
-use yantra_formats::{Array, Checkpoint, TensorInfo, Value as MetadataValue};
+use yantra_formats::{Array, Checkpoint, RawTensor, TensorInfo, Value as MetadataValue};
 use yantra_text::{ChatTemplate, Tokenizer};
 
 const EXAMPLES: &str = "\
@@ -18,7 +19,8 @@ Examples:
   yantra inspect model.gguf --tensors
   yantra inspect model.gguf --template
   yantra inspect ./hugging-face-directory --json
-  yantra inspect model.gguf --context 4096 --max-sequences 8      (memory plan for these settings)";
+  yantra inspect model.gguf --context 4096 --max-sequences 8      (memory plan for these settings)
+  yantra inspect mixture.gguf --experts --file text.txt           (which experts the text's tokens go to)";
 
 /// Show what is in a model file
 #[derive(Debug, Clone, clap::Args)]
@@ -33,6 +35,15 @@ pub(crate) struct InspectArgs {
     /// Print the chat template
     #[arg(long)]
     template: bool,
+    /// Run a text through a mixture of experts and show where its tokens go: load, imbalance, entropy, and what a batch reads
+    #[arg(long, requires = "file")]
+    experts: bool,
+    /// The text for --experts
+    #[arg(long, value_name = "FILE", requires = "experts")]
+    file: Option<PathBuf>,
+    /// Use only this many tokens of the text
+    #[arg(long, value_name = "N", default_value_t = 4096, requires = "experts")]
+    tokens: usize,
     /// Print JSON instead of tables
     #[arg(long)]
     json: bool,
@@ -56,6 +67,10 @@ pub(crate) fn run(args: &InspectArgs) -> Result<()> {
         return Ok(());
     }
     let settings = args.engine.clone().over_environment()?;
+    if let Some(file) = args.file.as_ref().filter(|_| args.experts) {
+        let tokenizer = tokenizer.with_context(|| format!("{} has no usable tokeniser", path.display()))?;
+        return experts::run(&checkpoint, &tokenizer, &settings, file, args.tokens, args.json);
+    }
     let mut options = backend::load_options(&settings);
     options.draft_model = backend::draft_model(&options)?;
     let plan = load::plan_memory(&checkpoint, &options);
@@ -73,17 +88,28 @@ struct Report<'a> {
 
 impl Report<'_> {
     fn parameters(&self) -> u64 {
-        self.checkpoint.tensors().map(|tensor| tensor.num_elements() as u64).sum()
+        let stored: u64 = self.checkpoint.tensors().map(|tensor| tensor.num_elements() as u64).sum();
+        stored + yantra_model::quantization(self.checkpoint).map_or(0, |quantization| quantization.num_values)
     }
 
     /// Tensors, values and bytes by format, largest first.
-    fn formats(&self) -> Vec<(&'static str, usize, u64, u64)> {
-        let mut formats: BTreeMap<&'static str, (usize, u64, u64)> = BTreeMap::new();
-        for tensor in self.checkpoint.tensors() {
-            let entry = formats.entry(tensor.format.name()).or_default();
+    fn formats(&self) -> Vec<(String, usize, u64, u64)> {
+        let mut formats: BTreeMap<String, (usize, u64, u64)> = BTreeMap::new();
+        let mut add = |name: String, values: u64, bytes: u64| {
+            let entry = formats.entry(name).or_default();
             entry.0 += 1;
-            entry.1 += tensor.num_elements() as u64;
-            entry.2 += tensor.num_bytes() as u64;
+            entry.1 += values;
+            entry.2 += bytes;
+        };
+        for tensor in self.checkpoint.tensors() {
+            add(tensor.format.name().to_owned(), tensor.num_elements() as u64, tensor.num_bytes() as u64);
+        }
+        for tensor in self.checkpoint.others() {
+            add(
+                tensor.dtype.to_ascii_lowercase(),
+                tensor.shape.iter().product::<usize>() as u64,
+                tensor.data.len() as u64,
+            );
         }
         let mut formats: Vec<_> =
             formats.into_iter().map(|(name, (n, values, size))| (name, n, values, size)).collect();
@@ -142,22 +168,33 @@ impl Report<'_> {
                     "bytes": tensor.num_bytes(),
                 })
             };
-            document["tensors"] = self.checkpoint.tensors().map(tensor).collect();
+            let other = |tensor: RawTensor<'_>| {
+                json!({
+                    "name": tensor.name, "format": tensor.dtype.to_ascii_lowercase(), "shape": tensor.shape,
+                    "bytes": tensor.data.len(),
+                })
+            };
+            let others = self.checkpoint.others().map(other);
+            document["tensors"] = self.checkpoint.tensors().map(tensor).chain(others).collect();
         }
         document
     }
 
     fn print(&self) -> Result<()> {
         println!("{}  ({})", self.checkpoint.path().display(), self.kind());
-        let tensors = self.checkpoint.tensors().len();
+        let tensors = self.checkpoint.tensors().len() + self.checkpoint.others().count();
         println!(
             "{} parameters, {} in {tensors} tensors",
             count(self.parameters()),
             bytes(self.checkpoint.total_bytes())
         );
-        let rows = self.formats().into_iter().map(|(name, tensors, values, size)| {
-            vec![name.to_owned(), tensors.to_string(), count(values), bytes(size)]
-        });
+        if let Some(quantization) = yantra_model::quantization(self.checkpoint) {
+            println!("quantised by another program: {}", quantization.label);
+        }
+        let rows = self
+            .formats()
+            .into_iter()
+            .map(|(name, tensors, values, size)| vec![name, tensors.to_string(), count(values), bytes(size)]);
         println!("\n{}\n", table(&["format", "tensors", "values", "size"], rows));
         let width = self.metadata().keys().map(String::len).max().unwrap_or(0);
         for (key, value) in self.metadata() {
@@ -173,12 +210,15 @@ impl Report<'_> {
             Err(error) => println!("cannot be served: {error}"),
         }
         if self.args.tensors {
-            let rows = self.checkpoint.tensors().map(|tensor| {
-                let shape: Vec<String> = tensor.shape.iter().map(ToString::to_string).collect();
-                let size = bytes(tensor.num_bytes() as u64);
-                vec![tensor.name.clone(), tensor.format.name().to_owned(), shape.join(" x "), size]
-            });
-            println!("\n{}", table(&["tensor", "format", "shape", "size"], rows));
+            let row = |name: &str, format: &str, shape: &[usize], size: usize| {
+                let shape: Vec<String> = shape.iter().map(ToString::to_string).collect();
+                vec![name.to_owned(), format.to_ascii_lowercase(), shape.join(" x "), bytes(size as u64)]
+            };
+            let tensors = self.checkpoint.tensors();
+            let rows = tensors.map(|tensor| row(&tensor.name, tensor.format.name(), &tensor.shape, tensor.num_bytes()));
+            let others = self.checkpoint.others();
+            let others = others.map(|tensor| row(tensor.name, tensor.dtype, tensor.shape, tensor.data.len()));
+            println!("\n{}", table(&["tensor", "format", "shape", "size"], rows.chain(others)));
         }
         Ok(())
     }

@@ -3,6 +3,8 @@
 pub(crate) mod chat;
 pub(crate) mod complete;
 pub(crate) mod constraint;
+pub(crate) mod convert;
+mod experts;
 pub(crate) mod inspect;
 pub(crate) mod keys;
 pub(crate) mod loader;
@@ -12,3 +14,4 @@ pub(crate) mod reload;
 pub(crate) mod sampling;
 pub(crate) mod serve;
 pub(crate) mod serving;
+pub(crate) mod traces;

@@ -1,7 +1,7 @@
 //! `yantra serve`: load models and answer HTTP.
 
 use crate::{
-    config::{RawConfig, RawEngine, RawModel, Settings, otlp_endpoint},
+    config::{RawConfig, RawEngine, RawModel, Settings, otlp_endpoint, traces_mode},
     env,
     failure::usage,
     log::Log,
@@ -19,6 +19,7 @@ Examples:
   yantra serve model.gguf --tls-cert chain.pem --tls-key key.pem
   yantra serve smollm2-135m --lora support=./adapters/support
   yantra serve smollm2-135m --state-dir ./state
+  yantra serve smollm2-135m --state-dir ./state --traces full
   yantra serve smollm2-135m --kv-spill ./spill --kv-spill-limit 8GiB
   yantra serve --config yantra.toml
 
@@ -77,6 +78,10 @@ pub(crate) struct ServeArgs {
     /// after a restart
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
+    /// Keep what is asked and answered in the directory of --state-dir, to be searched and exported: off, sampled (a tenth,
+    /// or as [server.traces] says) or full [default: off]
+    #[arg(long, value_name = "MODE", value_parser = ["off", "sampled", "full"])]
+    traces: Option<String>,
     /// Send traces to this OpenTelemetry collector, by OTLP over HTTP, such as http://localhost:4318 [default:
     /// OTEL_EXPORTER_OTLP_ENDPOINT]
     #[arg(long, value_name = "URL")]
@@ -118,6 +123,7 @@ pub(crate) fn raw(args: &ServeArgs) -> Result<RawConfig> {
         ("tls_key", text(&args.tls_key)),
         ("state_dir", text(&args.state_dir)),
         ("allow_no_auth", args.allow_no_auth.then(|| true.into())),
+        ("traces", args.traces.as_deref().map(traces_mode)),
         ("telemetry", args.otlp_endpoint.as_deref().map(otlp_endpoint)),
     ];
     let flags = RawConfig {
@@ -257,6 +263,23 @@ mod tests {
         assert!(server(&["--otlp-endpoint", ""]).unwrap().contains("telemetry: None"), "empty: no traces");
         let error = server(&["--otlp-endpoint", "flag:4318"]).unwrap_err().to_string();
         assert!(error.contains("'telemetry.otlp_endpoint': 'flag:4318' given"), "{error}");
+    }
+
+    #[test]
+    fn what_is_asked_is_kept_where_there_is_a_place_for_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("yantra.toml");
+        std::fs::write(&path, "[server]\nstate_dir = 's'\n[server.traces]\nmode = 'full'\nretention_days = 7\n")
+            .unwrap();
+        let server = |line: &[&str]| parsed(&[&["m"], line].concat()).map(|settings| format!("{:?}", settings.server));
+        let error = server(&["--traces", "full"]).unwrap_err().to_string();
+        assert!(error.contains("'traces.mode'") && error.contains("--state-dir"), "{error}");
+        assert!(server(&["--traces", "off"]).unwrap().contains("traces: None"));
+        let config = ["--config", path.to_str().unwrap()];
+        assert!(server(&config).unwrap().contains("sample_rate: None, retention: 604800s"));
+        let sampled = server(&[&config[..], &["--traces", "sampled"]].concat()).unwrap();
+        assert!(sampled.contains("sample_rate: Some(0.1), retention: 604800s"), "{sampled}");
+        assert!(server(&[&config[..], &["--traces", "off"]].concat()).unwrap().contains("traces: None"));
     }
 
     #[test]

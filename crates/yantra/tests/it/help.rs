@@ -16,14 +16,20 @@ fn help_of_every_command() {
     check("complete", &["complete"]);
     check("pull", &["pull"]);
     check("inspect", &["inspect"]);
+    check("convert", &["convert"]);
     check("perplexity", &["perplexity"]);
     check("bench_engine", &["bench", "engine"]);
     check("bench_hardware", &["bench", "hardware"]);
     check("bench_embed", &["bench", "embed"]);
     check("bench_load", &["bench", "load"]);
     check("bench_speculation", &["bench", "speculation"]);
+    check("bench_context", &["bench", "context"]);
     check("bench_tools", &["bench", "tools"]);
     check("keys", &["keys"]);
+    check("traces", &["traces"]);
+    check("traces_export", &["traces", "export"]);
+    check("traces_search", &["traces", "search"]);
+    check("traces_prune", &["traces", "prune"]);
     check("completions", &["completions"]);
 }
 

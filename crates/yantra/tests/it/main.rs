@@ -4,11 +4,13 @@
 mod batches;
 mod bench_load;
 mod chat;
+mod convert;
 mod fake_server;
 mod help;
 mod isolation;
 mod keys;
 mod serve;
 mod serving;
+mod traces;
 mod wrong_use;
 mod yantra;

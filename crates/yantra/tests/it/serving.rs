@@ -49,6 +49,22 @@ impl Serving {
         Some(serving)
     }
 
+    /// Waits until the model is loaded.
+    pub(crate) fn wait_until_ready(&self) {
+        let begun = Instant::now();
+        loop {
+            let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+            write!(stream, "GET /ready HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            if answer.starts_with("HTTP/1.1 200 ") {
+                return;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(60), "{answer}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// The answer to a request, which must be a good one.
     pub(crate) fn ask(&self, method: &str, path: &str, kind: &str, body: &str) -> String {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();

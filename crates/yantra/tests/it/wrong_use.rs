@@ -30,6 +30,10 @@ fn wrong_flags_and_values() {
         ("bench_embed_nothing", &["bench", "embed", "m", "--sentences", "0"]),
         ("serve_bad_embedding_dtype", &["serve", "m", "--embedding-dtype", "int4"]),
         ("pull_nothing", &["pull"]),
+        ("convert_nothing", &["convert", "m"]),
+        ("convert_bad_type", &["convert", "m", "m.gguf", "--type", "q9_k"]),
+        ("convert_bad_rule", &["convert", "m", "m.gguf", "--tensor-type", "q4_k"]),
+        ("convert_empty_rule", &["convert", "m", "m.gguf", "--tensor-type", "=q4_k"]),
         ("perplexity_stride", &["perplexity", "m", "--file", "f", "--window", "4", "--stride", "5"]),
     ];
     for (name, args) in cases {

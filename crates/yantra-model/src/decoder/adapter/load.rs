@@ -53,7 +53,7 @@ impl Decoder {
         let settings = Settings::read(file)?;
         let mut modules = modules(file)?;
         let sites = sites::of_layers(checkpoint, file)?;
-        let source = WeightSource::new(checkpoint, crate::LoadOptions::default());
+        let source = WeightSource::new(checkpoint, crate::LoadOptions::default())?;
         let (hash, layers) = std::thread::scope(|scope| {
             let hash = scope.spawn(|| file.content_hash());
             let maker = Maker { cx, settings: &settings, source: &source };
@@ -157,7 +157,7 @@ impl Maker<'_> {
         let factors = match (&module.magnitude, &sites.base[site as usize]) {
             (Some(magnitude), Some(base_place)) => {
                 let magnitude = self.magnitude(magnitude, place)?;
-                let weight = self.source.floats(base_place, cols)?;
+                let weight = self.source.floats(self.cx, base_place, cols)?;
                 Some(factors(&weight, &down, &up, &magnitude))
             }
             _ => None,

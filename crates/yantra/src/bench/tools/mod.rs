@@ -15,7 +15,9 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
 };
-use yantra_client::{ChatEvent, ChatModel, ChatParams, ChatRequest, Endpoint, EndpointConfig, OpenAiChat};
+use yantra_client::{
+    ChatEvent, ChatModel, ChatParams, ChatRequest, Endpoint, EndpointConfig, FinishReason, OpenAiChat,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -81,9 +83,12 @@ struct Score {
     right: usize,
     accuracy: f64,
     /// Answers all of whose calls are of a function that there is, with arguments that are a JSON object, among those with
-    /// calls.
+    /// calls that are whole.
     well_formed: usize,
     with_calls: usize,
+    /// Answers that the limit of tokens cut off, and those of them in the middle of their calls.
+    cut: usize,
+    cut_with_calls: usize,
     /// What was wrong, and how often.
     faults: BTreeMap<String, usize>,
 }
@@ -134,10 +139,11 @@ fn show(scores: &[Score]) -> Result<()> {
             format!("{}/{}", score.right, score.items),
             format!("{:.1} %", score.accuracy * 100.0),
             format!("{}/{}", score.well_formed, score.with_calls),
+            score.cut.to_string(),
             faults.join(", "),
         ]
     });
-    println!("{}", output::table(&["way", "items", "right", "accuracy", "well-formed", "faults"], rows));
+    println!("{}", output::table(&["way", "items", "right", "accuracy", "well-formed", "cut", "faults"], rows));
     Ok(())
 }
 
@@ -146,18 +152,25 @@ struct Verdict {
     outcome: Result<(), String>,
     has_calls: bool,
     well_formed: bool,
+    is_cut: bool,
 }
 
 impl Score {
     fn new(way: &str, category: &str) -> Self {
         let (way, category, faults) = (way.to_owned(), category.to_owned(), BTreeMap::new());
-        Self { way, category, items: 0, right: 0, accuracy: 0.0, well_formed: 0, with_calls: 0, faults }
+        let (well_formed, with_calls, cut, cut_with_calls) = (0, 0, 0, 0);
+        Self { way, category, items: 0, right: 0, accuracy: 0.0, well_formed, with_calls, cut, cut_with_calls, faults }
     }
 
     fn add(&mut self, verdict: Verdict) {
         self.items += 1;
-        self.with_calls += usize::from(verdict.has_calls);
-        self.well_formed += usize::from(verdict.has_calls && verdict.well_formed);
+        self.cut += usize::from(verdict.is_cut);
+        if verdict.is_cut {
+            self.cut_with_calls += usize::from(verdict.has_calls);
+        } else {
+            self.with_calls += usize::from(verdict.has_calls);
+            self.well_formed += usize::from(verdict.has_calls && verdict.well_formed);
+        }
         match verdict.outcome {
             Ok(()) => self.right += 1,
             Err(fault) => *self.faults.entry(fault).or_default() += 1,
@@ -168,19 +181,26 @@ impl Score {
 
 async fn ask(model: &OpenAiChat, args: &ToolsArgs, way: &str, item: &Item) -> Verdict {
     match answer(model, args, way, item).await {
-        Err(error) => Verdict { outcome: Err(format!("failed: {error}")), has_calls: false, well_formed: false },
-        Ok(calls) => {
-            let is_known = |name: &str| item.functions.iter().any(|function| function["name"] == name);
-            let parsed: Vec<Option<Call>> = calls.iter().map(|(name, text)| call(name, text)).collect();
-            let well_formed = parsed.iter().all(|call| call.as_ref().is_some_and(|call| is_known(&call.name)));
-            let whole: Option<Vec<Call>> = parsed.into_iter().collect();
-            let outcome = match whole {
-                None => Err("arguments that are no JSON object".to_owned()),
-                Some(calls) => ast::check(&calls, &item.functions, &item.expected),
-            };
-            Verdict { outcome, has_calls: !calls.is_empty(), well_formed }
+        Ok(answer) => judge(&answer, item),
+        Err(error) => {
+            let outcome = Err(format!("failed: {error}"));
+            Verdict { outcome, has_calls: false, well_formed: false, is_cut: false }
         }
     }
+}
+
+/// What is wrong with an answer that was cut off is that it was.
+fn judge(answer: &Answer, item: &Item) -> Verdict {
+    let is_known = |name: &str| item.functions.iter().any(|function| function["name"] == name);
+    let parsed: Vec<Option<Call>> = answer.calls.iter().map(|(name, text)| call(name, text)).collect();
+    let well_formed = parsed.iter().all(|call| call.as_ref().is_some_and(|call| is_known(&call.name)));
+    let whole: Option<Vec<Call>> = parsed.into_iter().collect();
+    let outcome = match whole {
+        None => Err("arguments that are no JSON object".to_owned()),
+        Some(calls) => ast::check(&calls, &item.functions, &item.expected),
+    };
+    let outcome = outcome.map_err(|fault| if answer.is_cut { "cut by max_tokens".to_owned() } else { fault });
+    Verdict { outcome, has_calls: !answer.calls.is_empty(), well_formed, is_cut: answer.is_cut }
 }
 
 fn call(name: &str, arguments: &str) -> Option<Call> {
@@ -188,8 +208,16 @@ fn call(name: &str, arguments: &str) -> Option<Call> {
     Some(Call { name: name.to_owned(), arguments })
 }
 
-/// The calls that a model makes: names, and arguments as text.
-async fn answer(model: &OpenAiChat, args: &ToolsArgs, way: &str, item: &Item) -> Result<Vec<(String, String)>> {
+/// What a model answers.
+#[derive(Debug, Default)]
+struct Answer {
+    /// Names, and arguments as text.
+    calls: Vec<(String, String)>,
+    /// Whether the limit of tokens ended it.
+    is_cut: bool,
+}
+
+async fn answer(model: &OpenAiChat, args: &ToolsArgs, way: &str, item: &Item) -> Result<Answer> {
     let mut extra = Map::new();
     extra.insert("tool_choice".to_owned(), json!(args.tool_choice));
     if way != "native" {
@@ -205,19 +233,23 @@ async fn answer(model: &OpenAiChat, args: &ToolsArgs, way: &str, item: &Item) ->
         params: ChatParams { temperature: Some(0.0), max_tokens: Some(args.max_tokens), ..ChatParams::default() },
         extra,
     };
-    let mut calls: Vec<(String, String)> = Vec::new();
+    let mut answer = Answer::default();
     let mut events = model.stream(request).await?;
     while let Some(event) = events.next().await {
-        if let ChatEvent::ToolCall(delta) = event? {
-            while calls.len() <= delta.index {
-                calls.push(Default::default());
+        match event? {
+            ChatEvent::ToolCall(delta) => {
+                while answer.calls.len() <= delta.index {
+                    answer.calls.push(Default::default());
+                }
+                let call = &mut answer.calls[delta.index];
+                call.0.push_str(delta.name.as_deref().unwrap_or_default());
+                call.1.push_str(&delta.arguments);
             }
-            let call = &mut calls[delta.index];
-            call.0.push_str(delta.name.as_deref().unwrap_or_default());
-            call.1.push_str(&delta.arguments);
+            ChatEvent::Finished(reason) => answer.is_cut = reason == FinishReason::Length,
+            _ => {}
         }
     }
-    Ok(calls)
+    Ok(answer)
 }
 
 /// A function whose types have the names of JSON Schema, as the leaderboard itself sends them to OpenAI's API.
@@ -271,4 +303,30 @@ fn lines(path: &Path) -> Result<Vec<Value>> {
         serde_json::from_str(line).with_context(|| format!("{} has a line that is no JSON", path.display()))
     };
     lines.map(parse).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_cut_is_counted_apart_and_what_is_whole_must_be_well_formed() {
+        let item = Item {
+            messages: json!([]),
+            functions: vec![
+                json!({"name": "f", "parameters": {"type": "dict", "properties": {"a": {"type": "integer"}}}}),
+            ],
+            expected: vec![json!({"f": {"a": [1]}})],
+        };
+        let mut score = Score::new("react", "simple_python");
+        for (text, is_cut) in
+            [("{\"a\": 1}", false), ("{\"a\": 1", false), ("{\"a\": 1000", true), ("{\"a\": 1}", true)]
+        {
+            score.add(judge(&Answer { calls: vec![("f".to_owned(), text.to_owned())], is_cut }, &item));
+        }
+        score.add(judge(&Answer { calls: Vec::new(), is_cut: true }, &item));
+        let Score { items, right, well_formed, with_calls, cut, cut_with_calls, faults, .. } = score;
+        assert_eq!((items, right, well_formed, with_calls, cut, cut_with_calls), (5, 2, 1, 2, 3, 2));
+        assert_eq!((faults["cut by max_tokens"], faults["arguments that are no JSON object"]), (2, 1));
+    }
 }
