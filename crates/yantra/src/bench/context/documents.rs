@@ -23,9 +23,7 @@ const PLACE: &str = "@@question@@";
 /// What a context is made of, and what is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Task {
-    /// Short documents with a fact each
     Documents,
-    /// Keys and values of a JSON object, all of them random
     Keys,
 }
 

@@ -40,7 +40,7 @@ it see the last tokens and the first ones only.";
 pub(crate) struct ContextArgs {
     /// Path or catalogue name of the model
     model: String,
-    /// What the context is made of
+    /// What the context is made of: documents with a fact each, or random keys and values of a JSON object
     #[arg(long, value_enum, default_value_t = Task::Documents)]
     task: Task,
     /// Lengths of the context, in tokens
