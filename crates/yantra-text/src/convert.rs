@@ -3,8 +3,8 @@
 //! GGUF names what cuts text into words, `tokenizer.json` spells it out, and neither says everything. So what was made is
 //! tried before it is given away: a text with a bit of everything must become the same tokens as before.
 //!
-//! What GGUF does not record, llama.cpp does not do and is not tried: that a text is composed first (NFC, as Qwen asks for).
-//! What people type is.
+//! One thing GGUF does not record, and llama.cpp does not do: that a text is composed first (NFC, as Qwen asks for). What people
+//! type is; [`GgufTokenizer::only_composed`] tells.
 
 use crate::{
     EncodeOptions, TextError, Tokenizer,
@@ -54,13 +54,25 @@ const USER_DEFINED: i32 = 4;
 const UNUSED: i32 = 5;
 const BYTE: i32 = 6;
 
+/// Letters whose marks stand apart: NFC makes one character of each pair.
+const DECOMPOSED: &str = "cafe\u{301} u\u{308}ber";
+
+/// A tokeniser as GGUF's metadata.
+#[derive(Clone, Debug)]
+pub struct GgufTokenizer {
+    /// What describes it.
+    pub metadata: Metadata,
+    /// Whether it makes the tokens of the original only of texts that are composed: the original composes them first.
+    pub only_composed: bool,
+}
+
 fn refused(message: impl Into<String>) -> TextError {
     TextError::Convert(message.into())
 }
 
-/// Whether two tokenisers make the same tokens of the probe.
-fn agree(one: &Tokenizer, other: &Tokenizer) -> bool {
-    let ids = |tokenizer: &Tokenizer| tokenizer.encode(PROBE, EncodeOptions::text()).ok();
+/// Whether two tokenisers make the same tokens of a text.
+fn agree(one: &Tokenizer, other: &Tokenizer, text: &str) -> bool {
+    let ids = |tokenizer: &Tokenizer| tokenizer.encode(text, EncodeOptions::text()).ok();
     ids(one).is_some_and(|ids_of_one| ids(other) == Some(ids_of_one))
 }
 
@@ -69,7 +81,7 @@ fn agree(one: &Tokenizer, other: &Tokenizer) -> bool {
 ///
 /// # Errors
 /// If GGUF has no such kind of tokeniser.
-pub fn to_gguf(directory: &HfDirectory, vocab_size: usize) -> Result<Option<Metadata>, TextError> {
+pub fn to_gguf(directory: &HfDirectory, vocab_size: usize) -> Result<Option<GgufTokenizer>, TextError> {
     let unreadable = |error: yantra_formats::FormatError| TextError::Checkpoint(error.to_string());
     let Some(bytes) = directory.read_tokenizer().map_err(unreadable)? else { return Ok(None) };
     let json: Json = serde_json::from_slice(&bytes).map_err(|error| TextError::TokenizerJson(error.to_string()))?;
@@ -81,20 +93,24 @@ pub fn to_gguf(directory: &HfDirectory, vocab_size: usize) -> Result<Option<Meta
     if let Some(template) = directory.chat_template("default") {
         metadata.set("tokenizer.chat_template", template.into());
     }
-    let agrees = |metadata: &Metadata| Tokenizer::from_gguf(metadata).is_ok_and(|made| agree(&original, &made));
+    let agreeing = |metadata: &Metadata| {
+        let made = Tokenizer::from_gguf(metadata).ok().filter(|made| agree(&original, made, PROBE))?;
+        let only_composed = !agree(&original, &made, DECOMPOSED);
+        Some(GgufTokenizer { metadata: metadata.clone(), only_composed })
+    };
     if metadata.get_str("tokenizer.ggml.model")? == "gpt2" {
         for name in PRE_TOKENIZERS {
             metadata.set("tokenizer.ggml.pre", name.into());
-            if agrees(&metadata) {
-                return Ok(Some(metadata));
+            if let Some(found) = agreeing(&metadata) {
+                return Ok(Some(found));
             }
         }
         return Err(refused("no pre-tokeniser of GGUF cuts text as this tokenizer.json does"));
     }
     for add_space_prefix in [true, false] {
         metadata.set("tokenizer.ggml.add_space_prefix", add_space_prefix.into());
-        if agrees(&metadata) {
-            return Ok(Some(metadata));
+        if let Some(found) = agreeing(&metadata) {
+            return Ok(Some(found));
         }
     }
     Err(refused("GGUF's SentencePiece tokeniser does not make the same tokens as this tokenizer.json"))
@@ -224,7 +240,7 @@ pub fn to_hugging_face(metadata: &Metadata) -> Result<Vec<(String, Vec<u8>)>, Te
     let config = config_of(metadata, &original)?;
     let bytes = json.to_string().into_bytes();
     let made = crate::hf::load(&bytes, Some(&config), original.eos_ids()).map(Tokenizer::new)?;
-    if !agree(&original, &made) {
+    if !agree(&original, &made, PROBE) {
         return Err(refused("the tokenizer.json made of this tokeniser does not make the same tokens"));
     }
     let mut files = vec![

@@ -98,8 +98,8 @@ pub(crate) struct Names<'a> {
     gguf_roles: &'static [(Role, &'static str)],
     /// The family's names and what precedes them; `None`: the checkpoint is GGUF, whose names hardly differ.
     hugging_face: Option<(TensorNames, &'static str)>,
-    /// Whether these are not the checkpoint's own names.
-    foreign: bool,
+    /// The family's, if these are not the checkpoint's own names.
+    foreign: Option<TensorNames>,
 }
 
 impl<'a> Names<'a> {
@@ -108,14 +108,14 @@ impl<'a> Names<'a> {
         let found = |prefix: &&str| checkpoint.tensor(&format!("{prefix}{}.weight", names.embedding)).is_some();
         let prefix = || PREFIXES.into_iter().find(found).unwrap_or(PREFIXES[0]);
         let hugging_face = matches!(checkpoint, Checkpoint::HuggingFace(_)).then(|| (names, prefix()));
-        Self { checkpoint, gguf_roles: names.gguf_roles, hugging_face, foreign: false }
+        Self { checkpoint, gguf_roles: names.gguf_roles, hugging_face, foreign: None }
     }
 
     /// The names that a checkpoint of the other format has, without what precedes them: what its adapters go by.
     pub(crate) fn foreign(checkpoint: &'a Checkpoint, family: &Family) -> Self {
         let names = family.names;
         let hugging_face = matches!(checkpoint, Checkpoint::Gguf(_)).then_some((names, ""));
-        Self { checkpoint, gguf_roles: names.gguf_roles, hugging_face, foreign: true }
+        Self { checkpoint, gguf_roles: names.gguf_roles, hugging_face, foreign: Some(names) }
     }
 
     pub(crate) fn embedding(&self) -> String {
@@ -178,11 +178,13 @@ impl<'a> Names<'a> {
 
     /// Whether there is a tensor of that name, which comes without `.weight`.
     pub(crate) fn has(&self, name: &str) -> bool {
-        if self.foreign {
-            // Fused as the family has it; GGUF's converter takes few matrices together, and tells only in the file.
-            return self.hugging_face.is_some() || !name.ends_with("attn_qkv");
+        match self.foreign {
+            None => is_stored(self.checkpoint, name),
+            // GGUF's converter leaves together what the family has together.
+            Some(names) if name.ends_with(".attn_qkv") => names.fused_qkv.is_some(),
+            Some(names) if name.ends_with(".ffn_gate") => names.fused_gate.is_none(),
+            Some(_) => true,
         }
-        is_stored(self.checkpoint, name)
     }
 
     /// Where a layer's matrix of so many rows lies.

@@ -4,7 +4,9 @@ Usage: python lora_tiny.py FOLDER [NAME…]     (peft from PyPI besides what hf_
 0.21.2, torch 2.15 and transformers 5.24 on a CPU, in float32 with eager attention)
 
 FOLDER gets a directory for each adapter, as `save_pretrained` writes it, and `expected.json` in it: the model, a prompt, and
-the logits of some of its positions with the adapter.
+the logits of some of its positions with the adapter. Where there is an `adapter.gguf` too, llama.cpp's converter wrote it (of
+the sources in llama_cpp_python 0.3.36): convert_lora_to_gguf.py --base HF_TINY/MODEL --outtype f32 --outfile adapter.gguf
+DIRECTORY. It has no DoRA, one alpha for all matrices, and takes GPT-2's adapters the wrong way round.
 """
 
 import json

@@ -1,7 +1,7 @@
 //! LoRA adapters against peft: tiny adapters as peft writes them, and the logits it computes (`tests/data/lora_tiny.py`). A
 //! batch of several adapters must give each the bits that it gets alone.
 
-use crate::{families::directory, harness::Runner};
+use crate::{families::directory, gguf, harness::Runner};
 use serde_json::{Value, json};
 use std::{
     fs,
@@ -31,7 +31,11 @@ struct Base {
 
 impl Base {
     fn load(name: &str, level: CpuLevel, quantize: Option<WeightFormat>) -> Self {
-        let checkpoint = Checkpoint::open(directory(name)).unwrap();
+        Self::open(&directory(name), level, quantize)
+    }
+
+    fn open(path: &Path, level: CpuLevel, quantize: Option<WeightFormat>) -> Self {
+        let checkpoint = Checkpoint::open(path).unwrap();
         let compute = Compute::with_level(2, level).unwrap();
         let options = LoadOptions { max_context: Some(CONTEXT), quantize, ..LoadOptions::default() };
         let runner = Runner::with_options(&checkpoint, KvFormat::F32, CONTEXT, options, compute);
@@ -103,12 +107,17 @@ fn difference(logits: &[f32], expected: &Value) -> f64 {
 
 /// Holds an adapter to what peft computes with it, and sees that it does something.
 fn check(name: &str) {
+    check_files(name, directory, "");
+}
+
+/// The same with a base of any format, whose path is made of its name, and a file in the adapter's directory.
+fn check_files(name: &str, base: fn(&str) -> PathBuf, file: &str) {
     let path = adapter_directory(name);
     let expected = read(&path.join("expected.json"));
     let tokens = prompt(&expected);
     for level in CpuLevel::supported() {
-        let base = Base::load(expected["model"].as_str().unwrap(), level, None);
-        let adapter = base.adapter(&path).unwrap();
+        let base = Base::open(&base(expected["model"].as_str().unwrap()), level, None);
+        let adapter = base.adapter(&path.join(file)).unwrap();
         let logits = base.run(&[(&tokens, Some(&adapter)), (&tokens, None)]);
         let worst = difference(&logits[0], &expected);
         assert!(worst < TOLERANCE, "{name}, {level}: {worst}");
@@ -137,6 +146,21 @@ fn dora_equals_peft() {
 #[test]
 fn adapters_of_fused_and_transposed_matrices_equal_peft() {
     ["fused", "fused_dora", "fused_by_head", "columns", "norms_behind"].into_iter().for_each(check);
+}
+
+/// GGUF splits what was fused, and has rows of queries and keys in the order that rotates neighbours.
+#[test]
+fn adapters_and_bases_may_be_of_either_format() {
+    let gguf = "adapter.gguf";
+    for name in ["plain", "attention", "fused", "fused_by_head", "norms_behind"] {
+        check_files(name, directory, gguf);
+    }
+    for name in ["plain", "attention", "fused"] {
+        check_files(name, gguf::file, gguf);
+    }
+    for name in ["plain", "attention", "patterns", "stabilised", "dora", "fused", "fused_dora", "columns"] {
+        check_files(name, gguf::file, "");
+    }
 }
 
 #[test]

@@ -49,7 +49,9 @@ fn there_and_back(path: &str) {
     let config = directory.tokenizer_config().map(|config| config.value());
     let there = Tokenizer::from_tokenizer_json(&json, config).unwrap();
     assert_alike(&original, &there, &what);
-    let back = convert::to_gguf(&directory, original.vocab_size()).unwrap().unwrap();
+    let found = convert::to_gguf(&directory, original.vocab_size()).unwrap().unwrap();
+    assert!(!found.only_composed, "{what}");
+    let back = found.metadata;
     assert_alike(&original, &Tokenizer::from_gguf(&back).unwrap(), &what);
     let tokens = |metadata: &yantra_formats::Metadata| metadata.get_strings("tokenizer.ggml.tokens").unwrap().to_vec();
     assert!(tokens(&back) == tokens(file.metadata()), "{what}: the vocabulary is another");
@@ -75,7 +77,9 @@ fn a_tokenizer_json_as_published() {
     let directory = HfDirectory::open(directory("qwen3", &files)).unwrap();
     let config = directory.tokenizer_config().map(|config| config.value());
     let original = Tokenizer::from_tokenizer_json(&json, config).unwrap();
-    let metadata = convert::to_gguf(&directory, original.vocab_size() + 7).unwrap().unwrap();
+    let found = convert::to_gguf(&directory, original.vocab_size() + 7).unwrap().unwrap();
+    assert!(found.only_composed, "it asks for NFC");
+    let metadata = found.metadata;
     assert_eq!(metadata.get_str("tokenizer.ggml.pre").unwrap(), "qwen2");
     let made = Tokenizer::from_gguf(&metadata).unwrap();
     assert_eq!(made.vocab_size(), original.vocab_size() + 7);

@@ -26,6 +26,10 @@ Types: f32, f16, bf16, q8_0, q6_k, q5_k, q4_k, q3_k, q2_k, q5_1, q5_0, q4_1, q4_
 the first three. Patterns are names in the destination with * and ?; the last that matches counts. Vectors, norms and
 routers stay f32 in GGUF.";
 
+/// No reason to refuse: it holds of every such GGUF file there is.
+const ONLY_COMPOSED: &str = "GGUF does not record that the tokeniser composes text first (NFC); letters whose accents are \
+                             characters of their own become other tokens";
+
 /// Convert a model: safetensors to GGUF or back
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -80,9 +84,9 @@ pub(crate) fn run(args: &ConvertArgs) -> Result<()> {
     let checkpoint = Checkpoint::open(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let rules = TypeRules { matrices: args.matrices, patterns: args.tensor_type.clone() };
     let conversion = Conversion::plan(&checkpoint, target, &rules)?;
-    let (extra, no_tokenizer) = match tokenizer(&checkpoint) {
-        Ok(extra) => (extra, None),
-        Err(error) => (Extra::default(), Some(error.to_string())),
+    let (extra, notes, no_tokenizer) = match tokenizer(&checkpoint) {
+        Ok((extra, note)) => (extra, note.into_iter().collect(), None),
+        Err(error) => (Extra::default(), Vec::new(), Some(error.to_string())),
     };
     let lost: Vec<String> = conversion
         .changes()
@@ -91,7 +95,7 @@ pub(crate) fn run(args: &ConvertArgs) -> Result<()> {
         .chain(conversion.left_out().iter().map(|name| format!("tensor '{name}' is left out")))
         .chain(no_tokenizer.map(|error| format!("the tokeniser is left out: {error}")))
         .collect();
-    let report = Report { args, conversion: &conversion, lost: &lost };
+    let report = Report { args, conversion: &conversion, lost: &lost, notes };
     if args.dry_run {
         return report.show();
     }
@@ -128,9 +132,9 @@ fn format_name(target: Target) -> &'static str {
     }
 }
 
-/// What goes with the model, if it has a tokeniser.
-fn tokenizer(checkpoint: &Checkpoint) -> Result<Extra> {
-    let mut extra = Extra::default();
+/// What goes with the model, if it has a tokeniser, and what there is to know of it.
+fn tokenizer(checkpoint: &Checkpoint) -> Result<(Extra, Option<&'static str>)> {
+    let (mut extra, mut note) = (Extra::default(), None);
     match checkpoint {
         Checkpoint::Gguf(file) if file.metadata().contains("tokenizer.ggml.tokens") => {
             extra.files = yantra_text::convert::to_hugging_face(file.metadata())?;
@@ -138,10 +142,13 @@ fn tokenizer(checkpoint: &Checkpoint) -> Result<Extra> {
         Checkpoint::Gguf(_) => {}
         Checkpoint::HuggingFace(directory) => {
             let vocab_size = family::spec(checkpoint)?.vocab_size;
-            extra.metadata = yantra_text::convert::to_gguf(directory, vocab_size)?.unwrap_or_default();
+            if let Some(tokenizer) = yantra_text::convert::to_gguf(directory, vocab_size)? {
+                extra.metadata = tokenizer.metadata;
+                note = tokenizer.only_composed.then_some(ONLY_COMPOSED);
+            }
         }
     }
-    Ok(extra)
+    Ok((extra, note))
 }
 
 fn write(args: &ConvertArgs, conversion: &Conversion<'_>, extra: &Extra) -> Result<()> {
@@ -157,6 +164,7 @@ struct Report<'a> {
     args: &'a ConvertArgs,
     conversion: &'a Conversion<'a>,
     lost: &'a [String],
+    notes: Vec<&'static str>,
 }
 
 impl Report<'_> {
@@ -178,6 +186,7 @@ impl Report<'_> {
             bytes(self.conversion.num_bytes())
         );
         self.lost.iter().for_each(|lost| println!("lost: {lost}"));
+        self.notes.iter().for_each(|note| println!("note: {note}"));
         Ok(())
     }
 
@@ -194,6 +203,7 @@ impl Report<'_> {
             "bytes": self.conversion.num_bytes(),
             "tensors": self.conversion.tensors().iter().map(tensor).collect::<Vec<_>>(),
             "lost": self.lost,
+            "notes": self.notes,
         })
     }
 }
