@@ -1,6 +1,7 @@
 //! The families: how the hyper-parameters of a checkpoint become a [`ModelSpec`], one file each.
 
 mod bloom;
+mod cohere;
 mod deepseek;
 pub(crate) mod encoders;
 mod falcon;
@@ -74,8 +75,9 @@ const LLAMA_LIKE: Family = Family {
     adapt: |_, _| Ok(()),
 };
 
-const FAMILIES: [&Family; 24] = [
+const FAMILIES: [&Family; 25] = [
     &bloom::FAMILY,
+    &cohere::FAMILY,
     &deepseek::FAMILY,
     &falcon::FAMILY,
     &gemma::FAMILY,

@@ -55,7 +55,7 @@ READS = {
 FEED_FORWARD = {"gpt2": 64, "falcon_multi_query": 64, "falcon_grouped": 64}
 
 COPIED = """llama llama_biases llama_yarn mistral qwen2 qwen3 smollm3 gemma gemma2 phi3 gpt2 bloom mpt
-    falcon_multi_query starcoder2 olmo2 granite mixtral deepseek_v2 deepseek_v3 gpt_oss""".split()
+    falcon_multi_query starcoder2 olmo2 granite mixtral deepseek_v2 deepseek_v3 gpt_oss command_r""".split()
 
 
 def made():

@@ -445,7 +445,7 @@ def main():
         decoder("gemma3", "Gemma3", 5, **GEMMA),
         decoder("smollm3", "SmolLM3", 6, num_hidden_layers=4),
     ]
-    later = [*dense(), *sparse(), ("grok", Grok())]
+    later = [*dense(), *sparse(), ("grok", Grok()), decoder("command_r", "Cohere", 49, logit_scale=0.3)]
     for seed, (name, model) in [*enumerate(first, 1), *enumerate(later, 21)]:
         if not only or name in only:
             save(folder, name, model, seed)

@@ -23,18 +23,25 @@ pub(crate) fn read(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
-/// A copy of a model with another `config.json`, in the folder cargo keeps for tests.
+/// A copy of a model with another `config.json`, in the folder cargo keeps for tests. Other tests may have the same one open, so
+/// that files are replaced and never written to.
 pub(crate) fn with_config(source: &str, config: &Value, label: &str) -> PathBuf {
     let copy = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{source}-{label}"));
     fs::create_dir_all(&copy).unwrap();
     for entry in fs::read_dir(directory(source)).unwrap() {
         let path = entry.unwrap().path();
         if path.is_file() {
-            fs::copy(&path, copy.join(path.file_name().unwrap())).unwrap();
+            replace(&copy.join(path.file_name().unwrap()), &fs::read(&path).unwrap());
         }
     }
-    fs::write(copy.join("config.json"), config.to_string()).unwrap();
+    replace(&copy.join("config.json"), config.to_string().as_bytes());
     copy
+}
+
+fn replace(path: &Path, bytes: &[u8]) {
+    let new = path.with_extension(format!("{}.new", std::process::id()));
+    fs::write(&new, bytes).unwrap();
+    fs::rename(new, path).unwrap();
 }
 
 /// A model's directory: where it is the same model in another form, one with the other's weights.
@@ -153,7 +160,7 @@ equal_to_transformers! {
     gemma3 gemma3_transformers4 gemma3_conditional smollm3
     llama_yarn llama_dynamic gemma gemma2 phi3 phi3_partial gpt2 gpt_neox gpt_neox_sequential
     falcon_multi_query falcon_grouped falcon_alibi bloom mpt starcoder2 olmo2 granite
-    mixtral qwen2_moe qwen3_moe deepseek_v2 deepseek_v2_lite deepseek_v3 gpt_oss llama4 grok
+    mixtral qwen2_moe qwen3_moe deepseek_v2 deepseek_v2_lite deepseek_v3 gpt_oss llama4 grok command_r
 }
 
 /// What latent attention keeps of a token is `(d_c + d_h^R) * l` elements (DeepSeek-AI 2024, arXiv:2405.04434, table 1):
@@ -217,6 +224,8 @@ fn every_setting_matters() {
         ("granite", "/attention_multiplier", json!(0.25)),
         ("granite", "/residual_multiplier", json!(1.0)),
         ("granite", "/logits_scaling", json!(1.0)),
+        ("command_r", "/logit_scale", json!(1.0)),
+        ("command_r", "/layer_norm_eps", json!(0.1)),
         ("bloom", "/layer_norm_epsilon", json!(0.1)),
         ("mpt", "/attn_config/clip_qkv", Value::Null),
         ("mpt", "/attn_config/alibi_bias_max", json!(4)),
@@ -268,6 +277,7 @@ fn what_is_not_built_is_refused_by_name() {
         ("smollm3", "/no_rope_layers", json!([1]), "1 for 4 layers"),
         ("gpt2", "/scale_attn_by_inverse_layer_idx", json!(true), "scale_attn_by_inverse_layer_idx"),
         ("gemma2", "/sliding_window", Value::Null, "'sliding_window': missing"),
+        ("command_r", "/use_qk_norm", json!(true), "normalised by head (Command R+) are not supported"),
         ("mpt", "/attn_config/alibi", json!(false), "MPT without ALiBi is not supported"),
         ("gpt_oss", "/swiglu_limit", json!(5.0), "'swiglu_limit': 5 is not supported, only 7"),
         ("mixtral", "/num_experts_per_tok", json!(5), "'num_experts_per_tok': 5 of 4"),

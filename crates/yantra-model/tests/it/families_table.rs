@@ -15,6 +15,7 @@ type Row = (&'static str, &'static str, &'static str);
 
 const ROWS: &[Row] = &[
     ("BLOOM", "bloom", "linear biases (ALiBi)"),
+    ("Command R", "cohere", "Aya 23; Command R+ is refused"),
     ("DeepSeek", "deepseek", "V2, V3, R1: latent attention, absorbed; experts in groups"),
     ("Falcon", "falcon", "7B, 40B; RefinedWeb models, with ALiBi, from safetensors only"),
     ("Gemma", "gemma", ""),

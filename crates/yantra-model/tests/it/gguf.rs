@@ -34,7 +34,7 @@ macro_rules! equal_to_transformers {
 equal_to_transformers! {
     llama llama_biases llama_yarn mistral qwen2 qwen3 gemma gemma2 gemma3 smollm3 phi3 phi3_partial gpt2 gpt_neox
     gpt_neox_sequential falcon_multi_query falcon_grouped bloom mpt starcoder2 olmo2 granite
-    mixtral qwen2_moe qwen3_moe deepseek_v2 deepseek_v2_lite deepseek_v3 gpt_oss
+    mixtral qwen2_moe qwen3_moe deepseek_v2 deepseek_v2_lite deepseek_v3 gpt_oss command_r
 }
 
 /// A copy of a model's file with another value of a key, or without it, in the folder cargo keeps for tests. Matrices of one
@@ -101,6 +101,7 @@ fn every_key_matters() {
         ("granite", "embedding_scale", None),
         ("granite", "residual_scale", None),
         ("granite", "logit_scale", None),
+        ("command_r", "logit_scale", None),
         ("mixtral", "expert_used_count", count(1)),
         ("qwen3_moe", "expert_used_count", count(2)),
         ("deepseek_v2", "expert_weights_scale", None),
