@@ -271,6 +271,7 @@ fn of_family(writer: &mut Writer, spec: &ModelSpec, has: &dyn Fn(&str) -> bool) 
             writer.set("residual_multiplier", number(spec.block.residual_scale));
             writer.set("logits_scaling", number(spec.logit_scale.recip()));
         }
+        "command-r" => writer.set("logit_scale", number(spec.logit_scale)),
         "phi3" => {
             let rope = spec.layers.iter().find_map(|layer| layer.rope.as_ref());
             if let Some(RopeScaling::LongRope { original_context, .. }) = rope.map(|rope| &rope.scaling) {

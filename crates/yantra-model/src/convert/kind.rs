@@ -48,7 +48,7 @@ const fn like_llama(gguf: &'static str, class: &'static str, model_type: &'stati
     Kind { gguf, class, model_type, ..LIKE_LLAMA }
 }
 
-static KINDS: [Kind; 20] = [
+static KINDS: [Kind; 21] = [
     Kind { neighbours: true, ..LIKE_LLAMA },
     Kind { neighbours: true, ..like_llama("llama", "MistralForCausalLM", "mistral") },
     Kind {
@@ -58,6 +58,7 @@ static KINDS: [Kind; 20] = [
     },
     Kind { neighbours: true, ..like_llama("granite", "GraniteForCausalLM", "granite") },
     Kind { neighbours: true, ..like_llama("smollm3", "SmolLM3ForCausalLM", "smollm3") },
+    Kind { renames: &[("rms_norm_eps", "layer_norm_eps")], ..like_llama("command-r", "CohereForCausalLM", "cohere") },
     like_llama("olmo2", "Olmo2ForCausalLM", "olmo2"),
     like_llama("phi3", "Phi3ForCausalLM", "phi3"),
     like_llama("qwen2", "Qwen2ForCausalLM", "qwen2"),

@@ -174,6 +174,7 @@ fn of_family(writer: &mut Writer, kind: &Kind, spec: &ModelSpec) {
             writer.set("residual_scale", spec.block.residual_scale);
             writer.set("logit_scale", spec.logit_scale.recip());
         }
+        "command-r" => writer.set("logit_scale", spec.logit_scale),
         "gptneox" => writer.set("use_parallel_residual", spec.block.parallel),
         // How llama.cpp knows that the rows of the fused matrix have been put in order.
         "falcon" => writer.set("tensor_data_layout", "jploski"),

@@ -20,7 +20,7 @@ use yantra_model::{
 const TOLERANCE: f64 = 2e-4;
 
 /// Models whose GGUF file was made of the directory of the same name.
-const COPIED: [&str; 18] = [
+const COPIED: [&str; 19] = [
     "llama",
     "llama_biases",
     "llama_yarn",
@@ -38,6 +38,7 @@ const COPIED: [&str; 18] = [
     "starcoder2",
     "olmo2",
     "granite",
+    "command_r",
     "mixtral",
 ];
 
@@ -58,7 +59,7 @@ const EXPRESSIBLE: [&str; 14] = [
     "bloom",
     "mpt",
 ];
-const MORE_EXPRESSIBLE: [&str; 5] = ["falcon_multi_query", "starcoder2", "olmo2", "granite", "mixtral"];
+const MORE_EXPRESSIBLE: [&str; 6] = ["falcon_multi_query", "starcoder2", "olmo2", "granite", "command_r", "mixtral"];
 
 fn scratch(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("convert").join(name);
