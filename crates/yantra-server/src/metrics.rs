@@ -15,6 +15,7 @@ use yantra_store::Used;
 
 use crate::app::App;
 use crate::registry::ModelKind;
+use crate::storage::now;
 use crate::traces::Traces;
 use crate::watchdog;
 
@@ -49,6 +50,7 @@ fn render(app: &App) -> String {
     }
     page.models(FIGURES, DISTRIBUTIONS, &engines);
     cache_config(&engines, &mut page);
+    adapters(app, &mut page);
     let spilling: Vec<_> = engines.iter().filter_map(|(model, stats)| Some((*model, stats.spill?))).collect();
     if !spilling.is_empty() {
         page.models(SPILL_FIGURES, &[], &spilling);
@@ -68,6 +70,21 @@ fn cache_config(engines: &[(&str, EngineStats)], page: &mut Page) {
         let labels = [("model_name", *model), ("block_size", &tokens), ("num_gpu_blocks", &pages)];
         page.sample("yantra_cache_config_info", &labels, 1);
     }
+}
+
+/// What the same protocol wants to know of LoRA adapters. The value is the time: of several samples it takes the latest.
+fn adapters(app: &App, page: &mut Page) {
+    let models = app.registry().with_adapters();
+    let loaded: Vec<&str> =
+        models.iter().filter(|model| model.parent.is_some()).map(|model| model.id.as_str()).collect();
+    let name = "yantra_lora_requests_info";
+    page.family(
+        name,
+        "gauge",
+        "Names of the LoRA adapters that take requests; there is no limit, so max_lora is large.",
+    );
+    let labels = [("max_lora", "65535"), ("running_lora_adapters", &*loaded.join(",")), ("waiting_lora_adapters", "")];
+    page.sample(name, &labels, now());
 }
 
 fn http(app: &App, page: &mut Page) {

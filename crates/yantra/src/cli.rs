@@ -57,6 +57,7 @@ enum Bench {
     Load(bench::load::LoadArgs),
     Speculation(bench::speculation::SpeculationArgs),
     Context(bench::context::ContextArgs),
+    Position(bench::context::position::PositionArgs),
     Tools(bench::tools::ToolsArgs),
 }
 
@@ -84,6 +85,7 @@ impl Cli {
             Command::Bench(Bench::Load(args)) => bench::load::run(&args),
             Command::Bench(Bench::Speculation(args)) => bench::speculation::run(&args),
             Command::Bench(Bench::Context(args)) => bench::context::run(&args),
+            Command::Bench(Bench::Position(args)) => bench::context::position::run(&args),
             Command::Bench(Bench::Tools(args)) => bench::tools::run(&args),
             Command::Completions { shell } => {
                 let mut script = Vec::new();

@@ -264,6 +264,11 @@ async fn adapters_are_listed_answer_and_go() {
     nameless.as_object_mut().unwrap().remove("model");
     assert_eq!(server.ok("/v1/chat/completions", &nameless).await["model"], "story", "the only model");
 
+    let metrics = server.get("/metrics").await.1;
+    let info =
+        "yantra_lora_requests_info{max_lora=\"65535\",running_lora_adapters=\"tale\",waiting_lora_adapters=\"\"} ";
+    assert!(metrics.contains(info), "{metrics}");
+
     let load = |name: &str, base: &str| json!({"lora_name": name, "lora_path": "/x", "base_model": base});
     let (status, body) = post(&server, "/v1/load_lora_adapter", load("tale", "story")).await;
     assert_eq!((status, &body["error"]["code"]), (409, &json!("model_exists")), "{body}");

@@ -24,6 +24,7 @@ fn help_of_every_command() {
     check("bench_load", &["bench", "load"]);
     check("bench_speculation", &["bench", "speculation"]);
     check("bench_context", &["bench", "context"]);
+    check("bench_position", &["bench", "position"]);
     check("bench_tools", &["bench", "tools"]);
     check("keys", &["keys"]);
     check("traces", &["traces"]);

@@ -1,4 +1,4 @@
-//! The curves as a picture: an SVG that follows the reader's light or dark page, a panel for each length.
+//! Curves as a picture: an SVG that follows the reader's light or dark page.
 
 use super::{AS_TRAINED, report::Outcome};
 use std::fmt::Write as _;
@@ -17,78 +17,102 @@ const STYLE: &str = "\
 text{font:13px system-ui,-apple-system,'Segoe UI',sans-serif;fill:#1f2328}.title{font-weight:600}.axis{stroke:#59636e}\
 .grid{stroke:#59636e;opacity:.2}@media(prefers-color-scheme:dark){text{fill:#f0f6fc}.axis,.grid{stroke:#9198a1}}";
 
-pub(super) fn svg(outcome: &Outcome) -> String {
+/// A chart with a line for each name.
+pub(super) struct Panel {
+    pub(super) title: String,
+    /// From bottom to top, as shares of the height.
+    pub(super) y: Vec<(f64, String)>,
+    /// From left to right, as shares of the width.
+    pub(super) x: Vec<(f64, String)>,
+    pub(super) x_title: &'static str,
+    /// Points with shares of width and height.
+    pub(super) lines: Vec<(String, Vec<(f64, f64)>)>,
+}
+
+/// Shares of right answers over depths, a panel for each length.
+pub(super) fn of_depths(outcome: &Outcome) -> String {
     let mut lengths: Vec<usize> = outcome.curves.iter().map(|curve| curve.length).collect();
     lengths.sort_unstable();
     lengths.dedup();
-    let height = PANEL * lengths.len() as f64;
-    let title = format!("{}: right answers by where the document stands", outcome.model);
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH:.0} {height:.0}\" width=\"{WIDTH:.0}\" \
-         height=\"{height:.0}\" role=\"img\">\n<title>{0}</title>\n<style>{STYLE}</style>\n",
-        escape(&title)
-    );
-    for (panel, length) in lengths.into_iter().enumerate() {
+    let percents: Vec<(f64, String)> =
+        [0, 25, 50, 75, 100].map(|percent| (f64::from(percent) / 100.0, format!("{percent} %"))).to_vec();
+    let panels = lengths.into_iter().map(|length| {
         let mut lines = Vec::new();
+        let mut line = |name: &str, values: Vec<f64>| {
+            let last = (values.len() - 1).max(1) as f64;
+            let points = values.into_iter().enumerate().map(|(index, value)| (index as f64 / last, value)).collect();
+            lines.push((name.to_owned(), points));
+        };
         for curve in outcome.curves.iter().filter(|curve| curve.length == length) {
             if curve.remedy == AS_TRAINED {
-                lines.push(("greedy decoding".to_owned(), curve.greedy()));
-                lines.push(("best at both ends, by rank".to_owned(), curve.reordered()));
-                lines.push(("choice among answers".to_owned(), curve.chosen()));
-                lines.push(("calibrated by position".to_owned(), curve.calibrated()));
+                line("greedy decoding", curve.greedy());
+                line("best at both ends, by rank", curve.reordered());
+                line("choice among answers", curve.chosen());
+                line("calibrated by position", curve.calibrated());
             } else {
-                lines.push((curve.remedy.clone(), curve.greedy()));
+                line(&curve.remedy, curve.greedy());
             }
         }
-        draw(&mut svg, PANEL * panel as f64, &format!("{}, {length} tokens", outcome.model), &lines);
+        Panel {
+            title: format!("{}, {length} tokens", outcome.model),
+            y: percents.clone(),
+            x: percents.clone(),
+            x_title: "depth in the context",
+            lines,
+        }
+    });
+    svg(&format!("{}: right answers by where the document stands", outcome.model), &panels.collect::<Vec<_>>())
+}
+
+/// Panels below one another.
+pub(super) fn svg(title: &str, panels: &[Panel]) -> String {
+    let height = PANEL * panels.len() as f64;
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH:.0} {height:.0}\" width=\"{WIDTH:.0}\" \
+         height=\"{height:.0}\" role=\"img\">\n<title>{}</title>\n<style>{STYLE}</style>\n",
+        escape(title)
+    );
+    for (index, panel) in panels.iter().enumerate() {
+        draw(&mut svg, PANEL * index as f64, panel);
     }
     svg + "</svg>\n"
 }
 
-fn draw(svg: &mut String, top: f64, title: &str, lines: &[(String, Vec<f64>)]) {
+fn draw(svg: &mut String, top: f64, panel: &Panel) {
     let (width, height) = (WIDTH - LEFT - RIGHT, PANEL - TOP - BOTTOM);
     let (x, y) = (|part: f64| LEFT + part * width, |share: f64| top + TOP + (1.0 - share) * height);
-    _ = writeln!(svg, "<text class=\"title\" x=\"{LEFT:.0}\" y=\"{:.0}\">{}</text>", top + 24.0, escape(title));
-    for percent in [0, 25, 50, 75, 100] {
-        let at = y(f64::from(percent) / 100.0);
-        let class = if percent == 0 { "axis" } else { "grid" };
+    let title = escape(&panel.title);
+    _ = writeln!(svg, "<text class=\"title\" x=\"{LEFT:.0}\" y=\"{:.0}\">{title}</text>", top + 24.0);
+    for (share, label) in &panel.y {
+        let at = y(*share);
+        let class = if *share == 0.0 { "axis" } else { "grid" };
         _ = writeln!(
             svg,
-            "<line class=\"{class}\" x1=\"{:.1}\" x2=\"{:.1}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>",
+            "<line class=\"{class}\" x1=\"{:.1}\" x2=\"{:.1}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>\
+             <text x=\"{:.0}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
             x(0.0),
-            x(1.0)
-        );
-        _ = writeln!(svg, "<text x=\"{:.0}\" y=\"{:.1}\" text-anchor=\"end\">{percent} %</text>", LEFT - 8.0, at + 4.0);
-        let along = f64::from(percent) / 100.0;
-        _ = writeln!(
-            svg,
-            "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{percent} %</text>",
-            x(along),
-            y(0.0) + 18.0
+            x(1.0),
+            LEFT - 8.0,
+            at + 4.0,
+            escape(label)
         );
     }
-    _ = writeln!(
-        svg,
-        "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">depth in the context</text>",
-        x(0.5),
-        y(0.0) + 36.0
-    );
-    for (index, ((name, values), colour)) in lines.iter().zip(COLOURS.iter().cycle()).enumerate() {
-        let last = (values.len() - 1).max(1) as f64;
-        let points: Vec<String> =
-            values.iter().enumerate().map(|(i, value)| format!("{:.1},{:.1}", x(i as f64 / last), y(*value))).collect();
+    let below = panel.x.iter().map(|(share, label)| (*share, 18.0, label.as_str()));
+    for (share, down, label) in below.chain([(0.5, 36.0, panel.x_title)]) {
+        let (at, down) = (x(share), y(0.0) + down);
+        _ = writeln!(svg, "<text x=\"{at:.1}\" y=\"{down:.1}\" text-anchor=\"middle\">{}</text>", escape(label));
+    }
+    for (index, ((name, points), colour)) in panel.lines.iter().zip(COLOURS.iter().cycle()).enumerate() {
+        let points: Vec<String> = points.iter().map(|&(at, share)| format!("{:.1},{:.1}", x(at), y(share))).collect();
         let dash = if index == 0 { "" } else { " stroke-dasharray=\"6 3\"" };
-        _ = writeln!(
-            svg,
-            "<polyline fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"{dash} points=\"{}\"/>",
-            points.join(" ")
-        );
         let at = top + TOP + 8.0 + 20.0 * index as f64;
         let start = x(1.0) + 16.0;
         _ = writeln!(
             svg,
-            "<line stroke=\"{colour}\" stroke-width=\"2\"{dash} x1=\"{start:.0}\" x2=\"{:.0}\" y1=\"{at:.0}\" y2=\"{at:.0}\"/>\
+            "<polyline fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"{dash} points=\"{}\"/>\n\
+             <line stroke=\"{colour}\" stroke-width=\"2\"{dash} x1=\"{start:.0}\" x2=\"{:.0}\" y1=\"{at:.0}\" y2=\"{at:.0}\"/>\
              <text x=\"{:.0}\" y=\"{:.0}\">{}</text>",
+            points.join(" "),
             start + 22.0,
             start + 28.0,
             at + 4.0,

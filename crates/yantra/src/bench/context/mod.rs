@@ -9,6 +9,7 @@
 mod chart;
 mod documents;
 mod measure;
+pub(crate) mod position;
 mod report;
 
 use crate::{backend, config::RawEngine, failure::usage, output};
@@ -189,7 +190,7 @@ pub(crate) fn run(args: &ContextArgs) -> Result<()> {
     }
     bar.finish_and_clear();
     if let Some(file) = &args.svg {
-        std::fs::write(file, chart::svg(&outcome)).with_context(|| format!("cannot write {}", file.display()))?;
+        std::fs::write(file, chart::of_depths(&outcome)).with_context(|| format!("cannot write {}", file.display()))?;
     }
     if args.json { output::print_json(&outcome.json()) } else { outcome.print() }
 }
