@@ -35,6 +35,8 @@ pub struct LoadOptions {
     pub quantize: Option<WeightFormat>,
     /// What the matrices of an embedding model multiply in.
     pub encoder_dtype: EncoderDtype,
+    /// A directory for a file that the experts of a mixture lie in, so that only those that are used take memory.
+    pub expert_directory: Option<PathBuf>,
     /// Memory promised to other models of this process that they have not touched yet.
     pub reserved_bytes: u64,
     /// Where pages go that leave the prefix cache; of models that generate text.
@@ -53,6 +55,7 @@ impl Default for LoadOptions {
             kv_format: KvFormat::preferred(CpuLevel::detect()),
             quantize: None,
             encoder_dtype: EncoderDtype::default(),
+            expert_directory: None,
             reserved_bytes: 0,
             spill: None,
             draft_model: None,
@@ -63,9 +66,10 @@ impl Default for LoadOptions {
 
 impl LoadOptions {
     /// What of them the model itself is loaded with, for sequences of up to `context` tokens.
-    pub fn of_model(&self, context: usize) -> yantra_model::LoadOptions {
+    pub fn of_model(&self, context: usize) -> yantra_model::LoadOptions<'_> {
         let (quantize, encoder_dtype) = (self.quantize, self.encoder_dtype);
-        yantra_model::LoadOptions { quantize, max_context: Some(context), encoder_dtype }
+        let expert_directory = self.expert_directory.as_deref();
+        yantra_model::LoadOptions { quantize, max_context: Some(context), encoder_dtype, expert_directory }
     }
 }
 

@@ -6,8 +6,12 @@
 #![expect(unsafe_code, reason = "memory mapped by hand")]
 
 use crate::KernelError;
+#[cfg(unix)]
+use std::os::fd::AsRawFd;
 use std::{
     alloc::Layout,
+    fs::File,
+    io,
     ptr::NonNull,
     sync::{Arc, Mutex, PoisonError, Weak},
 };
@@ -53,6 +57,20 @@ impl Buffer {
         Ok(Self { chunk: Arc::new(chunk), start: 0, len })
     }
 
+    /// Bytes of a file from a page of it on, for reading only: they take memory while they are used and there is room.
+    pub(crate) fn of_file(file: &File, start: u64, len: usize) -> io::Result<Self> {
+        Ok(Self { chunk: Arc::new(Chunk::of_file(file, start, len)?), start: 0, len })
+    }
+
+    /// Has the system read what it maps of a file, without waiting for it.
+    pub(crate) fn will_need(&self) {
+        #[cfg(unix)]
+        // SAFETY: the mapping is this buffer's; advice changes no byte of it.
+        unsafe {
+            libc::madvise(self.chunk.start.as_ptr().cast(), self.chunk.len, libc::MADV_WILLNEED);
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.len
     }
@@ -89,6 +107,24 @@ impl Chunk {
         let layout = Layout::from_size_align(len, HUGE_PAGE).ok()?;
         // SAFETY: the size is not zero.
         NonNull::new(unsafe { Self::allocate(layout) }).map(|start| Self { start, len })
+    }
+
+    #[cfg(unix)]
+    fn of_file(file: &File, start: u64, len: usize) -> io::Result<Self> {
+        let offset = libc::off_t::try_from(start).map_err(io::Error::other)?;
+        // SAFETY: a new mapping for reading of a file without a name, which no other process can cut.
+        let mapped = unsafe {
+            libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd(), offset)
+        };
+        match NonNull::new(mapped.cast()) {
+            Some(start) if mapped != libc::MAP_FAILED => Ok(Self { start, len }),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn of_file(_: &File, _: u64, _: usize) -> io::Result<Self> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     #[cfg(unix)]

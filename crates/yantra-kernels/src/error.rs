@@ -51,6 +51,14 @@ pub enum KernelError {
         /// Values in one block.
         block: usize,
     },
+    /// A file of weights that could not be made or written.
+    #[error("could not {what} a file for weights: {message}")]
+    WeightFile {
+        /// What was tried.
+        what: &'static str,
+        /// What the system says.
+        message: String,
+    },
     /// Memory that could not be had.
     #[error("could not allocate {bytes} bytes for {what}")]
     OutOfMemory {

@@ -37,7 +37,8 @@ pub use error::KernelError;
 pub use format::WeightFormat;
 pub use linear::{
     ActivationKind, DenseLinear, DenseRows, DenseThen, DenseType, GatedJob, GroupedGatedJob, GroupedJob, LinearJob,
-    LowRankJob, PackedLinear, add_low_rank, dense, linear, linear_gated, linear_gated_grouped, linear_grouped,
+    LowRankJob, PackedLinear, WeightFile, add_low_rank, dense, linear, linear_gated, linear_gated_grouped,
+    linear_grouped,
 };
 pub use norm::{l2_normalize, layer_norm, layer_norm_in_place, rms_norm, rms_norm_in_place};
 pub use parallel::for_each_row_group;

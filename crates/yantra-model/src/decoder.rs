@@ -2,30 +2,27 @@
 
 mod adapter;
 mod check;
+mod cold;
 mod heads;
 mod latent;
 mod layer;
+mod load;
 mod mlp;
 pub(crate) mod names;
 mod plan;
 mod scratch;
 
-use crate::{
-    AlibiSpec, AttentionSpec, Batch, BlockSpec, EmbeddingSpec, KvCache, LoadOptions, MlpSpec, ModelError, ModelSpec,
-    family, rotary, weights::WeightSource,
-};
+use crate::{AttentionSpec, Batch, BlockSpec, KvCache, MlpSpec, ModelError, ModelSpec};
 pub use adapter::{Adapter, AdapterSpan};
 use adapter::{Changed, DecoderId, LayerAdapters, Site};
 use layer::{Attention, Layer, Norm};
 pub use mlp::Routing;
 pub(crate) use mlp::shape as mlp_shape;
 use mlp::{Gated, Mlp};
-use names::Names;
 pub use scratch::Scratch;
-use yantra_formats::Checkpoint;
 use yantra_kernels::{
     Activations, AttentionParams, Compute, KvPages, LinearJob, PackedLinear, RopeTable, WeightFormat, add_assign,
-    alibi_slopes, attention, embed_rows, linear, scale, softcap,
+    attention, embed_rows, linear, scale, softcap,
 };
 
 /// A decoder-only transformer ready to run.
@@ -51,57 +48,6 @@ struct Table {
 }
 
 impl Decoder {
-    /// Reads the specification and packs all weights for the processor.
-    ///
-    /// # Errors
-    /// If the architecture is unknown, a tensor is missing or has another shape, or memory runs out.
-    pub fn load(checkpoint: &Checkpoint, cx: &Compute, options: LoadOptions) -> Result<Self, ModelError> {
-        Self::load_adapted(checkpoint, cx, options, |_| ())
-    }
-
-    /// [`Decoder::load`] of another model than the checkpoint describes, to see what a choice does: `adapt` may change
-    /// windows, rotations and factors, but no shapes.
-    ///
-    /// # Errors
-    /// As [`Decoder::load`].
-    pub fn load_adapted(
-        checkpoint: &Checkpoint,
-        cx: &Compute,
-        options: LoadOptions,
-        adapt: impl FnOnce(&mut ModelSpec),
-    ) -> Result<Self, ModelError> {
-        let (family, mut spec) = family::resolve(checkpoint)?;
-        adapt(&mut spec);
-        let source = WeightSource::new(checkpoint, options)?;
-        let names = Names::new(checkpoint, family);
-        let max_context = options.max_context.unwrap_or(spec.context_length);
-        let specs = spec.layers.iter().map(|layer| layer.rope.as_ref());
-        let (ropes, rope_of_layer) = rotary::tables(specs, max_context, &source)?;
-        let layers = rope_of_layer.into_iter().enumerate();
-        let layers = layers.map(|(index, rope)| Layer::load(&source, cx, &spec, &names, index, rope));
-        let hidden = spec.hidden_size;
-        let table = |name: &str, rows| {
-            let view = source.tensor(name, &[rows, hidden])?;
-            Ok::<_, ModelError>(Table { format: view.format, data: view.data.to_vec() })
-        };
-        let norm = |name: String| Norm::load(&source, spec.norm, &name, hidden);
-        let EmbeddingSpec { learned_positions, norm: embedding_norm, .. } = spec.embedding;
-        let positions = || table(&format!("{}.weight", names.positions()), spec.context_length);
-        Ok(Self {
-            id: DecoderId::new(),
-            embedding: table(&names.embedding(), spec.vocab_size)?,
-            positions: learned_positions.then(positions).transpose()?,
-            embedding_norm: embedding_norm.then(|| norm(names.embedding_norm())).transpose()?,
-            ropes,
-            slopes: spec.attention.alibi.map(|alibi| slopes(alibi, spec.attention.num_heads)),
-            layers: layers.collect::<Result<_, _>>()?,
-            output_norm: norm(names.output_norm())?,
-            head: source.matrix(cx, &names.head(&spec), hidden)?,
-            max_context,
-            spec,
-        })
-    }
-
     /// What the model is made of.
     pub fn spec(&self) -> &ModelSpec {
         &self.spec
@@ -112,10 +58,10 @@ impl Decoder {
         self.max_context
     }
 
-    /// Bytes of all packed weights.
+    /// Bytes of memory of all packed weights: those of experts in a file are not counted.
     pub fn weight_bytes(&self) -> usize {
         let tables = self.positions.iter().chain([&self.embedding]).map(|table| table.data.len());
-        self.matrices().map(PackedLinear::bytes).chain(tables).sum()
+        self.matrices().filter(|matrix| !matrix.is_in_file()).map(PackedLinear::bytes).chain(tables).sum()
     }
 
     /// Bytes of the packed weights of one expert of a layer; 0 if it has none.
@@ -256,7 +202,9 @@ impl Decoder {
             }
             (Mlp::Gated(network), MlpSpec::Gated { activation, .. }) => network.inside(cx, activation, input, gated),
             (Mlp::Experts(experts), MlpSpec::Experts(spec)) => {
-                experts.mix(cx, (adapters.layer, &spec), layer.mlp_norm.as_ref(), hidden, input, gated, expert_scratch);
+                let next = self.layers.get(adapters.layer + 1).and_then(|layer| layer.mlp.experts());
+                let (place, norm) = ((adapters.layer, &spec, next), layer.mlp_norm.as_ref());
+                experts.mix(cx, place, norm, hidden, input, gated, expert_scratch);
             }
             _ => unreachable!("weights are loaded as the specification says"),
         }
@@ -315,10 +263,4 @@ impl Decoder {
         }
         add_assign(cx, hidden, block);
     }
-}
-
-fn slopes(alibi: AlibiSpec, num_heads: usize) -> Vec<f32> {
-    let mut slopes = alibi_slopes(num_heads, alibi.max_bias);
-    slopes.iter_mut().for_each(|slope| *slope *= alibi.scale);
-    slopes
 }

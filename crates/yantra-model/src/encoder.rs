@@ -92,7 +92,7 @@ impl Encoder {
     ///
     /// # Errors
     /// If the checkpoint is no encoder, a tensor is missing or has another shape, or memory runs out.
-    pub fn load(checkpoint: &Checkpoint, cx: &Compute, options: LoadOptions) -> Result<Self, ModelError> {
+    pub fn load(checkpoint: &Checkpoint, cx: &Compute, options: LoadOptions<'_>) -> Result<Self, ModelError> {
         let (family, spec) = encoders::resolve(checkpoint)?;
         let source = WeightSource::new(checkpoint, options)?;
         let names = Names::new(&source, family.names(matches!(checkpoint, Checkpoint::Gguf(_))));
@@ -123,7 +123,7 @@ impl Encoder {
     ///
     /// # Errors
     /// As [`Encoder::load`].
-    pub fn footprint(checkpoint: &Checkpoint, cx: &Compute, options: LoadOptions) -> Result<Footprint, ModelError> {
+    pub fn footprint(checkpoint: &Checkpoint, cx: &Compute, options: LoadOptions<'_>) -> Result<Footprint, ModelError> {
         let (family, spec) = encoders::resolve(checkpoint)?;
         let source = WeightSource::new(checkpoint, options)?;
         let names = Names::new(&source, family.names(matches!(checkpoint, Checkpoint::Gguf(_))));

@@ -59,6 +59,16 @@ impl<'a> Sizes<'a> {
         Ok(())
     }
 
+    /// Counts a matrix that is packed into a file, by way of memory.
+    pub(crate) fn matrix_in_file(&mut self, place: &Place, cols: usize) -> Result<(), ModelError> {
+        let before = self.weight_bytes;
+        self.matrix(place, cols)?;
+        let packed = std::mem::replace(&mut self.weight_bytes, before) - before;
+        let copied = self.source.stored(place, cols)?.copied_bytes(place, cols);
+        self.load_bytes = self.load_bytes.max(copied + packed);
+        Ok(())
+    }
+
     /// Counts a matrix of a format that is made while loading.
     pub(crate) fn made(&mut self, format: WeightFormat, rows: usize, cols: usize) -> Result<(), ModelError> {
         let (tile_bytes, tile_rows) = self.tile(format, cols)?;

@@ -4,19 +4,22 @@ use crate::{
     EncoderDtype, ModelError,
     quantized::{Matrix, Quantized, Wanted},
 };
-use std::{borrow::Cow, iter, ops::Range};
+use std::{borrow::Cow, iter, ops::Range, path::Path};
 use yantra_formats::{Checkpoint, TensorView};
-use yantra_kernels::{Compute, LinearJob, PackedLinear, WeightFormat, dequantize_row, quantize_rows};
+use yantra_kernels::{Compute, LinearJob, PackedLinear, WeightFile, WeightFormat, dequantize_row, quantize_rows};
 
 /// How weights are brought into memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct LoadOptions {
+pub struct LoadOptions<'a> {
     /// Quantise float matrices to this format; quantised ones stay as they are.
     pub quantize: Option<WeightFormat>,
     /// Longest sequence that will be run, in tokens; the model's own context length when `None`.
     pub max_context: Option<usize>,
     /// What the matrices of an embedding model multiply in.
     pub encoder_dtype: EncoderDtype,
+    /// A directory for a file that the experts of a mixture lie in: the system reads those that a router chooses, and needs no
+    /// memory for the others. The file has no name and is gone with the model.
+    pub expert_directory: Option<&'a Path>,
 }
 
 /// A matrix with its optional bias, ready for [`yantra_kernels::linear`].
@@ -36,15 +39,22 @@ impl Linear {
 pub(crate) struct WeightSource<'a> {
     checkpoint: &'a Checkpoint,
     quantized: Option<Quantized<'a>>,
-    options: LoadOptions,
+    options: LoadOptions<'a>,
+    expert_file: Option<WeightFile>,
 }
 
 impl<'a> WeightSource<'a> {
-    pub(crate) fn new(checkpoint: &'a Checkpoint, options: LoadOptions) -> Result<Self, ModelError> {
-        Ok(Self { checkpoint, quantized: Quantized::of(checkpoint)?, options })
+    pub(crate) fn new(checkpoint: &'a Checkpoint, options: LoadOptions<'a>) -> Result<Self, ModelError> {
+        Ok(Self { checkpoint, quantized: Quantized::of(checkpoint)?, options, expert_file: None })
     }
 
-    pub(crate) fn options(&self) -> LoadOptions {
+    /// Makes the file of experts, if the options ask for one.
+    pub(crate) fn with_expert_file(mut self) -> Result<Self, ModelError> {
+        self.expert_file = self.options.expert_directory.map(WeightFile::create).transpose()?;
+        Ok(self)
+    }
+
+    pub(crate) fn options(&self) -> LoadOptions<'a> {
         self.options
     }
 
@@ -105,6 +115,12 @@ impl<'a> WeightSource<'a> {
         Ok(Linear { weight, bias: self.bias(place)? })
     }
 
+    /// The same of an expert, in the file of experts if there is one.
+    pub(crate) fn expert(&self, cx: &Compute, place: &Place, cols: usize) -> Result<Linear, ModelError> {
+        let weight = self.packed(cx, place, cols, self.expert_file.as_ref())?;
+        Ok(Linear { weight, bias: self.bias(place)? })
+    }
+
     /// The bias of the matrix at a place, if there is one.
     pub(crate) fn bias(&self, place: &Place) -> Result<Option<Vec<f32>>, ModelError> {
         let name = place.bias_name();
@@ -162,12 +178,26 @@ impl<'a> WeightSource<'a> {
 
     /// The matrix of `cols` columns at a place packed for the processor, quantised first if the options ask for it.
     pub(crate) fn matrix(&self, cx: &Compute, place: &Place, cols: usize) -> Result<PackedLinear, ModelError> {
+        self.packed(cx, place, cols, None)
+    }
+
+    fn packed(
+        &self,
+        cx: &Compute,
+        place: &Place,
+        cols: usize,
+        file: Option<&WeightFile>,
+    ) -> Result<PackedLinear, ModelError> {
         let stored = self.stored(place, cols)?;
         let (rows, format) = (place.num_rows(), stored.format());
-        match self.target(format, cols) {
-            None => Ok(PackedLinear::pack(cx, format, rows, cols, &stored.bytes(cx, place, cols)?)?),
-            Some(target) => self.pack_floats(cx, target, rows, cols, &self.floats(cx, place, cols)?),
-        }
+        let (format, bytes) = match self.target(format, cols) {
+            None => (format, stored.bytes(cx, place, cols)?),
+            Some(target) => (target, quantized(cx, target, cols, &self.floats(cx, place, cols)?)?.into()),
+        };
+        Ok(match file {
+            None => PackedLinear::pack(cx, format, rows, cols, &bytes)?,
+            Some(file) => PackedLinear::pack_to_file(cx, format, rows, cols, &bytes, file)?,
+        })
     }
 
     /// The matrix of `cols` columns at a place as f32.
@@ -187,10 +217,15 @@ impl<'a> WeightSource<'a> {
         cols: usize,
         values: &[f32],
     ) -> Result<PackedLinear, ModelError> {
-        let mut bytes = vec![0; rows * cols / format.block_len() * format.block_bytes()];
-        quantize_rows(cx, format, cols, values, &mut bytes)?;
-        Ok(PackedLinear::pack(cx, format, rows, cols, &bytes)?)
+        Ok(PackedLinear::pack(cx, format, rows, cols, &quantized(cx, format, cols, values)?)?)
     }
+}
+
+/// Rows of `cols` values in a format.
+fn quantized(cx: &Compute, format: WeightFormat, cols: usize, values: &[f32]) -> Result<Vec<u8>, ModelError> {
+    let mut bytes = vec![0; values.len() / format.block_len() * format.block_bytes()];
+    quantize_rows(cx, format, cols, values, &mut bytes)?;
+    Ok(bytes)
 }
 
 /// A matrix as a checkpoint has it.

@@ -75,6 +75,7 @@ pub(crate) fn load_options(settings: &EngineSettings) -> LoadOptions {
         kv_format: settings.kv_dtype.unwrap_or(default.kv_format),
         quantize: settings.quantize,
         encoder_dtype: settings.embedding_dtype.unwrap_or(default.encoder_dtype),
+        expert_directory: settings.experts_on_disk.clone(),
         reserved_bytes: 0,
         spill: None,
         draft_model: settings.draft_model.as_ref().map(PathBuf::from),

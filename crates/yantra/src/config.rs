@@ -74,6 +74,9 @@ pub(crate) struct RawEngine {
     /// nothing is quantised, else f32 [default: auto]
     #[arg(long, value_name = "TYPE")]
     pub(crate) embedding_dtype: Option<String>,
+    /// Keep the experts of a mixture in a file in this directory, so that only those that are used take memory
+    #[arg(long, value_name = "DIR")]
+    pub(crate) experts_on_disk: Option<PathBuf>,
     /// Requests that may wait for a place; more are refused [default: 256]
     #[arg(long, value_name = "N")]
     pub(crate) max_queue: Option<usize>,
@@ -138,6 +141,7 @@ pub(crate) struct EngineSettings {
     pub(crate) kv_dtype: Option<KvFormat>,
     pub(crate) quantize: Option<WeightFormat>,
     pub(crate) embedding_dtype: Option<EncoderDtype>,
+    pub(crate) experts_on_disk: Option<PathBuf>,
     pub(crate) max_queue: Option<usize>,
     pub(crate) prefix_cache: Option<bool>,
     pub(crate) kv_spill: Option<KvSpill>,
@@ -237,6 +241,7 @@ impl RawConfig {
                 kv_dtype: self.engine.kv_dtype.or(below.engine.kv_dtype),
                 quantize: self.engine.quantize.or(below.engine.quantize),
                 embedding_dtype: self.engine.embedding_dtype.or(below.engine.embedding_dtype),
+                experts_on_disk: self.engine.experts_on_disk.or(below.engine.experts_on_disk),
                 max_queue: self.engine.max_queue.or(below.engine.max_queue),
                 prefix_cache: self.engine.prefix_cache.or(below.engine.prefix_cache),
                 kv_spill: self.engine.kv_spill.or(below.engine.kv_spill),
@@ -360,6 +365,7 @@ impl RawEngine {
             kv_dtype,
             quantize: self.quantize.as_deref().map(parse_format).transpose()?,
             embedding_dtype: self.embedding_dtype.as_deref().map(parse_dtype).transpose()?,
+            experts_on_disk: self.experts_on_disk.clone().filter(|directory| !directory.as_os_str().is_empty()),
             max_queue: positive("max-queue", self.max_queue)?,
             prefix_cache: self.prefix_cache,
             kv_spill: KvSpill::validate(self)?,

@@ -41,6 +41,7 @@ pub(crate) fn config() -> Result<RawConfig> {
     raw.engine.kv_dtype = text("YANTRA_KV_DTYPE");
     raw.engine.quantize = text("YANTRA_QUANTIZE");
     raw.engine.embedding_dtype = text("YANTRA_EMBEDDING_DTYPE");
+    raw.engine.experts_on_disk = text("YANTRA_EXPERTS_ON_DISK").map(PathBuf::from);
     raw.engine.max_queue = parsed("YANTRA_MAX_QUEUE", "a number of requests")?;
     raw.engine.prefix_cache = parsed("YANTRA_PREFIX_CACHE", "true or false")?;
     raw.engine.kv_spill = text("YANTRA_KV_SPILL").map(PathBuf::from);

@@ -11,6 +11,7 @@
 mod dense;
 mod epilogue;
 mod extract;
+mod file;
 mod float;
 mod gated;
 mod grouped;
@@ -26,6 +27,7 @@ mod tests;
 use crate::{Activations, Compute, KernelError, WeightFormat, buffer::Buffer};
 pub use dense::{DenseLinear, DenseRows, DenseThen, DenseType, dense};
 use epilogue::Epilogue;
+pub use file::WeightFile;
 use float::FloatUnits;
 pub use gated::{GatedJob, linear_gated};
 pub use grouped::{GroupedGatedJob, GroupedJob, linear_gated_grouped, linear_grouped};
@@ -56,6 +58,7 @@ pub struct PackedLinear {
     lanes: usize,
     tile_bytes: usize,
     buffer: Buffer,
+    in_file: bool,
 }
 
 impl PackedLinear {
@@ -70,7 +73,7 @@ impl PackedLinear {
         cols: usize,
         data: &[u8],
     ) -> Result<Self, KernelError> {
-        Self::pack_for(cx, Isa::of(cx.level()), format, rows, cols, data)
+        Self::pack_for(cx, Isa::of(cx.level()), format, rows, cols, data, Buffer::zeroed)
     }
 
     fn pack_for(
@@ -80,6 +83,7 @@ impl PackedLinear {
         rows: usize,
         cols: usize,
         data: &[u8],
+        allocate: fn(usize, &'static str) -> Result<Buffer, KernelError>,
     ) -> Result<Self, KernelError> {
         let block = format.block_len();
         let row_bytes = format.row_bytes(cols).ok_or(KernelError::Block { cols, format, block })?;
@@ -93,12 +97,12 @@ impl PackedLinear {
         let tile_bytes = layout::tile_bytes(format, lanes, cols).ok_or(too_large.clone())?;
         let num_tiles = rows.div_ceil(lanes);
         let bytes = num_tiles.checked_mul(tile_bytes).ok_or(too_large)?;
-        let mut buffer = Buffer::zeroed(bytes, what)?;
+        let mut buffer = allocate(bytes, what)?;
         if bytes > 0 {
             let source = pack::Source { format, rows, row_bytes, data, lanes, tile_bytes };
             source.pack(cx, buffer.as_mut_slice());
         }
-        Ok(Self { format, rows, cols, isa, lanes, tile_bytes, buffer })
+        Ok(Self { format, rows, cols, isa, lanes, tile_bytes, buffer, in_file: false })
     }
 
     /// Output features.
@@ -116,7 +120,7 @@ impl PackedLinear {
         self.format
     }
 
-    /// Bytes of memory the packed weights take.
+    /// Bytes that the packed weights take of memory, or of a file.
     pub fn bytes(&self) -> usize {
         self.buffer.len()
     }

@@ -4,6 +4,7 @@
 use super::*;
 use crate::{ActivationFn, ActivationKinds, CpuLevel, dequantize_row};
 use half::{bf16, f16};
+use std::path::Path;
 
 /// Reproducible numbers (splitmix64).
 struct Random(u64);
@@ -104,7 +105,8 @@ impl Case {
     }
 
     fn run(&self, cx: &Compute, isa: Isa) -> Vec<f32> {
-        let weight = PackedLinear::pack_for(cx, isa, self.format, self.rows, self.cols, &self.data).unwrap();
+        let weight =
+            PackedLinear::pack_for(cx, isa, self.format, self.rows, self.cols, &self.data, Buffer::zeroed).unwrap();
         let mut out = self.before.clone();
         let x = self.activations(cx);
         linear(cx, &x, &mut [LinearJob { weight: &weight, bias: Some(&self.bias), out: &mut out, accumulate: true }]);
@@ -405,4 +407,29 @@ fn grouped_gates_are_each_the_gate_alone() {
             }
         }
     }
+}
+
+#[test]
+fn weights_in_a_file_are_those_in_memory() {
+    let directory = std::env::temp_dir().join("yantra-weight-file-test");
+    let file = WeightFile::create(&directory).unwrap();
+    let (cx, mut random) = (Compute::new(2), Random(3));
+    let mut kept = Vec::new();
+    for (format, rows, cols) in [(WeightFormat::Q4_K, 40, 256), (WeightFormat::F32, 3, 5), (WeightFormat::Q8_0, 0, 32)]
+    {
+        let data = random_weights(&mut random, format, rows, cols);
+        let memory = PackedLinear::pack(&cx, format, rows, cols, &data).unwrap();
+        let stored = PackedLinear::pack_to_file(&cx, format, rows, cols, &data, &file).unwrap();
+        assert_eq!((stored.is_in_file(), stored.bytes()), (rows > 0, memory.bytes()));
+        kept.push((memory, stored));
+    }
+    // No name is left, and the mappings outlive the file.
+    assert!(std::fs::read_dir(&directory).unwrap().next().is_none());
+    drop(file);
+    for (memory, stored) in kept {
+        stored.will_need();
+        assert!(memory.buffer.as_slice() == stored.buffer.as_slice());
+    }
+    let error = WeightFile::create(Path::new("/dev/null/x")).unwrap_err().to_string();
+    assert!(error.starts_with("could not make a file for weights: "), "{error}");
 }

@@ -7,7 +7,7 @@ use super::{
     names::{Names, Role},
 };
 use crate::{
-    AttentionSpec, LayerSpec, ModelError, ModelSpec, NormKind, NormSpec,
+    AttentionSpec, LayerSpec, MlpSpec, ModelError, ModelSpec, NormKind, NormSpec,
     footprint::Sizes,
     weights::{Linear, Place, WeightSource},
 };
@@ -97,9 +97,14 @@ pub(super) fn count(
         Some(latent) => latent::count(sizes, source, spec, latent, names, index)?,
     }
     sizes.matrix(&output_place(spec, names, index), spec.output_size())?;
-    for (place, cols) in mlp::places(spec, names, index) {
-        sizes.matrix(&place, cols)?;
-    }
+    let places = mlp::places(spec, names, index);
+    let of_experts = match spec.layers[index].mlp {
+        MlpSpec::Experts(experts) if source.options().expert_directory.is_some() => 3 * experts.num_experts,
+        _ => 0,
+    };
+    let (in_memory, in_file) = places.split_at(places.len() - of_experts);
+    in_memory.iter().try_for_each(|(place, cols)| sizes.matrix(place, *cols))?;
+    in_file.iter().try_for_each(|(place, cols)| sizes.matrix_in_file(place, *cols))?;
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use super::{
     adapter::{AdapterScratch, Changed, LayerAdapters, Site},
+    cold::ColdExperts,
     layer::Norm,
     names::{Names, Role},
 };
@@ -55,6 +56,7 @@ pub(super) struct ExpertScratch {
     pub(super) mixed: Vec<f32>,
     /// What was chosen so far, if somebody wants to know.
     pub(super) log: Option<Vec<Routing>>,
+    cold: ColdExperts,
 }
 
 /// Which experts the tokens of a layer went to.
@@ -77,7 +79,8 @@ impl ExpertScratch {
         let (input, gated) = (Activations::new(kinds), Activations::new(kinds));
         let (sorted, chosen) = (SortedAssignments::default(), Vec::new());
         let (logits, weights, rows, mixed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { logits, chosen, weights, sorted, input, gated, rows, mixed, log: None }
+        let cold = ColdExperts::default();
+        Self { logits, chosen, weights, sorted, input, gated, rows, mixed, log: None, cold }
     }
 
     /// Writes down what was chosen in a layer.
@@ -122,7 +125,7 @@ impl Mlp {
         };
         let part = |expert: usize, role| {
             let [rows, cols] = shape(spec, layer, role);
-            source.linear(cx, &names.stacked(index, role, (expert, experts.num_experts), rows), cols)
+            source.expert(cx, &names.stacked(index, role, (expert, experts.num_experts), rows), cols)
         };
         let expert = |expert| {
             let [gate, up] = [part(expert, Role::ExpertGate)?, part(expert, Role::ExpertUp)?];
@@ -140,10 +143,15 @@ impl Mlp {
         })))
     }
 
+    /// The mixture, if it is one.
+    pub(super) fn experts(&self) -> Option<&Experts> {
+        if let Self::Experts(experts) = self { Some(experts) } else { None }
+    }
+
     /// Bytes of one of the experts, if there are any.
     pub(super) fn expert_bytes(&self) -> usize {
-        let Self::Experts(mixture) = self else { return 0 };
-        mixture.experts.first().map_or(0, |expert| expert.matrices().map(PackedLinear::bytes).sum())
+        let expert = self.experts().and_then(|mixture| mixture.experts.first());
+        expert.map_or(0, |expert| expert.matrices().map(PackedLinear::bytes).sum())
     }
 
     pub(super) fn matrices(&self) -> Box<dyn Iterator<Item = &PackedLinear> + '_> {
@@ -159,7 +167,7 @@ impl Mlp {
     }
 }
 
-/// Where a block's matrices lie, with their columns.
+/// Where a block's matrices lie, with their columns; those of experts at the end.
 pub(super) fn places(spec: &ModelSpec, names: &Names<'_>, index: usize) -> Vec<(Place, usize)> {
     let layer = &spec.layers[index];
     let place = |role| {
@@ -248,13 +256,26 @@ impl Gated {
 }
 
 impl Experts {
+    pub(super) fn len(&self) -> usize {
+        self.experts.len()
+    }
+
+    fn are_in_file(&self) -> bool {
+        self.experts.first().is_some_and(|expert| expert.up.weight.is_in_file())
+    }
+
+    /// Has the system read an expert.
+    pub(super) fn will_need(&self, expert: usize) {
+        self.experts[expert].matrices().for_each(PackedLinear::will_need);
+    }
+
     /// Leaves the sum of what each token's experts gave in `scratch.mixed`. `input` is the normalised residual stream
     /// `hidden`; `gated` is a buffer.
     #[expect(clippy::too_many_arguments, reason = "the operands of a block")]
     pub(super) fn mix(
         &self,
         cx: &Compute,
-        (layer, spec): (usize, &ExpertsSpec),
+        (layer, spec, next): (usize, &ExpertsSpec, Option<&Self>),
         norm: Option<&Norm>,
         hidden: &[f32],
         input: &Activations,
@@ -265,6 +286,9 @@ impl Experts {
         let width = hidden.len() / num_tokens.max(1);
         self.choose(cx, spec, input, scratch);
         scratch.note(layer, spec);
+        if self.are_in_file() {
+            scratch.cold.read_ahead(layer, (&scratch.chosen, spec.top_k), self, next);
+        }
         scratch.mixed.resize(hidden.len(), 0.0);
         match &self.shared {
             Some(shared) => self.share(cx, spec, shared, input, gated, scratch),

@@ -17,7 +17,7 @@ impl Decoder {
     ///
     /// # Errors
     /// As [`Decoder::load`].
-    pub fn footprint(checkpoint: &Checkpoint, cx: &Compute, options: LoadOptions) -> Result<Footprint, ModelError> {
+    pub fn footprint(checkpoint: &Checkpoint, cx: &Compute, options: LoadOptions<'_>) -> Result<Footprint, ModelError> {
         let (family, spec) = family::resolve(checkpoint)?;
         let source = WeightSource::new(checkpoint, options)?;
         let names = Names::new(checkpoint, family);

@@ -46,7 +46,7 @@ fn difference_with(checkpoint: &Checkpoint, path: &Path, compute: &Compute, opti
     found.iter().zip(&expected).map(difference).fold(0.0, f64::max)
 }
 
-fn with_dtype(encoder_dtype: EncoderDtype) -> LoadOptions {
+fn with_dtype(encoder_dtype: EncoderDtype) -> LoadOptions<'static> {
     LoadOptions { encoder_dtype, ..LoadOptions::default() }
 }
 

@@ -10,8 +10,12 @@ use yantra_kernels::{Compute, CpuLevel, WeightFormat};
 use yantra_model::{Decoder, Encoder, EncoderDtype, LoadOptions, family};
 
 pub(crate) fn check(path: &Path, quantize: Option<WeightFormat>, encoder_dtype: EncoderDtype) {
+    let options = LoadOptions { quantize, max_context: Some(64), encoder_dtype, expert_directory: None };
+    check_options(path, options);
+}
+
+fn check_options(path: &Path, options: LoadOptions<'_>) {
     let checkpoint = Checkpoint::open(path).unwrap();
-    let options = LoadOptions { quantize, max_context: Some(64), encoder_dtype };
     for level in [CpuLevel::Scalar, CpuLevel::detect()] {
         let compute = Compute::with_level(2, level).unwrap();
         let (planned, kept) = if family::is_encoder(&checkpoint).unwrap() {
@@ -21,7 +25,7 @@ pub(crate) fn check(path: &Path, quantize: Option<WeightFormat>, encoder_dtype: 
             let decoder = Decoder::load(&checkpoint, &compute, options).unwrap();
             (Decoder::footprint(&checkpoint, &compute, options).unwrap(), decoder.weight_bytes())
         };
-        assert_eq!(planned.weight_bytes, kept, "{} {level:?} {quantize:?} {encoder_dtype:?}", path.display());
+        assert_eq!(planned.weight_bytes, kept, "{} {level:?} {options:?}", path.display());
         assert!(planned.table_bytes > 0 && planned.step_bytes_per_token > 0);
     }
 }
@@ -56,5 +60,7 @@ fn plans_of_every_family_are_exact() {
         for quantize in [None, Some(WeightFormat::Q8_0)] {
             check(&path, quantize, EncoderDtype::Auto);
         }
+        let expert_directory = Some(Path::new(env!("CARGO_TARGET_TMPDIR")));
+        check_options(&path, LoadOptions { max_context: Some(64), expert_directory, ..LoadOptions::default() });
     }
 }

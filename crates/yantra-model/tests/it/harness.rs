@@ -28,7 +28,7 @@ impl Runner {
         checkpoint: &Checkpoint,
         kv: KvFormat,
         context: usize,
-        options: LoadOptions,
+        options: LoadOptions<'_>,
         compute: Compute,
     ) -> Self {
         let decoder = Decoder::load(checkpoint, &compute, options).unwrap();

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "tests")]
 
 mod adapters;
+mod cold_experts;
 mod convert;
 mod determinism;
 mod embeddings;
