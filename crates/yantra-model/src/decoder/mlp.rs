@@ -57,6 +57,9 @@ pub(super) struct ExpertScratch {
     /// What was chosen so far, if somebody wants to know.
     pub(super) log: Option<Vec<Routing>>,
     cold: ColdExperts,
+    /// Empty between layers; their memory is kept.
+    gated_jobs: Vec<GroupedGatedJob<'static>>,
+    jobs: Vec<GroupedJob<'static>>,
 }
 
 /// Which experts the tokens of a layer went to.
@@ -79,8 +82,8 @@ impl ExpertScratch {
         let (input, gated) = (Activations::new(kinds), Activations::new(kinds));
         let (sorted, chosen) = (SortedAssignments::default(), Vec::new());
         let (logits, weights, rows, mixed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let cold = ColdExperts::default();
-        Self { logits, chosen, weights, sorted, input, gated, rows, mixed, log: None, cold }
+        let (cold, gated_jobs, jobs) = (ColdExperts::default(), Vec::new(), Vec::new());
+        Self { logits, chosen, weights, sorted, input, gated, rows, mixed, log: None, cold, gated_jobs, jobs }
     }
 
     /// Writes down what was chosen in a layer.
@@ -294,29 +297,30 @@ impl Experts {
             Some(shared) => self.share(cx, spec, shared, input, gated, scratch),
             None => scratch.mixed.fill(0.0),
         }
-        let ExpertScratch { weights, sorted, input, gated, rows, mixed, .. } = scratch;
+        let ExpertScratch { weights, sorted, input, gated, rows, mixed, gated_jobs, jobs, .. } = scratch;
         rows.resize(num_tokens * spec.top_k * width, 0.0);
         match norm {
             _ if spec.weighs_input => weighed_input(cx, norm, hidden, weights, sorted, rows, input),
             Some(norm) => norm.rows(cx, hidden, sorted.tokens(), input),
             None => input.set_rows(cx, hidden, sorted.tokens(), width),
         }
-        let jobs: Vec<_> = sorted
-            .used()
-            .map(|(expert, tokens)| GroupedGatedJob { gated: self.experts[expert].job(spec.activation), tokens })
-            .collect();
-        linear_gated_grouped(cx, input, &jobs, gated);
+        let mut inside: Vec<GroupedGatedJob<'_>> = recycle(std::mem::take(gated_jobs));
+        inside.extend(sorted.used().map(|(expert, tokens)| {
+            let gated = self.experts[expert].job(spec.activation);
+            GroupedGatedJob { gated, tokens }
+        }));
+        linear_gated_grouped(cx, input, &inside, gated);
+        *gated_jobs = recycle(inside);
         let mut rest = &mut rows[..];
-        let mut jobs: Vec<_> = sorted
-            .used()
-            .map(|(expert, tokens)| {
-                let down = &self.experts[expert].down;
-                let (out, after) = std::mem::take(&mut rest).split_at_mut(tokens.len() * width);
-                rest = after;
-                GroupedJob { weight: &down.weight, tokens, bias: down.bias.as_deref(), out }
-            })
-            .collect();
-        linear_grouped(cx, gated, &mut jobs);
+        let mut outside: Vec<GroupedJob<'_>> = recycle(std::mem::take(jobs));
+        outside.extend(sorted.used().map(|(expert, tokens)| {
+            let down = &self.experts[expert].down;
+            let (out, after) = std::mem::take(&mut rest).split_at_mut(tokens.len() * width);
+            rest = after;
+            GroupedJob { weight: &down.weight, tokens, bias: down.bias.as_deref(), out }
+        }));
+        linear_grouped(cx, gated, &mut outside);
+        *jobs = recycle(outside);
         if spec.weighs_input {
             weights.fill(1.0);
         }
@@ -359,6 +363,12 @@ impl Experts {
     }
 }
 
+/// Empties a list for another lifetime of what is in it, keeping its memory: collecting in place does.
+fn recycle<A, B>(mut list: Vec<A>) -> Vec<B> {
+    list.clear();
+    list.into_iter().map(|_| unreachable!("the list is empty")).collect()
+}
+
 /// Leaves what experts read in `out`, each row multiplied by its assignment's weight.
 fn weighed_input(
     cx: &Compute,
@@ -380,4 +390,17 @@ fn weighed_input(
         rows[place as usize * width..][..width].iter_mut().for_each(|value| *value *= weight);
     }
     out.set(cx, rows, weights.len(), width);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn emptied_lists_keep_their_memory() {
+        let mut list: Vec<&str> = Vec::with_capacity(100);
+        list.push("what they hold is dropped");
+        let emptied: Vec<&'static str> = recycle(list);
+        assert!(emptied.is_empty() && emptied.capacity() == 100);
+    }
 }
