@@ -67,7 +67,8 @@ pub fn add_low_rank(cx: &Compute, x: &Activations, jobs: &mut [LowRankJob<'_>], 
             bias: None,
             accumulate: true,
         };
-        up.multiply_floats(&x[tokens.start * up.cols..tokens.end * up.cols], units, epilogue);
+        let rows = &x[tokens.start * up.cols..tokens.end * up.cols];
+        up.multiply_floats(rows, tokens.len(), units, epilogue);
     });
     PLAN.set(plan);
 }

@@ -156,21 +156,28 @@ impl PackedLinear {
     fn multiply(&self, x: &Activations, tokens: Range<usize>, units: Range<usize>, epilogue: Epilogue<'_>) {
         if self.format.is_float() {
             let rows = &x.float()[tokens.start * self.cols..tokens.end * self.cols];
-            self.multiply_floats(rows, units, epilogue);
+            self.multiply_floats(rows, tokens.len(), units, epilogue);
         } else {
             self.multiply_quantized(x, tokens, units, epilogue);
         }
     }
 
     /// Rows `units` of the product of float weights with `x`, `[num_tokens, cols]`.
-    fn multiply_floats(&self, x: &[f32], units: Range<usize>, epilogue: Epilogue<'_>) {
-        let acc_len = x.len() / self.cols.max(1) * UNIT_TILES * self.lanes;
+    fn multiply_floats(&self, x: &[f32], num_tokens: usize, units: Range<usize>, epilogue: Epilogue<'_>) {
+        let acc_len = num_tokens * UNIT_TILES * self.lanes;
         scratch::with(float::panel_bytes(self.lanes), acc_len, |scratch| {
-            self.multiply_float(x, units, scratch, epilogue);
+            self.multiply_float(x, num_tokens, units, scratch, epilogue);
         });
     }
 
-    fn multiply_float(&self, x: &[f32], units: Range<usize>, scratch: Scratch<'_>, epilogue: Epilogue<'_>) {
+    fn multiply_float(
+        &self,
+        x: &[f32],
+        num_tokens: usize,
+        units: Range<usize>,
+        scratch: Scratch<'_>,
+        epilogue: Epilogue<'_>,
+    ) {
         macro_rules! run {
             ($format:ty) => {
                 self.isa.dispatch(FloatUnits::<$format> {
@@ -180,7 +187,7 @@ impl PackedLinear {
                     units,
                     x: x.as_ptr(),
                     cols: self.cols,
-                    num_tokens: x.len() / self.cols.max(1),
+                    num_tokens,
                     scratch,
                     epilogue,
                     format: PhantomData,
