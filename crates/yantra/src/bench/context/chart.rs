@@ -3,10 +3,10 @@
 use super::{AS_TRAINED, report::Outcome};
 use std::fmt::Write as _;
 
-const WIDTH: f64 = 720.0;
+const WIDTH: f64 = 760.0;
 const PANEL: f64 = 300.0;
 const LEFT: f64 = 56.0;
-const RIGHT: f64 = 210.0;
+const RIGHT: f64 = 250.0;
 const TOP: f64 = 40.0;
 const BOTTOM: f64 = 46.0;
 
