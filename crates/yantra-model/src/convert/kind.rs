@@ -17,8 +17,6 @@ pub(super) struct Kind {
     pub(super) model_type: &'static str,
     /// What precedes the names of tensors in a Hugging Face checkpoint.
     pub(super) prefix: &'static str,
-    /// Whether rows of queries and keys are stored in GGUF so that neighbouring components are rotated together.
-    pub(super) neighbours: bool,
     /// What GGUF has added to the weights of norms.
     pub(super) norm_offset: f32,
     /// What `config.json` calls otherwise: Llama's key, the family's.
@@ -30,7 +28,6 @@ const LIKE_LLAMA: Kind = Kind {
     class: "LlamaForCausalLM",
     model_type: "llama",
     prefix: "model.",
-    neighbours: false,
     norm_offset: 0.0,
     renames: &[],
 };
@@ -49,15 +46,11 @@ const fn like_llama(gguf: &'static str, class: &'static str, model_type: &'stati
 }
 
 static KINDS: [Kind; 21] = [
-    Kind { neighbours: true, ..LIKE_LLAMA },
-    Kind { neighbours: true, ..like_llama("llama", "MistralForCausalLM", "mistral") },
-    Kind {
-        neighbours: true,
-        renames: &[("num_experts", "num_local_experts")],
-        ..like_llama("llama", "MixtralForCausalLM", "mixtral")
-    },
-    Kind { neighbours: true, ..like_llama("granite", "GraniteForCausalLM", "granite") },
-    Kind { neighbours: true, ..like_llama("smollm3", "SmolLM3ForCausalLM", "smollm3") },
+    LIKE_LLAMA,
+    like_llama("llama", "MistralForCausalLM", "mistral"),
+    Kind { renames: &[("num_experts", "num_local_experts")], ..like_llama("llama", "MixtralForCausalLM", "mixtral") },
+    like_llama("granite", "GraniteForCausalLM", "granite"),
+    like_llama("smollm3", "SmolLM3ForCausalLM", "smollm3"),
     Kind { renames: &[("rms_norm_eps", "layer_norm_eps")], ..like_llama("command-r", "CohereForCausalLM", "cohere") },
     like_llama("olmo2", "Olmo2ForCausalLM", "olmo2"),
     like_llama("phi3", "Phi3ForCausalLM", "phi3"),
@@ -138,6 +131,11 @@ impl Kind {
         };
         let kind = KINDS.iter().find(|kind| kind.class == class).ok_or_else(refused)?;
         Ok((kind, family::of_architecture(class).ok_or_else(refused)?))
+    }
+
+    /// Whether rows of queries and keys are stored in GGUF so that neighbouring components are rotated together.
+    pub(super) fn has_neighbours(&self) -> bool {
+        family::of_architecture(self.class).is_some_and(|family| family.neighbours_in_gguf)
     }
 
     /// What `config.json` calls a setting.

@@ -85,7 +85,7 @@ impl Planner<'_> {
         let attention = &self.spec.attention;
         let partial = |rope: &RopeSpec| rope.rotary_dim != attention.head_dim;
         let some_partial = self.spec.layers.iter().filter_map(|layer| layer.rope.as_ref()).any(partial);
-        if self.kind.neighbours && (some_partial || attention.qk_norm != QkNorm::None) {
+        if self.kind.has_neighbours() && (some_partial || attention.qk_norm != QkNorm::None) {
             let feature =
                 format!("conversion of {} with heads that are rotated in part or normalised", self.spec.family);
             return Err(ModelError::Unsupported { feature });
@@ -223,7 +223,7 @@ impl Planner<'_> {
                 for ((role, _), (weight, bias)) in places.into_iter().zip(weights.into_iter().zip(biases)) {
                     let name = self.layout.layer(index, role);
                     let done: Vec<_> =
-                        (self.kind.neighbours && role != Role::Value).then_some("permuted").into_iter().collect();
+                        (self.kind.has_neighbours() && role != Role::Value).then_some("permuted").into_iter().collect();
                     self.rows(format!("{name}.weight"), vec![weight], 0.0, done.clone())?;
                     if let Some(bias) = bias {
                         self.rows(format!("{name}.bias"), vec![bias], 0.0, done)?;
@@ -237,7 +237,7 @@ impl Planner<'_> {
     /// Rows of queries and keys in the order in which the destination rotates them.
     fn rotated(&self, role: Role, part: Part) -> Part {
         let dim = self.spec.attention.head_dim;
-        match (self.kind.neighbours && role != Role::Value, self.layout.is_gguf()) {
+        match (self.kind.has_neighbours() && role != Role::Value, self.layout.is_gguf()) {
             (false, _) => part,
             (true, true) => part.halves_to_neighbours(dim),
             (true, false) => part.neighbours_to_halves(dim),

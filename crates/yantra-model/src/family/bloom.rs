@@ -1,6 +1,6 @@
 //! BLOOM (BigScience, 2022): scores that fall with distance (ALiBi) in place of positions, embeddings normalised.
 
-use super::{Family, FusedRows, check, without_rope};
+use super::{Family, FusedRows, LLAMA_LIKE, check, without_rope};
 use crate::{
     AlibiSpec, ModelError, ModelSpec, NormKind,
     decoder::names::{LLAMA_NAMES, Role, TensorNames},
@@ -40,6 +40,7 @@ pub(super) const FAMILY: Family = Family {
     gated: false,
     activation: ActivationFn::GeluTanh,
     adapt,
+    ..LLAMA_LIKE
 };
 
 fn adapt(p: &Parameters<'_>, spec: &mut ModelSpec) -> Result<(), ModelError> {

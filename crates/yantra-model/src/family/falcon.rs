@@ -1,7 +1,7 @@
 //! Falcon (Almazrouei et al., 2023): one key/value head (7B) or a few (40B), both blocks reading the same residual stream;
 //! RefinedWeb models have ALiBi and Llama's order.
 
-use super::{Family, FusedRows, without_rope};
+use super::{Family, FusedRows, LLAMA_LIKE, without_rope};
 use crate::{
     AlibiSpec, ModelError, ModelSpec, NormKind,
     decoder::names::{LLAMA_NAMES, Role, TensorNames},
@@ -51,6 +51,7 @@ pub(super) const FAMILY: Family = Family {
     gated: false,
     activation: ActivationFn::Gelu,
     adapt,
+    ..LLAMA_LIKE
 };
 
 fn adapt(p: &Parameters<'_>, spec: &mut ModelSpec) -> Result<(), ModelError> {

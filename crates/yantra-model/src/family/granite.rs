@@ -1,16 +1,21 @@
 //! Granite 3 (IBM, 2024): Llama with factors on embeddings, scores, blocks and logits.
 
-use super::{Family, LLAMA_LIKE, interleaved_in_gguf};
+use super::{Family, LLAMA_LIKE};
 use crate::{
     ModelError, ModelSpec,
     parameters::{Parameters, key},
 };
 
-pub(super) const FAMILY: Family =
-    Family { name: "Granite", gguf: &["granite"], hugging_face: &["GraniteForCausalLM"], adapt, ..LLAMA_LIKE };
+pub(super) const FAMILY: Family = Family {
+    name: "Granite",
+    gguf: &["granite"],
+    hugging_face: &["GraniteForCausalLM"],
+    neighbours_in_gguf: true,
+    adapt,
+    ..LLAMA_LIKE
+};
 
 pub(super) fn adapt(p: &Parameters<'_>, spec: &mut ModelSpec) -> Result<(), ModelError> {
-    interleaved_in_gguf(p, spec);
     let factor = |gguf, hugging_face| Ok::<_, ModelError>(p.real(key(gguf, hugging_face))?.unwrap_or(1.0));
     spec.embedding.scale = factor("embedding_scale", "embedding_multiplier")?;
     spec.attention.scale = factor("attention.scale", "attention_multiplier")?;

@@ -2,5 +2,10 @@
 
 use super::{Family, LLAMA_LIKE, window_everywhere};
 
-pub(super) const FAMILY: Family =
-    Family { name: "Mistral", hugging_face: &["MistralForCausalLM"], adapt: window_everywhere, ..LLAMA_LIKE };
+pub(super) const FAMILY: Family = Family {
+    name: "Mistral",
+    hugging_face: &["MistralForCausalLM"],
+    neighbours_in_gguf: true,
+    adapt: window_everywhere,
+    ..LLAMA_LIKE
+};

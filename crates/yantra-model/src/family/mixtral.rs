@@ -20,6 +20,7 @@ pub(super) const FAMILY: Family = Family {
         ],
         ..LLAMA_NAMES
     },
+    neighbours_in_gguf: true,
     adapt,
     ..LLAMA_LIKE
 };

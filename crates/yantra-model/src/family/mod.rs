@@ -51,6 +51,8 @@ pub(crate) struct Family {
     defaults: Defaults,
     /// Names of tensors.
     pub(crate) names: TensorNames,
+    /// Whether GGUF's rows of queries and keys are in the order that rotates neighbouring components, not halves of a head.
+    pub(crate) neighbours_in_gguf: bool,
     norm: NormKind,
     /// Whether the feed-forward network has a gate.
     gated: bool,
@@ -69,6 +71,7 @@ const LLAMA_LIKE: Family = Family {
     aliases: &[],
     defaults: &[],
     names: LLAMA_NAMES,
+    neighbours_in_gguf: false,
     norm: NormKind::Rms,
     gated: true,
     activation: ActivationFn::Silu,
@@ -227,6 +230,8 @@ fn common(family: &Family, p: &Parameters<'_>) -> Result<ModelSpec, ModelError> 
     };
     let layer =
         LayerSpec { window: None, sink_tokens: 0, chunk: None, rope: Some(rope::rope(p, head_dim, rope::FULL)?), mlp };
+    let neighbours = family.neighbours_in_gguf && p.is_gguf();
+    let rope_style = if neighbours { RopeStyle::Interleaved } else { RopeStyle::HalfSplit };
     Ok(ModelSpec {
         family: family.name,
         vocab_size: vocab_size(p, family, hidden_size)?,
@@ -244,7 +249,7 @@ fn common(family: &Family, p: &Parameters<'_>) -> Result<ModelSpec, ModelError> 
             qk_norm: QkNorm::None,
             clip: None,
             softcap: None,
-            rope_style: RopeStyle::HalfSplit,
+            rope_style,
             alibi: None,
             sharpening: None,
             sinks: false,
@@ -324,13 +329,6 @@ fn sparse_layers(p: &Parameters<'_>, spec: &mut ModelSpec, experts: ExpertsSpec)
         }
     }
     Ok(())
-}
-
-/// Makes the family's GGUF files rotate neighbouring components: their query and key rows are stored permuted for it.
-fn interleaved_in_gguf(p: &Parameters<'_>, spec: &mut ModelSpec) {
-    if p.is_gguf() {
-        spec.attention.rope_style = RopeStyle::Interleaved;
-    }
 }
 
 /// Makes all layers see the window that is recorded, if one is. llama.cpp's converter writes 0 for none (Phi-4).

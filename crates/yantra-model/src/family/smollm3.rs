@@ -1,19 +1,24 @@
 //! SmolLM3 (Hugging Face, 2025): Llama in which every fourth layer has no rotary embedding (Yang et al., 2025).
 
-use super::{Family, LLAMA_LIKE, check, interleaved_in_gguf, qwen2};
+use super::{Family, LLAMA_LIKE, check, qwen2};
 use crate::{
     ModelError, ModelSpec,
     parameters::{Parameters, key},
 };
 
-pub(super) const FAMILY: Family =
-    Family { name: "SmolLM3", gguf: &["smollm3"], hugging_face: &["SmolLM3ForCausalLM"], adapt, ..LLAMA_LIKE };
+pub(super) const FAMILY: Family = Family {
+    name: "SmolLM3",
+    gguf: &["smollm3"],
+    hugging_face: &["SmolLM3ForCausalLM"],
+    neighbours_in_gguf: true,
+    adapt,
+    ..LLAMA_LIKE
+};
 
 /// Every fourth layer goes without unless the checkpoint says otherwise.
 const INTERVAL: usize = 4;
 
 fn adapt(p: &Parameters<'_>, spec: &mut ModelSpec) -> Result<(), ModelError> {
-    interleaved_in_gguf(p, spec);
     drop_rope(p, spec)?;
     qwen2::adapt(p, spec)
 }

@@ -53,10 +53,6 @@ impl Site {
     }
 }
 
-/// Families whose GGUF files hold the rows of queries and keys in the order that rotates neighbours, and whose Hugging Face
-/// checkpoints hold them in the other.
-const PERMUTED_IN_GGUF: [&str; 5] = ["Granite", "Llama", "Mistral", "Mixtral", "SmolLM3"];
-
 /// Where a layer's matrices lie in the checkpoint, by [`Site`].
 pub(super) type Places = [Option<Place>; Site::COUNT];
 
@@ -73,7 +69,7 @@ pub(super) fn of_layers(checkpoint: &Checkpoint, adapter: &AdapterFile) -> Resul
     let base_is_gguf = matches!(checkpoint, Checkpoint::Gguf(_));
     let is_gguf = matches!(adapter, AdapterFile::Gguf(_));
     let foreign = (base_is_gguf != is_gguf).then(|| Names::foreign(checkpoint, family));
-    let permuted = foreign.is_some() && PERMUTED_IN_GGUF.contains(&spec.family);
+    let permuted = foreign.is_some() && family.neighbours_in_gguf;
     let layers = (0..spec.layers.len()).map(|index| {
         let base = places(&spec, &base, index);
         let mut adapter = foreign.as_ref().map_or_else(|| base.clone(), |names| places(&spec, names, index));
